@@ -1,1 +1,3 @@
+//! The `pharos` command.
+
 fn main() {}

@@ -1,7 +1,9 @@
 //! The seam between an actor (a shard, a load generator) and the engine that drives it.
 //!
-//! An actor is a deterministic machine: [`Input`]s in, [`Effect`]s out, time as an argument. It opens no socket, reads no clock
-//! and never blocks. The engine owns descriptors and memory lent to the kernel, and knows nothing of HTTP.
+//! An actor is a deterministic machine: [`Input`]s in, [`Effect`]s out, time as an argument. It
+//! opens no socket, reads no clock
+//! and never blocks. The engine owns descriptors and memory lent to the kernel, and knows nothing
+//! of HTTP.
 //!
 //! ```text
 //!            Input (bytes borrowed for one call)
@@ -11,19 +13,28 @@
 //! ```
 //!
 //! # Rules that both sides keep
-//! 1. `Received` bytes are borrowed for one call. After `Receive { on: false }` they may still come, bounded by what the kernel
+//! 1. `Received` bytes are borrowed for one call. After `Receive { on: false }` they may still
+//!    come, bounded by what the kernel
 //!    already handed over.
-//! 2. `Send` lends its payload until [`Input::Sent`] gives it back. At most one `Send` a socket is in flight, and none
-//!    while the outcome of a fan-out to that socket is unknown: two sends in one submission corrupt a stream when the first is short (measured).
-//! 3. `Sent` reports how many bytes went out. Short only with an error: the engine continues short sends by itself.
-//! 4. `Fanout` is silent on success. Its failures (short or refused) arrive as `SendFailed` **before the next `handle`** with any other input,
+//! 2. `Send` lends its payload until [`Input::Sent`] gives it back. At most one `Send` a socket is
+//!    in flight, and none
+//!    while the outcome of a fan-out to that socket is unknown: two sends in one submission corrupt
+//!    a stream when the first is short (measured).
+//! 3. `Sent` reports how many bytes went out. Short only with an error: the engine continues short
+//!    sends by itself.
+//! 4. `Fanout` is silent on success. Its failures (short or refused) arrive as `SendFailed`
+//!    **before the next `handle`** with any other input,
 //!    and a socket that failed gets nothing more until the actor sends again.
-//! 5. After `Close` the engine sends one `Closed` for the socket and nothing after it. Inputs for a socket whose `Close` is under way may
-//!    still come and are ignored by the actor. The engine itself ends a socket only by telling so: `Eof`, `HungUp` or a failed `Sent`; the actor then closes it.
+//! 5. After `Close` the engine sends one `Closed` for the socket and nothing after it. Inputs for a
+//!    socket whose `Close` is under way may
+//!    still come and are ignored by the actor. The engine itself ends a socket only by telling so:
+//!    `Eof`, `HungUp` or a failed `Sent`; the actor then closes it.
 //! 6. A socket id is slot + generation; a slot is reused only after its `Closed` was handled.
-//! 7. Mail is bounded. [`Effect::Mail`] to a full mailbox is kept by the sending engine and retried, in order, before that engine takes new input from
+//! 7. Mail is bounded. [`Effect::Mail`] to a full mailbox is kept by the sending engine and
+//!    retried, in order, before that engine takes new input from
 //!    sockets; mail is never dropped.
-//! 8. `Deadline` comes at or after [`Actor::next_deadline`], never before; `Continue` once after each `Yield`, when other inputs have had a turn.
+//! 8. `Deadline` comes at or after [`Actor::next_deadline`], never before; `Continue` once after
+//!    each `Yield`, when other inputs have had a turn.
 
 use std::{io, net::SocketAddr, ops::Range, path::PathBuf};
 
@@ -191,7 +202,8 @@ pub enum Effect<M> {
         /// Whether to.
         on: bool,
     },
-    /// What to be told of a socket without reading from it. Replaces the former watch; `Watch` with both false disarms.
+    /// What to be told of a socket without reading from it. Replaces the former watch; `Watch` with
+    /// both false disarms.
     Watch {
         /// Which.
         socket: SocketId,
@@ -253,21 +265,24 @@ pub enum Effect<M> {
     },
     /// Call again with `Continue` when other inputs have had a turn.
     Yield,
-    /// Every shard that says so lets the process end; after it the engine still flushes sends under way.
+    /// Every shard that says so lets the process end; after it the engine still flushes sends under
+    /// way.
     Stop,
 }
 
 /// How to end a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Close {
-    /// After what was sent has left (FIN), reading and discarding what still comes for a bounded time, so that a
+    /// After what was sent has left (FIN), reading and discarding what still comes for a bounded
+    /// time, so that a
     /// response is not lost to a reset.
     Graceful,
     /// At once (RST).
     Abort,
 }
 
-/// Disk work. Writes are whole files, replaced atomically: written beside, synced, renamed, the folder synced.
+/// Disk work. Writes are whole files, replaced atomically: written beside, synced, renamed, the
+/// folder synced.
 #[derive(Debug)]
 pub enum FileWork {
     /// The whole file; `NotFound` if there is none. Files over `bytes_max` are an error.
@@ -320,13 +335,15 @@ impl Payload {
     }
 }
 
-/// One piece of a payload. Its bytes have a stable address as long as it lives, which is what makes lending
+/// One piece of a payload. Its bytes have a stable address as long as it lives, which is what makes
+/// lending
 /// them to the kernel sound.
 #[derive(Debug)]
 pub enum Segment {
     /// Constant text.
     Static(&'static [u8]),
-    /// Shared. On a shard the handle is the shard's own (`Bytes::from_owner` over the shared entry), so its counter is
+    /// Shared. On a shard the handle is the shard's own (`Bytes::from_owner` over the shared
+    /// entry), so its counter is
     /// never touched by another core.
     Local(Bytes),
     /// Made for this send; given back for reuse.
@@ -358,6 +375,7 @@ pub trait Actor {
     /// When to call with [`Input::Deadline`] at the latest.
     fn next_deadline(&self) -> Option<Mono>;
 
-    /// The sockets that a [`Effect::Fanout`] names. Asked only while that effect is carried out, before the next `handle`.
+    /// The sockets that a [`Effect::Fanout`] names. Asked only while that effect is carried out,
+    /// before the next `handle`.
     fn fanout_targets(&self, range: Range<u32>) -> &[SocketId];
 }

@@ -1,4 +1,5 @@
-//! Maxima of everything a peer can make this crate hold. Callers may lower them, never raise them past
+//! Maxima of everything a peer can make this crate hold. Callers may lower them, never raise them
+//! past
 //! what their own memory contract states. Each value names what happens when it is reached.
 
 /// Bytes of one request or response head, request line included. Beyond: 431 (or 414 when the

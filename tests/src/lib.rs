@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Its rooms are listed in ARCHITECTURE.md.

@@ -1,11 +1,15 @@
 //! Positions in the log: dots, version vectors, and the two cursors made of them.
 //!
-//! A *dot* names one operation of one replica. A *version vector* says, for each replica, up to which
-//! sequence number everything has been seen; it is the text of an SSE `id:`, of `Pharos-Version` and of
-//! `Pharos-Min-Version`, so that any edge in any region can compare and resume it. A *feed cursor* adds which
+//! A *dot* names one operation of one replica. A *version vector* says, for each replica, up to
+//! which
+//! sequence number everything has been seen; it is the text of an SSE `id:`, of `Pharos-Version`
+//! and of
+//! `Pharos-Min-Version`, so that any edge in any region can compare and resume it. A *feed cursor*
+//! adds which
 //! store and which order of arrival the edge was reading.
 //!
-//! Text forms (stable, CONTRACTS): dot `eu-1f3a9c20:1841` · vector `ap-…:97,eu-…:1841` (sorted, comma-separated,
+//! Text forms (stable, CONTRACTS): dot `eu-1f3a9c20:1841` · vector `ap-…:97,eu-…:1841` (sorted,
+//! comma-separated,
 //! empty string for nothing seen) · feed cursor `<store hex16>.<position>.<vector>`.
 
 use std::{cmp::Ordering, fmt, str::FromStr};
@@ -121,7 +125,8 @@ impl VersionVector {
         self.get(dot.replica) >= dot.seq
     }
 
-    /// Notes `dot` and everything before it of its replica as seen. Never lowers an entry. A new replica beyond
+    /// Notes `dot` and everything before it of its replica as seen. Never lowers an entry. A new
+    /// replica beyond
     /// the limit of entries is not taken and `false` is returned.
     pub fn observe(&mut self, dot: Dot) -> bool {
         match self.0.binary_search_by_key(&dot.replica, |known| known.replica) {
@@ -218,7 +223,8 @@ impl FromStr for VersionVector {
     }
 }
 
-/// One copy of a log on disk. Drawn at creation and after every restore, so that an edge notices when the
+/// One copy of a log on disk. Drawn at creation and after every restore, so that an edge notices
+/// when the
 /// control it talks to is not the one it knew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct StoreId(pub u64);
@@ -233,14 +239,17 @@ impl FromStr for StoreId {
     type Err = CursorError;
 
     fn from_str(text: &str) -> Result<Self, CursorError> {
-        if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if text.len() != 16
+            || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return Err(CursorError::Store);
         }
         u64::from_str_radix(text, 16).map(Self).map_err(|_| CursorError::Store)
     }
 }
 
-/// How far an edge has applied the feed: in this store's order of arrival, and as a vector for the case that
+/// How far an edge has applied the feed: in this store's order of arrival, and as a vector for the
+/// case that
 /// the store is another one next time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FeedCursor {
@@ -273,7 +282,8 @@ impl FromStr for FeedCursor {
     }
 }
 
-/// Why a cursor from a peer was not understood. The caller treats it like an unknown one: a snapshot or a gap,
+/// Why a cursor from a peer was not understood. The caller treats it like an unknown one: a
+/// snapshot or a gap,
 /// never an error status for a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CursorError {
@@ -287,7 +297,8 @@ pub enum CursorError {
     Dot,
     /// A replica named twice.
     Repeated,
-    /// Longer than [`limits::CURSOR_BYTES_MAX`] or more than [`limits::VECTOR_ENTRIES_MAX`] entries.
+    /// Longer than [`limits::CURSOR_BYTES_MAX`] or more than [`limits::VECTOR_ENTRIES_MAX`]
+    /// entries.
     TooLong,
 }
 

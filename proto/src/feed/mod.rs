@@ -1,8 +1,11 @@
 //! What control says to an edge: configuration, purges and publishes, as readings of the log.
 //!
-//! The transport is `text/event-stream` over `GET /v1/feed` (DESIGN §8, CONTRACTS "Feed"). An event's name is
-//! the record's kind, its `data:` the record as JSON, its `id:` a [`cursor::FeedCursor`]. Several records
-//! can derive from one operation; only the **last** of them carries an `id:`, so that a resume after a cut
+//! The transport is `text/event-stream` over `GET /v1/feed` (DESIGN §8, CONTRACTS "Feed"). An
+//! event's name is
+//! the record's kind, its `data:` the record as JSON, its `id:` a [`cursor::FeedCursor`]. Several
+//! records
+//! can derive from one operation; only the **last** of them carries an `id:`, so that a resume
+//! after a cut
 //! between a purge and its publish repeats the (idempotent) purge and loses nothing.
 //!
 //! ```text

@@ -1,7 +1,9 @@
 //! The records of the feed, the JSON in an event's `data:`.
 //!
-//! Decoding is strict about what it knows and lenient about new *fields* of known records (an edge one version behind
-//! control must go on), but an unknown *kind* is reported: the session counts it and goes on, because kinds that an old edge
+//! Decoding is strict about what it knows and lenient about new *fields* of known records (an edge
+//! one version behind
+//! control must go on), but an unknown *kind* is reported: the session counts it and goes on,
+//! because kinds that an old edge
 //! may ignore are the only ones a newer control may add (CONTRACTS, compatibility).
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,8 @@ use super::{
 /// One record. [`Record::kind`] is the SSE event name.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
-    /// The whole configuration, in parts; applied when the last part has come, behind a fence of everything.
+    /// The whole configuration, in parts; applied when the last part has come, behind a fence of
+    /// everything.
     Snapshot(Snapshot),
     /// Changed and removed sites and pages.
     Config(Config),
@@ -29,7 +32,8 @@ pub enum Record {
 /// Part of the configuration as of one position.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Counts from 0. Part 0 starts a snapshot anew; a part out of order discards what was gathered.
+    /// Counts from 0. Part 0 starts a snapshot anew; a part out of order discards what was
+    /// gathered.
     pub part: u32,
     /// Whether this is the last part; only it carries an `id:`.
     pub last: bool,

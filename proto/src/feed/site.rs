@@ -1,9 +1,11 @@
 //! What an edge must know to serve a site or a status page; the configuration half of the feed.
 //!
-//! The same schema is read from `[[site]]` in `edge.toml` on an edge without control. Unknown keys are errors
+//! The same schema is read from `[[site]]` in `edge.toml` on an edge without control. Unknown keys
+//! are errors
 //! everywhere: a misspelt rule that is silently ignored is an outage later.
 //!
-//! Leaves to others: which names are unique (control, majority level), how a route is chosen (`dataplane::shard::route`).
+//! Leaves to others: which names are unique (control, majority level), how a route is chosen
+//! (`dataplane::shard::route`).
 
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +55,8 @@ pub enum Policy {
     Pass,
 }
 
-/// A status page as the edge sees it: control is its origin, `page/<id>` its surrogate key and its topic.
+/// A status page as the edge sees it: control is its origin, `page/<id>` its surrogate key and its
+/// topic.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Page {
@@ -83,6 +86,23 @@ pub const INDEX_KEY: &str = "pages";
 
 /// Slugs that no page may have: the edge and control use them below a shared host.
 pub const RESERVED_SLUGS: &[&str] = &[
-    "api", "admin", "assets", "dashboard", "events", "favicon.ico", "healthz", "index", "livez", "login", "metrics",
-    "pages", "pharos", "readyz", "robots.txt", "sitemap.xml", "static", "v1", "well-known",
+    "api",
+    "admin",
+    "assets",
+    "dashboard",
+    "events",
+    "favicon.ico",
+    "healthz",
+    "index",
+    "livez",
+    "login",
+    "metrics",
+    "pages",
+    "pharos",
+    "readyz",
+    "robots.txt",
+    "sitemap.xml",
+    "static",
+    "v1",
+    "well-known",
 ];
