@@ -8,7 +8,7 @@
 //! ```text
 //!            Input (bytes borrowed for one call)
 //!   engine ───────────────────────────────────────▶ actor.handle(now, input)
-//!          ◀─────────────────────────────────────── actor.poll_effect()      drained after each batch of inputs
+//!          ◀─────────────────────────────────────── actor.poll_effect(), until None
 //!            Effect (payloads lent until Sent)
 //! ```
 //!

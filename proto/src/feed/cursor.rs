@@ -372,7 +372,8 @@ mod tests {
             let mut merged = a.clone();
             merged.merge(&b);
             prop_assert!(merged.covers(&a) && merged.covers(&b));
-            prop_assert!(merged.iter().all(|dot| a.get(dot.replica).max(b.get(dot.replica)) == dot.seq));
+            let least = |dot: Dot| a.get(dot.replica).max(b.get(dot.replica)) == dot.seq;
+            prop_assert!(merged.iter().all(least));
         }
 
         #[test]
