@@ -1,1 +1,46 @@
-//! Its rooms are listed in ARCHITECTURE.md.
+//! The bench role: load, a synthetic origin, floors, and side-by-side runs against other servers.
+//!
+//! Everything that sends or answers bytes is an [`Actor`](dataplane::seam::Actor) on the same seam and the same engines as the
+//! edge, so the tool that measures costs what the thing measured costs. The only exception is `floor`, which is the bare
+//! kernel interface that both are compared with.
+//!
+//! Leaves to others: the command line around it and the exit of the process (the `pharos` binary).
+
+mod failure;
+mod limits;
+mod options;
+mod target;
+
+use std::process::ExitCode;
+
+pub use crate::{
+    failure::Failure,
+    options::{Command, CompareOptions, FloorOptions, HttpOptions, OriginOptions, SseOptions},
+};
+
+/// Runs one bench command to its end; results go to stdout, talk and progress to stderr.
+///
+/// The code follows CONTRACTS: 0 ok, 1 error (a failed verdict is one), 2 wrong usage.
+pub fn run(command: Command) -> ExitCode {
+    match dispatch(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Http(options) => Err(unbuilt(&options.url)),
+        Command::Sse(options) => Err(unbuilt(&options.url)),
+        Command::Origin(options) => Err(unbuilt(&options.listen)),
+        Command::Floor(options) => Err(unbuilt(&options.listen)),
+        Command::Compare(options) => Err(unbuilt(&options.case)),
+    }
+}
+
+fn unbuilt(what: &dyn std::fmt::Debug) -> Failure {
+    Failure::error(format!("this build cannot run {what:?}"))
+}

@@ -1,0 +1,350 @@
+//! The command line of the bench role: what each command takes, in types.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::target::Target;
+
+/// What the bench role can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load one URL with requests and report delays, errors and the server's CPU time
+    Http(HttpOptions),
+    /// Hold many event streams, check their order, and report delays and bytes per stream
+    Sse(SseOptions),
+    /// Answer as a synthetic origin: /bytes/<n>?delay_ms=&max_age=…, counts at /_counts
+    Origin(OriginOptions),
+    /// Run a named case against Pharos, a bare ring loop and other servers, side by side
+    Compare(CompareOptions),
+    /// Serve one fixed answer from a bare io_uring loop: what the kernel alone costs
+    #[command(hide = true)]
+    Floor(FloorOptions),
+}
+
+/// Options of `bench http`.
+#[derive(Clone, Debug, Args)]
+pub struct HttpOptions {
+    /// What to request; host must be an address
+    #[arg(long)]
+    pub url: Target,
+    /// Connections kept open
+    #[arg(long, default_value_t = 64)]
+    pub connections: u32,
+    /// Requests per second in total (open loop); without it, each answer starts the next request
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// How long to measure, for example 5s or 500ms
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long to load before measuring
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub warm_up: Duration,
+    /// Requests outstanding on a connection
+    #[arg(long, default_value_t = 1)]
+    pub pipeline: u32,
+    /// Paths /0 … /N-1 are appended to the URL's path, chosen by popularity
+    #[arg(long, default_value_t = 1)]
+    pub paths: u32,
+    /// Exponent of the Zipf popularity of --paths; 0 is uniform
+    #[arg(long, default_value_t = 1.0)]
+    pub zipf: f64,
+    /// A further field line of each request, as "Name: value"
+    #[arg(long = "field")]
+    pub fields: Vec<String>,
+    /// How bodies are checked
+    #[arg(long, value_enum, default_value_t = BodyCheck::Same)]
+    pub check: BodyCheck,
+    /// Seed of everything drawn
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Measure the CPU time and memory of this server process and its children
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Core for the load; not pinned without
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Which engine drives the load
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+    /// Allow targets in private networks
+    #[arg(long)]
+    pub allow_private: bool,
+    /// Write the result as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Options of `bench sse`.
+#[derive(Clone, Debug, Args)]
+pub struct SseOptions {
+    /// Which stream to open; host must be an address
+    #[arg(long)]
+    pub url: Target,
+    /// Streams to hold
+    #[arg(long, default_value_t = 1_000)]
+    pub streams: u32,
+    /// Source addresses 127.0.0.2 and on; one reaches a server port some 28,000 times
+    #[arg(long, default_value_t = 1)]
+    pub sources: u32,
+    /// How long to hold them once all are open
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Rings to spread the streams over; default as many as the descriptor limit demands
+    #[arg(long)]
+    pub shards: Option<u16>,
+    /// Streams being opened at a time, per shard
+    #[arg(long, default_value_t = 256)]
+    pub opening: u32,
+    /// POST here to publish an event, at once when all streams are open, then every --publish-every
+    #[arg(long)]
+    pub publish: Option<Target>,
+    /// Body of each publish; {n} is replaced by its number
+    #[arg(long, default_value = "{\"n\":{n}}")]
+    pub publish_body: String,
+    /// A further field line of each publish, as "Name: value"
+    #[arg(long = "publish-field")]
+    pub publish_fields: Vec<String>,
+    /// Time between publishes
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub publish_every: Duration,
+    /// Publishes in total; default as many as fit the duration
+    #[arg(long)]
+    pub publishes: Option<u32>,
+    /// Measure the CPU time and memory of this server process and its children
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Core for the load; not pinned without
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Which engine drives the load
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+    /// Allow targets in private networks
+    #[arg(long)]
+    pub allow_private: bool,
+    /// Write the result as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Options of `bench origin`.
+#[derive(Clone, Debug, Args)]
+pub struct OriginOptions {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    pub listen: SocketAddr,
+    /// Core to run on; not pinned without
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Which engine drives it
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+}
+
+/// Options of the bare loop that `bench compare` starts.
+#[derive(Clone, Debug, Args)]
+pub struct FloorOptions {
+    /// Where to listen
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// File with the whole answer, head and body, sent for each request
+    #[arg(long)]
+    pub answer: PathBuf,
+    /// Instead of answering requests: hold each connection as a stream, and send the body of each POST to all
+    #[arg(long)]
+    pub fanout: bool,
+}
+
+/// Options of `bench compare`.
+#[derive(Clone, Debug, Args)]
+pub struct CompareOptions {
+    /// What to compare
+    #[arg(value_enum)]
+    pub case: Case,
+    /// Peers beside Pharos and the floor; default all that the case knows
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub against: Vec<Opponent>,
+    /// Fail unless Pharos costs at most this share of a peer, for example nginx=0.6; may be repeated
+    #[arg(long = "at-most", value_delimiter = ',')]
+    pub at_most: Vec<Bound>,
+    /// Rounds; in each every server has its turn
+    #[arg(long, default_value_t = 5)]
+    pub rounds: u32,
+    /// Length of one turn
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Load before each turn that is not measured
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub warm_up: Duration,
+    /// Connections of the load
+    #[arg(long, default_value_t = 64)]
+    pub connections: u32,
+    /// Streams of the sse cases
+    #[arg(long, default_value_t = 100_000)]
+    pub streams: u32,
+    /// Core of the server under test
+    #[arg(long, default_value_t = 0)]
+    pub server_core: usize,
+    /// Core of the load and of the origin
+    #[arg(long, default_value_t = 1)]
+    pub load_core: usize,
+    /// The pharos program; default this one
+    #[arg(long)]
+    pub pharos: Option<PathBuf>,
+    /// Engine of the Pharos under test
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+    /// Keep the peers' configuration files
+    #[arg(long)]
+    pub keep: bool,
+    /// Write the result as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Named comparisons.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Case {
+    /// 1 KiB from a warm cache, one request at a time on each connection
+    #[value(name = "hit-1k")]
+    Hit1k,
+    /// The same with 16 requests outstanding on each connection
+    #[value(name = "hit-1k-pipelined")]
+    Hit1kPipelined,
+    /// 100 KiB from a warm cache
+    #[value(name = "hit-100k")]
+    Hit100k,
+    /// 1 KiB that may not be stored: each request goes to the origin
+    #[value(name = "miss")]
+    Miss,
+    /// Many idle streams, then events to all of them
+    #[value(name = "sse-100k")]
+    Sse100k,
+}
+
+/// Who can be compared with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
+pub enum Opponent {
+    /// The bare ring loop
+    Floor,
+    /// nginx with proxy_cache
+    Nginx,
+    /// HAProxy with its cache
+    Haproxy,
+    /// Varnish with malloc storage
+    Varnish,
+    /// nginx with nchan, for streams
+    Nchan,
+}
+
+/// How response bodies are checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum BodyCheck {
+    /// All bodies of a path are the bytes of its first one
+    Same,
+    /// Bodies are those of `bench origin` for /bytes/<n>
+    Origin,
+    /// Only that the framing is complete
+    Framing,
+}
+
+/// Which engine drives an actor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum EngineChoice {
+    /// Decided by the start-up probe
+    #[default]
+    Auto,
+    /// io_uring, or fail
+    #[value(name = "io_uring")]
+    IoUring,
+    /// epoll
+    Epoll,
+}
+
+/// Pharos's cost divided by a peer's cost may be this much.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Bound {
+    /// Divided by whose cost.
+    pub opponent: Opponent,
+    /// Positive.
+    pub ratio_max: f64,
+}
+
+impl FromStr for Bound {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("expected <peer>=<ratio>, for example nginx=0.6, found {text:?}");
+        let (name, ratio) = text.split_once('=').ok_or_else(expected)?;
+        let opponent = Opponent::from_str(name, true).map_err(|_| expected())?;
+        let ratio_max: f64 = ratio.parse().map_err(|_| expected())?;
+        if !(ratio_max.is_finite() && ratio_max > 0.0) {
+            return Err(expected());
+        }
+        Ok(Self { opponent, ratio_max })
+    }
+}
+
+/// A whole number and a unit: `ms`, `s`, `m` or `h`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a number and ms, s, m or h, found {text:?}");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
+    let count: u64 = text[..digits].parse().map_err(|_| expected())?;
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(expected()),
+    };
+    count.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["5", "s", "-1s", "1.5s", "99999999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bounds_name_a_peer_and_a_positive_ratio() {
+        let bound: Bound = "nginx=0.6".parse().expect("bound");
+        assert_eq!((bound.opponent, bound.ratio_max), (Opponent::Nginx, 0.6));
+        for bad in ["nginx", "apache=1", "nginx=0", "nginx=NaN"] {
+            assert!(bad.parse::<Bound>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_commands_of_the_contract_parse() {
+        let check = |line: &str| {
+            Cli::try_parse_from(line.split(' ')).expect(line);
+        };
+        check(
+            "x http --url http://127.0.0.1:1/ --connections 8 --rate 2000 --duration 1s --pipeline 4 --pid 1 --json /tmp/x",
+        );
+        check(
+            "x sse --url http://127.0.0.1:1/demo/events --streams 10 --sources 2 --duration 1s --json /tmp/x",
+        );
+        check("x origin --listen 127.0.0.1:9000");
+        check(
+            "x compare hit-1k --against nginx,haproxy,varnish,nchan --at-most nginx=0.6,haproxy=0.8",
+        );
+    }
+}
