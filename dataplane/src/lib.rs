@@ -9,3 +9,4 @@
 
 pub mod limits;
 pub mod seam;
+pub mod shard;

@@ -1,0 +1,72 @@
+//! Mail: the closed alphabet that shards of one process speak.
+//!
+//! Everything in it is immutable and shared by `Arc`, or a number. Bounded and never dropped, see `seam`.
+
+use std::sync::Arc;
+
+use proto::feed::{
+    record::{Config, Publish},
+    site::{Page, Site},
+};
+
+use crate::seam::ShardId;
+
+/// What one shard tells another, or itself.
+#[derive(Debug)]
+pub enum Mail {
+    /// New configuration, applied to the shard's own routing table.
+    Config(Arc<ConfigChange>),
+    /// A purge stands in the shared cache: pass a turn boundary and answer [`Mail::PurgePassed`].
+    Purge {
+        /// Which purge; the asking shard counts them.
+        ticket: u64,
+    },
+    /// Every request of `from` that looked up before the purge has been answered or is a fetch that knows its own watermark.
+    PurgePassed {
+        /// As asked.
+        ticket: u64,
+        /// Who passed.
+        from: ShardId,
+    },
+    /// One event for one topic, released behind its purge.
+    Publish(Arc<Publish>),
+    /// Up to this feed position every shard has applied everything.
+    Watermark(u64),
+    /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any shard).
+    FeedState(Arc<FeedState>),
+    /// A lease or a filling body that requests of this shard wait for has moved on.
+    Wake {
+        /// The fetch slot on this shard whose followers wait.
+        waiter: u64,
+    },
+    /// The operator asked, through another shard, to drain or to undo it.
+    Drain {
+        /// `false` undoes.
+        on: bool,
+    },
+}
+
+/// A change of what an edge serves.
+#[derive(Debug)]
+pub enum ConfigChange {
+    /// Everything, from a snapshot, the last known configuration or `edge.toml`.
+    Replace {
+        /// All sites.
+        sites: Vec<Site>,
+        /// All pages.
+        pages: Vec<Page>,
+    },
+    /// Some of it.
+    Change(Config),
+}
+
+/// What the feed's shard tells the others about its session.
+#[derive(Clone, Debug, Default)]
+pub struct FeedState {
+    /// A session is up.
+    pub connected: bool,
+    /// Text of the cursor up to which everything is applied; empty before the first.
+    pub cursor: String,
+    /// Age of the newest beat or record when last looked at, in ms; absent before the first.
+    pub lag_ms: Option<u64>,
+}
