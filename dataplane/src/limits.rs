@@ -8,5 +8,6 @@ pub const SEND_BUFFER_BYTES: usize = 4 * 1024;
 pub const SPARE_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// Send buffers kept for reuse by a shard. More are let go.
 pub const SPARE_BUFFERS_MAX: usize = 256;
-/// Connections of one peer address (an IPv6 /64) on one shard, loopback excepted. Beyond: the new connection is reset.
+/// Connections of one peer address (an IPv6 /64) on one shard, loopback excepted. Beyond: the new
+/// connection is reset.
 pub const CONNECTIONS_PER_PEER_MAX: u32 = 1024;

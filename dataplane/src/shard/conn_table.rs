@@ -1,7 +1,9 @@
-//! Slot → owner: what each socket of this shard is. Sixteen bytes a slot, in chunks, so that growth never copies the table.
+//! Slot → owner: what each socket of this shard is. Sixteen bytes a slot, in chunks, so that growth
+//! never copies the table.
 //!
-//! An idle stream has, here, its slot and nothing else; its own 16-byte record lies with the streams. Owns the count of
-//! connections per peer address (`peer`), because it outlives the hand-over of a connection to the streams.
+//! An idle stream has, here, its slot and nothing else; its own 16-byte record lies with the
+//! streams. Owns the count of connections per peer address (`peer`), because it outlives the
+//! hand-over of a connection to the streams.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -66,7 +68,8 @@ impl ConnTable {
         }
     }
 
-    /// Notes a new socket of a peer. `false`: the peer has as many as it may have; the caller closes the socket.
+    /// Notes a new socket of a peer. `false`: the peer has as many as it may have; the caller
+    /// closes the socket.
     pub fn open_peer(&mut self, socket: SocketId, peer: SocketAddr, owner: Owner) -> bool {
         let (row, allowed) = self.peers.enter(peer.ip());
         self.put(socket, Slot { generation: socket.generation, peer: row, owner });
@@ -125,7 +128,8 @@ impl ConnTable {
     }
 }
 
-/// Connections per peer address; an IPv6 peer is its /64. Loopback is not counted: it is a proxy in front, or this host.
+/// Connections per peer address; an IPv6 peer is its /64. Loopback is not counted: it is a proxy in
+/// front, or this host.
 struct Peers {
     rows: Vec<PeerRow>,
     free: Vec<u32>,

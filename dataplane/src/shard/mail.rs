@@ -1,6 +1,7 @@
 //! Mail: the closed alphabet that shards of one process speak.
 //!
-//! Everything in it is immutable and shared by `Arc`, or a number. Bounded and never dropped, see `seam`.
+//! Everything in it is immutable and shared by `Arc`, or a number. Bounded and never dropped, see
+//! `seam`.
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub enum Mail {
         /// Which purge; the asking shard counts them.
         ticket: u64,
     },
-    /// Every request of `from` that looked up before the purge has been answered or is a fetch that knows its own watermark.
+    /// Every request of `from` that looked up before the purge has been answered or is a fetch that
+    /// knows its own watermark.
     PurgePassed {
         /// As asked.
         ticket: u64,
@@ -32,7 +34,8 @@ pub enum Mail {
     Publish(Arc<Publish>),
     /// Up to this feed position every shard has applied everything.
     Watermark(u64),
-    /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any shard).
+    /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any
+    /// shard).
     FeedState(Arc<FeedState>),
     /// A lease or a filling body that requests of this shard wait for has moved on.
     Wake {

@@ -1,4 +1,5 @@
-//! The shard: one core's part of the edge, as a pure machine. This file is its tables and the one `match` over inputs.
+//! The shard: one core's part of the edge, as a pure machine. This file is its tables and the one
+//! `match` over inputs.
 //!
 //! ```text
 //!             ┌────────────── Shard ───────────────┐
@@ -9,11 +10,13 @@
 //!             │   Feed ─────▶ feed (shard 0 only)  │
 //!             └────────────────────────────────────┘
 //! ```
-//! Sub-machines are structs with `handle_*(&mut self, now, …, out: &mut Out)` and `next_deadline()`. None knows the others;
-//! what passes between them passes here. A machine that calls [`Out::close`] forgets the socket at once: the
-//! table marks it `Closing` and no further input of it reaches anyone.
+//! Sub-machines are structs with `handle_*(&mut self, now, …, out: &mut Out)` and
+//! `next_deadline()`. None knows the others; what passes between them passes here. A machine that
+//! calls [`Out::close`] forgets the socket at once: the table marks it `Closing` and no further
+//! input of it reaches anyone.
 //!
-//! Leaves to others: the kernel (`engine`), bytes ↔ messages (`proto`), what may be served (`cache`).
+//! Leaves to others: the kernel (`engine`), bytes ↔ messages (`proto`), what may be served
+//! (`cache`).
 
 pub mod conn_table;
 pub mod feed;
@@ -59,7 +62,8 @@ pub struct Settings {
     pub admin_listener: Option<ListenerId>,
     /// Listeners of this shard, the admin one included.
     pub listener_count: u16,
-    /// Most streams on this shard. Beyond: refused as DESIGN §7 says, by `200`, `retry:` and a close.
+    /// Most streams on this shard. Beyond: refused as DESIGN §7 says, by `200`, `retry:` and a
+    /// close.
     pub streams_max: u32,
 }
 
@@ -138,7 +142,8 @@ impl Shard {
                     feed.handle_received(now, socket, bytes, &mut self.out);
                 }
             }
-            // A stream's client has nothing to say; what it had pipelined behind its request is dropped.
+            // A stream's client has nothing to say; what it had pipelined behind its request is
+            // dropped.
             Owner::Stream(_) | Owner::Closing | Owner::Free => {}
             Owner::Http(_) | Owner::Upstream(_) => {}
         }
@@ -181,7 +186,8 @@ impl Shard {
     fn mail(&mut self, now: Now, from: ShardId, mail: Mail) {
         match mail {
             Mail::Config(_change) => {}
-            // Each input is handled whole, so between two inputs every shard stands at a turn boundary.
+            // Each input is handled whole, so between two inputs every shard stands at a turn
+            // boundary.
             Mail::Purge { ticket } => {
                 self.out.mail(from, Mail::PurgePassed { ticket, from: self.settings.shard });
             }

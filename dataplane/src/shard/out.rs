@@ -1,7 +1,8 @@
 //! The effects a shard has decided on and its engine has not yet taken, in order.
 //!
-//! Every machine of the shard gets `&mut Out` and says what it wants here; nobody builds an `Effect` elsewhere. Owns the list of
-//! fan-out targets and the send buffers that came back for reuse.
+//! Every machine of the shard gets `&mut Out` and says what it wants here; nobody builds an
+//! `Effect` elsewhere. Owns the list of fan-out targets and the send buffers that came back for
+//! reuse.
 //!
 //! Leaves to others: carrying effects out (the engine).
 
@@ -96,7 +97,7 @@ impl Out {
 
     /// Opens a connection.
     pub fn connect(&mut self, op: Op, to: SocketAddr) {
-        self.effects.push_back(Effect::Connect { op: op.id(), to });
+        self.effects.push_back(Effect::Connect { op: op.id(), to, from: None });
     }
 
     /// Looks a name up.
@@ -135,8 +136,8 @@ impl Out {
         }
     }
 
-    /// Ends a connection. Its owner forgets it at once: no further input of this socket reaches anyone, and a payload under
-    /// way is taken back by the shard.
+    /// Ends a connection. Its owner forgets it at once: no further input of this socket reaches
+    /// anyone, and a payload under way is taken back by the shard.
     pub fn close(&mut self, socket: SocketId, how: Close) {
         self.closing.push(socket);
         self.effects.push_back(Effect::Close { socket, how });

@@ -1,4 +1,5 @@
-//! The live streams of one shard: their 16-byte records, and what each input of a stream's socket means.
+//! The live streams of one shard: their 16-byte records, and what each input of a stream's socket
+//! means.
 
 use std::io;
 
@@ -7,7 +8,8 @@ use proto::feed::record::Publish;
 use super::{Settings, out::Out};
 use crate::seam::{Mono, Now, Payload, SocketId};
 
-/// A request that becomes a stream. The socket has no send in flight and its `Receive` was turned off.
+/// A request that becomes a stream. The socket has no send in flight and its `Receive` was turned
+/// off.
 #[derive(Debug)]
 pub struct Subscribe<'a> {
     /// The connection, which is the streams' from now on.
@@ -39,8 +41,9 @@ impl Streams {
         self.count
     }
 
-    /// Takes over a connection: sends the response head and what the cursor does not cover. Returns the number kept in
-    /// `Owner::Stream`; `None` when the stream was refused and the socket is already being closed.
+    /// Takes over a connection: sends the response head and what the cursor does not cover. Returns
+    /// the number kept in `Owner::Stream`; `None` when the stream was refused and the socket is
+    /// already being closed.
     pub fn subscribe(&mut self, now: Now, request: Subscribe<'_>, out: &mut Out) -> Option<u32> {
         let _ = (now, request, out);
         None
@@ -98,7 +101,8 @@ impl Streams {
         let _ = (now, out);
     }
 
-    /// Ends all streams, paced over `over_ms` and each with a jittered `retry:`; `false` stops doing so.
+    /// Ends all streams, paced over `over_ms` and each with a jittered `retry:`; `false` stops
+    /// doing so.
     pub fn drain(&mut self, now: Now, on: bool, over_ms: u64, out: &mut Out) {
         let _ = (now, on, over_ms, out);
     }
