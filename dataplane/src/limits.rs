@@ -11,3 +11,7 @@ pub const SPARE_BUFFERS_MAX: usize = 256;
 /// Connections of one peer address (an IPv6 /64) on one shard, loopback excepted. Beyond: the new
 /// connection is reset.
 pub const CONNECTIONS_PER_PEER_MAX: u32 = 1024;
+
+/// Mails waiting in one shard's mailbox. When full, the sending engine keeps its mail, in order,
+/// and takes nothing more from its sockets until there is room.
+pub const MAIL_MAX: usize = 4096;
