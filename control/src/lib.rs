@@ -1,1 +1,3 @@
 //! Its rooms are listed in ARCHITECTURE.md.
+
+pub mod public;

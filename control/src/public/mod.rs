@@ -1,0 +1,13 @@
+//! What visitors see: pages as HTML and as JSON in Statuspage's shapes.
+
+pub mod index;
+pub mod moment;
+pub mod page;
+pub mod script;
+pub mod style;
+pub mod v2;
+pub mod view;
+pub mod words;
+
+#[cfg(test)]
+mod sample;
