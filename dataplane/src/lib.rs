@@ -7,6 +7,7 @@
 //! Leaves to others: bytes ↔ HTTP, SSE and feed records (`proto`); what may be stored and served
 //! (`cache`).
 
+pub mod config;
 pub mod engine;
 pub mod limits;
 pub mod seam;

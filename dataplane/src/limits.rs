@@ -15,3 +15,11 @@ pub const CONNECTIONS_PER_PEER_MAX: u32 = 1024;
 /// Mails waiting in one shard's mailbox. When full, the sending engine keeps its mail, in order,
 /// and takes nothing more from its sockets until there is room.
 pub const MAIL_MAX: usize = 4096;
+/// Kept connections to one origin on one shard. Beyond: a connection is closed after its exchange.
+pub const ORIGIN_IDLE_MAX: usize = 64;
+/// Addresses of one origin name. Beyond: ignored.
+pub const ORIGIN_ADDRESSES_MAX: usize = 16;
+/// How long a name look-up holds, in ms.
+pub const RESOLVED_MS: u64 = 30_000;
+/// How long a failed name look-up holds, in ms.
+pub const UNRESOLVED_MS: u64 = 1_000;

@@ -22,6 +22,8 @@ pub enum Owner {
     Stream(u32),
     /// A connection to an origin.
     Upstream(u32),
+    /// A connection to an origin that is kept for reuse.
+    Idle(u32),
     /// The session with control.
     Feed,
     /// `Close` was asked; everything but `Closed` is ignored.

@@ -21,8 +21,12 @@
 pub mod conn_table;
 pub mod feed;
 pub mod mail;
+pub mod observe;
+pub mod origin;
 pub mod out;
+pub mod route;
 pub mod stream;
+pub mod timers;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -145,7 +149,7 @@ impl Shard {
             // A stream's client has nothing to say; what it had pipelined behind its request is
             // dropped.
             Owner::Stream(_) | Owner::Closing | Owner::Free => {}
-            Owner::Http(_) | Owner::Upstream(_) => {}
+            Owner::Http(_) | Owner::Upstream(_) | Owner::Idle(_) => {}
         }
     }
 
@@ -157,7 +161,8 @@ impl Shard {
                     feed.handle_gone(now, socket, &mut self.out);
                 }
             }
-            Owner::Http(_) | Owner::Upstream(_) | Owner::Closing | Owner::Free => {}
+            Owner::Http(_) | Owner::Upstream(_) | Owner::Idle(_) | Owner::Closing | Owner::Free => {
+            }
         }
     }
 
@@ -177,7 +182,7 @@ impl Shard {
                     feed.handle_sent(now, socket, result, payload, &mut self.out);
                 }
             }
-            Owner::Http(_) | Owner::Upstream(_) | Owner::Closing | Owner::Free => {
+            Owner::Http(_) | Owner::Upstream(_) | Owner::Idle(_) | Owner::Closing | Owner::Free => {
                 self.out.recycle(payload)
             }
         }

@@ -22,7 +22,7 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Authoritative servers, tried in order; at least one.
     pub origins: Vec<Origin>,
-    /// First match wins; a request that none matches is cached by its own headers.
+    /// The longest matching prefix wins; a request that none matches is cached by its own headers.
     #[serde(default)]
     pub routes: Vec<Route>,
 }

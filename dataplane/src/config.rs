@@ -1,0 +1,549 @@
+//! `edge.toml`: what an edge is told before it talks to anyone.
+//!
+//! Flag beats environment beats file: the command line fills [`Overrides`], clap having taken the
+//! environment into account. Unknown keys are errors, with file, line and what was expected there:
+//! a misspelt limit that is silently ignored is an outage later. Secrets come from files.
+//!
+//! Leaves to others: reading signals and flags (the binary), what a site may say
+//! (`proto::feed::site`).
+
+use std::{
+    fmt, fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use proto::feed::site::Site;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::engine::EngineChoice;
+
+/// The whole of `edge.toml`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The edge's name, `[a-z0-9-]{1,63}`; in `Via` and in reports to control.
+    #[serde(default = "default_id")]
+    pub id: String,
+    /// The PoP that it stands in.
+    #[serde(default = "default_pop")]
+    pub pop: String,
+    /// Addresses for visitors.
+    #[serde(default = "default_listen")]
+    pub listen: Vec<SocketAddr>,
+    /// Address for `/livez`, `/readyz`, `/metrics`, `/v1/status`, `/v1/drain`; never sites.
+    #[serde(default = "default_admin")]
+    pub admin: SocketAddr,
+    /// Folder for the last known configuration and pages; without one nothing survives a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Threads; 0 is one for each core.
+    #[serde(default)]
+    pub shards: u16,
+    /// `auto`, `io_uring` or `epoll`.
+    #[serde(default, with = "engine_text")]
+    pub engine: EngineChoice,
+    /// Allows plain text beyond loopback, on listeners and toward control.
+    #[serde(default)]
+    pub allow_plaintext: bool,
+    /// Control, if this edge has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    /// The cache.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Live streams.
+    #[serde(default)]
+    pub streams: Streams,
+    /// What is waited for, and how long.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Sites of an edge without control.
+    #[serde(default, rename = "site", skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<Site>,
+}
+
+/// How to reach control.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// `http://host[:port]`.
+    pub url: String,
+    /// File that holds an API key of scope `edge`.
+    pub key_file: PathBuf,
+}
+
+/// The cache's share of memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// Bytes of stored heads and bodies, of all shards together; `"512MiB"` or a number.
+    #[serde(serialize_with = "write_size", deserialize_with = "read_size")]
+    pub memory: u64,
+}
+
+/// Live streams' share.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Streams {
+    /// Most streams of the process; beyond, a stream is refused in a way that lets it come back.
+    pub max: u32,
+}
+
+/// Waits, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// A request head, from its first byte; also the first byte on a new connection.
+    pub request_head_ms: u64,
+    /// Between two pieces of a request body, or of an answer that the client takes.
+    pub transfer_ms: u64,
+    /// An idle kept-alive connection.
+    pub keep_alive_ms: u64,
+    /// A connection to an origin.
+    pub connect_ms: u64,
+    /// A response head, from the end of the request.
+    pub origin_head_ms: u64,
+    /// Between two pieces of a response body.
+    pub origin_body_ms: u64,
+    /// An idle connection to an origin.
+    pub origin_idle_ms: u64,
+    /// A drain, as a whole.
+    pub drain_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            request_head_ms: 10_000,
+            transfer_ms: 20_000,
+            keep_alive_ms: 65_000,
+            connect_ms: 3_000,
+            origin_head_ms: 5_000,
+            origin_body_ms: 15_000,
+            origin_idle_ms: 20_000,
+            drain_ms: 30_000,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { memory: 256 << 20 }
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { max: 1_000_000 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        toml::from_str("").expect("every key has a default")
+    }
+}
+
+/// What the command line and the environment say; each replaces the file's value.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Replaces `listen`, when not empty.
+    pub listen: Vec<SocketAddr>,
+    /// Replaces `admin`.
+    pub admin: Option<SocketAddr>,
+    /// Replaces `data`.
+    pub data: Option<PathBuf>,
+    /// Replaces `shards`.
+    pub shards: Option<u16>,
+    /// Replaces `engine`.
+    pub engine: Option<EngineChoice>,
+}
+
+/// Why a configuration was refused. Its text names the file and line where there is one.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file could not be read.
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is not the TOML that was expected.
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Counts from 1.
+        line: usize,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// Each value is right, all together are not.
+    Refused {
+        /// The key at fault.
+        key: String,
+        /// What was expected.
+        expected: String,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { path, .. } => write!(f, "reading {}", path.display()),
+            Self::Parse { path, line, message } => {
+                write!(f, "{}:{line}: {message}", path.display())
+            }
+            Self::Refused { key, expected } => write!(f, "{key}: {expected}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read { source, .. } => Some(source),
+            Self::Parse { .. } | Self::Refused { .. } => None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to its folder.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config = Self::parse(path, &text)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if let Some(control) = &mut config.control {
+            control.key_file = folder.join(&control.key_file);
+        }
+        config.data = config.data.map(|data| folder.join(data));
+        config.apply(overrides);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads the text of a file, naming `path` in errors. Not yet checked as a whole.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            line: error.span().map_or(1, |span| line_of(text, span.start)),
+            message: error.message().to_owned(),
+        })?;
+        for site in &mut config.sites {
+            if site.id.is_empty() {
+                site.id = site.name.clone();
+            }
+        }
+        Ok(config)
+    }
+
+    /// Replaces what flags and environment say.
+    pub fn apply(&mut self, overrides: &Overrides) {
+        if !overrides.listen.is_empty() {
+            self.listen.clone_from(&overrides.listen);
+        }
+        self.admin = overrides.admin.unwrap_or(self.admin);
+        self.data = overrides.data.clone().or(self.data.take());
+        self.shards = overrides.shards.unwrap_or(self.shards);
+        self.engine = overrides.engine.unwrap_or(self.engine);
+    }
+
+    /// Whether the values fit together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !is_label(&self.id) {
+            return refuse("id", "1 to 63 of a-z, 0-9 and -");
+        }
+        if self.listen.is_empty() {
+            return refuse("listen", "at least one address, such as \"127.0.0.1:8080\"");
+        }
+        self.check_plaintext()?;
+        if self.control.is_some() && !self.sites.is_empty() {
+            return refuse("site", "no [[site]] beside [control]: control names the sites");
+        }
+        if let Some(control) = &self.control {
+            authority(&control.url).map_err(|expected| refusal("control.url", expected))?;
+        }
+        if self.cache.memory < CACHE_MEMORY_MIN {
+            return refuse("cache.memory", "at least 1MiB");
+        }
+        check_sites(&self.sites)
+    }
+
+    /// The effective configuration, as TOML.
+    pub fn print(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration has string keys only")
+    }
+
+    fn check_plaintext(&self) -> Result<(), ConfigError> {
+        if self.allow_plaintext {
+            return Ok(());
+        }
+        let remedy = "plain text beyond loopback only with `allow_plaintext = true`";
+        let open = self.listen.iter().find(|address| !address.ip().is_loopback());
+        if let Some(address) = open {
+            return refuse("listen", format!("{address}: {remedy}"));
+        }
+        if !self.admin.ip().is_loopback() {
+            return refuse("admin", format!("{}: {remedy}", self.admin));
+        }
+        match &self.control {
+            Some(control) if !is_loopback_url(&control.url) => {
+                refuse("control.url", format!("{}: {remedy}", control.url))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Host and port of `http://host[:port]`; what was expected otherwise. Brackets of an IPv6 literal
+/// are taken off.
+pub fn authority(url: &str) -> Result<(&str, u16), &'static str> {
+    const EXPECTED: &str = "`http://host[:port]` without a path";
+    let rest = url.strip_prefix("http://").ok_or(EXPECTED)?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(v6) => {
+            let (host, port) = v6.split_once(']').ok_or(EXPECTED)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| EXPECTED)?;
+            (host, port.strip_prefix(':'))
+        }
+        None => match rest.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        },
+    };
+    let is_host_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    if host.is_empty() || !host.bytes().all(is_host_byte) {
+        return Err(EXPECTED);
+    }
+    match port.map(str::parse) {
+        None => Ok((host, 80)),
+        Some(Ok(port)) if port > 0 => Ok((host, port)),
+        Some(_) => Err(EXPECTED),
+    }
+}
+
+fn check_sites(sites: &[Site]) -> Result<(), ConfigError> {
+    let mut hosts = std::collections::HashSet::new();
+    for (at, site) in sites.iter().enumerate() {
+        let key = |name: &str| format!("site[{at}].{name}");
+        if !is_label(&site.name) {
+            return refuse(key("name"), "1 to 63 of a-z, 0-9 and -");
+        }
+        if site.hosts.is_empty() {
+            return refuse(key("hosts"), "at least one host name");
+        }
+        for host in &site.hosts {
+            let ok = !host.is_empty()
+                && host.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase())
+                && !host.contains(['/', ':']);
+            if !ok {
+                return refuse(key("hosts"), format!("{host:?}: lower case, without a port"));
+            }
+            if !hosts.insert(host) {
+                return refuse(key("hosts"), format!("{host:?} belongs to another site already"));
+            }
+        }
+        if site.origins.is_empty() {
+            return refuse(key("origins"), "at least one origin");
+        }
+        for origin in &site.origins {
+            authority(&origin.url).map_err(|expected| refusal(key("origins"), expected))?;
+        }
+        if site.routes.iter().any(|route| !route.prefix.starts_with('/')) {
+            return refuse(key("routes"), "a prefix that starts with /");
+        }
+    }
+    Ok(())
+}
+
+fn refuse(key: impl Into<String>, expected: impl Into<String>) -> Result<(), ConfigError> {
+    Err(refusal(key, expected))
+}
+
+fn refusal(key: impl Into<String>, expected: impl Into<String>) -> ConfigError {
+    ConfigError::Refused { key: key.into(), expected: expected.into() }
+}
+
+fn is_label(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn is_loopback_url(url: &str) -> bool {
+    match authority(url) {
+        Ok(("localhost", _)) => true,
+        Ok((host, _)) => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        // Refused with its own reason by the check that follows.
+        Err(_) => true,
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
+}
+
+/// `"512MiB"`, `"1GiB"`, `"65536"` or a number of bytes.
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit: u64 = match text[digits..].trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+fn read_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected bytes as a number, or a text such as \"512MiB\"")]
+    enum Size {
+        Number(u64),
+        Text(String),
+    }
+    match Size::deserialize(deserializer)? {
+        Size::Number(bytes) => Ok(bytes),
+        Size::Text(text) => parse_size(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("{text:?}: expected a size such as \"512MiB\""))
+        }),
+    }
+}
+
+fn write_size<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| *bytes > 0 && bytes.trailing_zeros() >= *shift) {
+        Some((shift, unit)) => serializer.collect_str(&format_args!("{}{unit}", bytes >> shift)),
+        None => serializer.serialize_u64(*bytes),
+    }
+}
+
+/// The engine's name in the file; `--engine` takes the same words.
+mod engine_text {
+    use super::{Deserialize, Deserializer, EngineChoice, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        engine: &EngineChoice,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match engine {
+            EngineChoice::Auto => "auto",
+            EngineChoice::IoUring => "io_uring",
+            EngineChoice::Epoll => "epoll",
+        })
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<EngineChoice, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "auto" => Ok(EngineChoice::Auto),
+            "io_uring" => Ok(EngineChoice::IoUring),
+            "epoll" => Ok(EngineChoice::Epoll),
+            _ => Err(serde::de::Error::custom(format!(
+                "unknown engine {text:?}, expected \"auto\", \"io_uring\" or \"epoll\""
+            ))),
+        }
+    }
+}
+
+fn default_id() -> String {
+    "edge".to_owned()
+}
+
+fn default_pop() -> String {
+    "local".to_owned()
+}
+
+fn default_listen() -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([127, 0, 0, 1], 8080))]
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7401))
+}
+
+/// Below this a cache only costs.
+const CACHE_MEMORY_MIN: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let path = Path::new("edge.toml");
+        match Config::parse(path, text).and_then(|config| config.check()) {
+            Ok(()) => panic!("accepted: {text}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_and_what_was_expected() {
+        let text = error("id = \"a\"\n\n[cache]\nmemroy = 1\n");
+        assert!(text.starts_with("edge.toml:4: unknown field `memroy`"), "{text}");
+        assert!(text.contains("expected `memory`"), "{text}");
+    }
+
+    #[test]
+    fn plain_text_beyond_loopback_is_allowed_only_by_name() {
+        assert!(error("listen = [\"0.0.0.0:80\"]").contains("allow_plaintext = true"));
+        let control = "[control]\nurl = \"http://10.0.0.1:7400\"\nkey_file = \"k\"\n";
+        assert!(error(control).starts_with("control.url: "));
+        let allowed = format!("allow_plaintext = true\nlisten = [\"0.0.0.0:80\"]\n{control}");
+        let config = Config::parse(Path::new("e"), &allowed).expect("parses");
+        config.check().expect("allowed by name");
+    }
+
+    #[test]
+    fn each_value_is_refused_with_what_was_expected() {
+        for (text, expected) in [
+            ("engine = \"kqueue\"", "edge.toml:1: unknown engine \"kqueue\", expected \"auto\""),
+            ("id = \"Edge 1\"", "id: 1 to 63 of a-z"),
+            ("listen = []", "listen: at least one address"),
+            ("listen = [\"here\"]", "edge.toml:1: invalid socket address"),
+            ("[cache]\nmemory = \"1TB\"", "edge.toml:2: \"1TB\": expected a size"),
+            ("[cache]\nmemory = 5", "cache.memory: at least 1MiB"),
+            ("[[site]]\nname = \"a\"\nhosts = []\norigins = []", "site[0].hosts: at least one"),
+            (
+                "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"https://a\"}]",
+                "site[0].origins: `http://host[:port]`",
+            ),
+        ] {
+            let found = error(text);
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same() {
+        let mut config = Config::default();
+        config.cache.memory = 3 << 30;
+        config.control =
+            Some(Control { url: "http://127.0.0.1:7400".into(), key_file: "edge.key".into() });
+        let printed = config.print();
+        assert!(printed.contains("3GiB"), "{printed}");
+        assert_eq!(Config::parse(Path::new("e"), &printed).expect("parses"), config);
+    }
+
+    #[test]
+    fn an_authority_is_host_and_port() {
+        for (url, expected) in [
+            ("http://a.example", Some(("a.example", 80))),
+            ("http://a.example:81/", Some(("a.example", 81))),
+            ("http://[::1]:82", Some(("::1", 82))),
+            ("http://", None),
+            ("http://a:0", None),
+            ("http://a/b", None),
+            ("https://a", None),
+        ] {
+            assert_eq!(authority(url).ok(), expected, "{url}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Counters and gauges: one row of relaxed atomics a shard, written by that shard only, read by
+//! whoever answers `/metrics`.
+//!
+//! A single writer needs no locked instruction: adding is a load and a store of a line that no
+//! other core writes. Names and labels are fixed here; nothing that a peer chooses becomes a label.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::seam::ShardId;
+
+/// Declares the metrics: variant, exposed name, labels, kind, help.
+macro_rules! metrics {
+    ($($variant:ident $name:literal $labels:literal $kind:ident $help:literal,)+) => {
+        /// What is counted.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Metric {
+            $(#[doc = $help] $variant,)+
+        }
+
+        const METRICS: &[Exposed] = &[
+            $(Exposed { name: $name, labels: $labels, kind: Kind::$kind, help: $help },)+
+        ];
+    };
+}
+
+struct Exposed {
+    name: &'static str,
+    labels: &'static str,
+    kind: Kind,
+    help: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+metrics! {
+    Accepted "pharos_connections_accepted_total" "" Counter "Connections from visitors.",
+    Sockets "pharos_sockets" "" Gauge "Open sockets, of all kinds.",
+    HttpConns "pharos_http_connections" "" Gauge "Connections that speak HTTP.",
+    PeerRefused "pharos_connections_refused_total" "reason=\"peer_limit\"" Counter
+        "Connections reset at once.",
+    TableRefused "pharos_connections_refused_total" "reason=\"table_full\"" Counter
+        "Connections reset at once.",
+    Requests "pharos_requests_total" "" Counter "Requests answered.",
+    Answer1xx "pharos_responses_total" "class=\"1xx\"" Counter "Answers by class of status.",
+    Answer2xx "pharos_responses_total" "class=\"2xx\"" Counter "Answers by class of status.",
+    Answer3xx "pharos_responses_total" "class=\"3xx\"" Counter "Answers by class of status.",
+    Answer4xx "pharos_responses_total" "class=\"4xx\"" Counter "Answers by class of status.",
+    Answer5xx "pharos_responses_total" "class=\"5xx\"" Counter "Answers by class of status.",
+    Hit "pharos_cache_requests_total" "result=\"hit\"" Counter "Requests by cache status.",
+    Miss "pharos_cache_requests_total" "result=\"miss\"" Counter "Requests by cache status.",
+    Revalidated "pharos_cache_requests_total" "result=\"revalidated\"" Counter
+        "Requests by cache status.",
+    Stale "pharos_cache_requests_total" "result=\"stale\"" Counter "Requests by cache status.",
+    Bypass "pharos_cache_requests_total" "result=\"bypass\"" Counter "Requests by cache status.",
+    Pass "pharos_cache_requests_total" "result=\"pass\"" Counter "Requests by cache status.",
+    Collapsed "pharos_collapsed_requests_total" "" Counter
+        "Requests that followed another's fetch.",
+    BadRequest "pharos_requests_refused_total" "reason=\"malformed\"" Counter
+        "Requests refused before routing.",
+    SlowClient "pharos_requests_refused_total" "reason=\"slow\"" Counter
+        "Requests refused before routing.",
+    UnknownHost "pharos_requests_refused_total" "reason=\"unknown_host\"" Counter
+        "Requests refused before routing.",
+    Overloaded "pharos_requests_refused_total" "reason=\"overloaded\"" Counter
+        "Requests refused before routing.",
+    Loop "pharos_requests_refused_total" "reason=\"loop\"" Counter
+        "Requests refused before routing.",
+    SentBytes "pharos_sent_bytes_total" "" Counter "Bytes sent to visitors, streams apart.",
+    Fetches "pharos_fetches_total" "" Counter "Requests to origins.",
+    FetchActive "pharos_fetches_active" "" Gauge "Requests to origins under way.",
+    FetchRetries "pharos_fetch_retries_total" "" Counter
+        "Requests repeated because a kept connection was dead.",
+    FetchConnectFailed "pharos_fetch_failures_total" "reason=\"connect\"" Counter
+        "Fetches that failed.",
+    FetchTimeout "pharos_fetch_failures_total" "reason=\"timeout\"" Counter "Fetches that failed.",
+    FetchBroken "pharos_fetch_failures_total" "reason=\"broken\"" Counter "Fetches that failed.",
+    FetchMalformed "pharos_fetch_failures_total" "reason=\"malformed\"" Counter
+        "Fetches that failed.",
+    VersionTooOld "pharos_fetch_version_retries_total" "" Counter
+        "Answers older than `Pharos-Min-Version` asked, fetched again.",
+    OriginConnects "pharos_origin_connections_opened_total" "" Counter
+        "Connections opened to origins.",
+    OriginReused "pharos_origin_connections_reused_total" "" Counter
+        "Requests sent on a kept connection.",
+    OriginIdle "pharos_origin_connections_idle" "" Gauge "Kept connections to origins.",
+    Streams "pharos_streams" "" Gauge "Open live streams.",
+    StreamsOpened "pharos_streams_opened_total" "" Counter "Requests that became a stream.",
+    Draining "pharos_draining" "" Gauge "1 on each shard that drains.",
+}
+
+/// One shard's row. Its own lines: no core writes another's.
+#[repr(align(128))]
+struct Row([AtomicU64; METRICS.len()]);
+
+/// All rows of a process.
+pub struct Board {
+    rows: Box<[Row]>,
+}
+
+impl Board {
+    /// A row for each of `shard_count` shards.
+    pub fn new(shard_count: u16) -> Arc<Self> {
+        let row = |_| Row(std::array::from_fn(|_| AtomicU64::new(0)));
+        Arc::new(Self { rows: (0..shard_count).map(row).collect() })
+    }
+
+    /// Sum over all shards.
+    pub fn sum(&self, metric: Metric) -> u64 {
+        self.rows.iter().map(|row| row.0[metric as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn write_prometheus(&self, text: &mut String) {
+        let mut last = "";
+        for (at, exposed) in METRICS.iter().enumerate() {
+            let value: u64 = self.rows.iter().map(|row| row.0[at].load(Ordering::Relaxed)).sum();
+            if exposed.name != last {
+                let kind = if exposed.kind == Kind::Counter { "counter" } else { "gauge" };
+                write_header(text, exposed.name, exposed.help, kind);
+                last = exposed.name;
+            }
+            write_value(text, exposed.name, exposed.labels, value);
+        }
+    }
+}
+
+/// One metric that is not on the board, with its header.
+pub fn write_metric(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    write_header(text, name, help, kind);
+    write_value(text, name, "", value);
+}
+
+fn write_header(text: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn write_value(text: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = match labels {
+        "" => writeln!(text, "{name} {value}"),
+        labels => writeln!(text, "{name}{{{labels}}} {value}"),
+    };
+}
+
+/// A shard's hand on its own row.
+#[derive(Clone)]
+pub struct Observe {
+    board: Arc<Board>,
+    shard: usize,
+}
+
+impl Observe {
+    /// For shard `shard` of the board.
+    pub fn new(board: Arc<Board>, shard: ShardId) -> Self {
+        Self { board, shard: shard.into() }
+    }
+
+    /// All shards' rows.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Adds one.
+    pub fn count(&self, metric: Metric) {
+        self.add(metric, 1);
+    }
+
+    /// Adds `value`.
+    pub fn add(&self, metric: Metric, value: u64) {
+        let cell = self.cell(metric);
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, metric: Metric, value: u64) {
+        self.cell(metric).store(value, Ordering::Relaxed);
+    }
+
+    /// Counts an answer by its status.
+    pub fn answered(&self, status: u16) {
+        self.count(match status {
+            ..200 => Metric::Answer1xx,
+            200..300 => Metric::Answer2xx,
+            300..400 => Metric::Answer3xx,
+            400..500 => Metric::Answer4xx,
+            _ => Metric::Answer5xx,
+        });
+    }
+
+    fn cell(&self, metric: Metric) -> &AtomicU64 {
+        &self.board.rows[self.shard].0[metric as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_sums_over_shards_and_each_name_is_described_once() {
+        let board = Board::new(2);
+        for shard in 0..2 {
+            let observe = Observe::new(Arc::clone(&board), shard);
+            observe.add(Metric::Hit, 3);
+            observe.answered(204);
+            observe.set(Metric::Sockets, 5);
+        }
+        assert_eq!(board.sum(Metric::Hit), 6);
+        let mut text = String::new();
+        board.write_prometheus(&mut text);
+        assert!(text.contains("pharos_cache_requests_total{result=\"hit\"} 6\n"), "{text}");
+        assert!(text.contains("pharos_responses_total{class=\"2xx\"} 2\n"));
+        assert!(text.contains("pharos_sockets 10\n"));
+        for exposed in METRICS {
+            let header = format!("# TYPE {} ", exposed.name);
+            assert_eq!(text.matches(&header).count(), 1, "{header}");
+            assert!(exposed.name.starts_with("pharos_"));
+        }
+    }
+}
