@@ -7,9 +7,21 @@
 //! Leaves to others: the command line around it and the exit of the process (the `pharos` binary).
 
 mod failure;
+mod framing;
+mod generator;
 mod limits;
 mod options;
+mod origin;
+mod popularity;
+mod process;
+mod record;
+mod response;
+mod schedule;
+#[cfg(test)]
+mod scripted;
 mod target;
+mod verify;
+mod workload;
 
 use std::process::ExitCode;
 
