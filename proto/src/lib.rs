@@ -12,5 +12,10 @@
 //! what an operation means (`control`).
 #![forbid(unsafe_code)]
 
+pub mod buf;
 pub mod feed;
+pub mod field;
+pub mod http1;
 pub mod limits;
+pub mod sse;
+pub mod target;

@@ -1,0 +1,463 @@
+//! Request and response heads: bytes → head, without a copy, each field looked at once.
+//!
+//! httparse finds lines, names and values; everything that RFC 9112 wants refused and httparse lets pass (bare LF, targets,
+//! `Host`) is refused here. While the fields are checked they are classified into a [`Summary`], so that whoever needs one later
+//! asks by name in constant time.
+//!
+//! Leaves to others: what the fields say about the body (`framing`), which bytes to feed (`server`, `client`).
+
+use std::mem::MaybeUninit;
+
+use super::{client::ResponseError, refusal::Refusal};
+use crate::{
+    field::name::{self, Known},
+    limits,
+    target::{Authority, Target},
+};
+
+/// Room for the fields of one head, made on the stack for each parse: not initialised, so it costs nothing.
+pub struct FieldSpace<'a>([MaybeUninit<httparse::Header<'a>>; limits::FIELD_COUNT_MAX]);
+
+impl FieldSpace<'_> {
+    /// Empty room.
+    #[inline]
+    pub const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; limits::FIELD_COUNT_MAX])
+    }
+}
+
+impl Default for FieldSpace<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The head of a request. Borrowed from the received bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// What to do.
+    pub method: Method<'a>,
+    /// With what, checked to be of a form that the method allows.
+    pub target: Target<'a>,
+    /// Of which host: of the target if it is absolute, else of `Host`; empty host for HTTP/1.0 without either.
+    pub authority: Authority<'a>,
+    /// 1.0 or 1.1.
+    pub version: Version,
+    /// In the order received.
+    pub fields: Fields<'a>,
+}
+
+/// The head of a response. Borrowed from the received bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHead<'a> {
+    /// 1.0 or 1.1.
+    pub version: Version,
+    /// 100 to 999.
+    pub status: u16,
+    /// May be empty; empty too if it holds anything but ASCII.
+    pub reason: &'a str,
+    /// In the order received.
+    pub fields: Fields<'a>,
+}
+
+/// A request method. Methods are case-sensitive.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Method<'a> {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+    /// CONNECT
+    Connect,
+    /// OPTIONS
+    Options,
+    /// TRACE
+    Trace,
+    /// PATCH
+    Patch,
+    /// Any other token; passed on, never refused for being unknown.
+    Other(&'a str),
+}
+
+impl<'a> Method<'a> {
+    /// Names a method; the caller has checked that it is a token.
+    #[inline]
+    pub fn of(token: &'a str) -> Self {
+        match token {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            "CONNECT" => Self::Connect,
+            "OPTIONS" => Self::Options,
+            "TRACE" => Self::Trace,
+            "PATCH" => Self::Patch,
+            other => Self::Other(other),
+        }
+    }
+
+    /// As it stands in a request line.
+    pub const fn as_str(&self) -> &'a str {
+        match *self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+            Self::Other(token) => token,
+        }
+    }
+
+    /// Whether it only reads (RFC 9110 §9.2.1). Unknown methods count as unsafe.
+    pub const fn is_safe(&self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
+    }
+
+    /// Whether doing it twice is doing it once (RFC 9110 §9.2.2).
+    pub const fn is_idempotent(&self) -> bool {
+        self.is_safe() || matches!(self, Self::Put | Self::Delete)
+    }
+}
+
+/// A protocol version that is spoken here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// The fields of a head, in the order received. Names are tokens, values hold no control bytes and no white space around
+/// them. Cheap to copy around by reference.
+#[derive(Clone, Copy)]
+pub struct Fields<'a> {
+    rows: &'a [httparse::Header<'a>],
+    summary: Summary,
+}
+
+/// Which known names are there, and where first.
+#[derive(Clone, Copy)]
+struct Summary {
+    /// Bit `known as u8`.
+    present: u64,
+    /// Present more than once.
+    repeated: u64,
+    /// Index of the first row; only meaningful where `present` is set.
+    first: [u8; Known::COUNT],
+}
+
+impl<'a> Fields<'a> {
+    /// No fields.
+    pub const EMPTY: Fields<'static> = Fields {
+        rows: &[],
+        summary: Summary { present: 0, repeated: 0, first: [0; Known::COUNT] },
+    };
+
+    /// All fields: name as sent, value.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a [u8])> + Clone + use<'a> {
+        self.rows.iter().map(|row| (row.name, row.value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether a field of this name is there. One bit test.
+    #[inline]
+    pub fn has(&self, known: Known) -> bool {
+        self.summary.present >> known as u8 & 1 == 1
+    }
+
+    /// Whether any of these is there. One mask test for a constant list.
+    #[inline]
+    pub fn has_any(&self, names: &[Known]) -> bool {
+        let mask = names.iter().fold(0u64, |mask, &known| mask | 1 << known as u8);
+        self.summary.present & mask != 0
+    }
+
+    /// Whether there is more than one field line of this name.
+    #[inline]
+    pub fn is_repeated(&self, known: Known) -> bool {
+        self.summary.repeated >> known as u8 & 1 == 1
+    }
+
+    /// The first value of this name. No scan.
+    #[inline]
+    pub fn known(&self, known: Known) -> Option<&'a [u8]> {
+        if !self.has(known) {
+            return None;
+        }
+        self.rows.get(usize::from(self.summary.first[known as usize])).map(|row| row.value)
+    }
+
+    /// All values of this name, in order. Scans only from the first one, and only if it is repeated.
+    pub fn known_all(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        let rows = if self.has(known) {
+            let from = usize::from(self.summary.first[known as usize]);
+            let to = if self.is_repeated(known) { self.rows.len() } else { from + 1 };
+            self.rows.get(from..to).unwrap_or_default()
+        } else {
+            &[]
+        };
+        rows.iter().filter(move |row| Known::of(row.name) == Some(known)).map(|row| row.value)
+    }
+
+    /// The first value of a name, whatever its case. A scan; prefer [`Fields::known`].
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.rows.iter().find(|row| name::same(row.name, name)).map(|row| row.value)
+    }
+
+    /// All values of a name, in order. A scan.
+    pub fn get_all<'n>(
+        &self,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a, 'n> {
+        self.rows.iter().filter(move |row| name::same(row.name, name)).map(|row| row.value)
+    }
+
+    /// Whether a list field holds this token, in whatever case, over all its lines.
+    pub fn has_token(&self, known: Known, token: &str) -> bool {
+        self.has(known)
+            && self.known_all(known).any(|value| crate::field::list::has_token(value, token))
+    }
+}
+
+impl std::fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map()
+            .entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))))
+            .finish()
+    }
+}
+
+impl PartialEq for Fields<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+/// Reads a request head at the start of `bytes`. `Ok(None)` if it is not complete; else the head and its length. The caller
+/// bounds `bytes` and has skipped empty lines in front.
+#[inline]
+pub fn parse_request<'a>(
+    bytes: &'a [u8],
+    space: &'a mut FieldSpace<'a>,
+) -> Result<Option<(RequestHead<'a>, usize)>, Refusal> {
+    let mut request = httparse::Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(bytes, &mut space.0) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return refuse(error, bytes),
+    };
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(Refusal::RequestLine);
+    };
+    // httparse skips empty lines in front; only the caller may.
+    if method.as_ptr() != bytes.as_ptr().cast() {
+        return Err(Refusal::LineEnd);
+    }
+    let first_line = method.len() + 1 + target.len() + 1 + "HTTP/1.1".len();
+    let fields = classify(bytes, first_line, len, request.headers).ok_or(Refusal::LineEnd)?;
+    if target.len() > limits::TARGET_BYTES_MAX {
+        return Err(Refusal::TargetTooLong);
+    }
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    let method = Method::of(method);
+    let target = Target::parse(target).map_err(|_| Refusal::Target)?;
+    let authority = check_target(&method, &target, check_host(version, &fields)?)?;
+    Ok(Some((RequestHead { method, target, authority, version, fields }, len)))
+}
+
+/// Reads a response head at the start of `bytes`. `Ok(None)` if it is not complete; else the head and its length.
+pub fn parse_response<'a>(
+    bytes: &'a [u8],
+    space: &'a mut FieldSpace<'a>,
+) -> Result<Option<(ResponseHead<'a>, usize)>, ResponseError> {
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default()
+        // RFC 9112 §5.1: a proxy must remove such white space from a response; a request with it is refused.
+        .allow_spaces_after_header_name_in_responses(true)
+        .parse_response_with_uninit_headers(&mut response, bytes, &mut space.0);
+    let len = match parsed {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(ResponseError::HeadTooLarge),
+        Err(_) => return Err(ResponseError::Head),
+    };
+    let (Some(minor), Some(status)) = (response.version, response.code) else {
+        return Err(ResponseError::Head);
+    };
+    let line_end = bytes.iter().position(|&b| b == b'\n').unwrap_or(0);
+    if !bytes.starts_with(b"HTTP/") || status < 100 {
+        return Err(ResponseError::Head);
+    }
+    let fields = classify(bytes, line_end.saturating_sub(1), len, response.headers)
+        .ok_or(ResponseError::Head)?;
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    Ok(Some((ResponseHead { version, status, reason: response.reason.unwrap_or(""), fields }, len)))
+}
+
+/// Fields of a trailer section, each line checked, as it was received. Framing, routing and authentication fields
+/// mean nothing in a trailer (RFC 9110 §6.5.1): pass on or drop, never merge into the head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Trailers<'a>(&'a [u8]);
+
+impl<'a> Trailers<'a> {
+    /// No trailers.
+    pub const EMPTY: Trailers<'static> = Trailers(b"");
+
+    /// Checks a whole section, its final empty line included.
+    pub fn parse(section: &'a [u8]) -> Option<Self> {
+        if section == b"\r\n" {
+            return Some(Self(b""));
+        }
+        let mut rows = [httparse::EMPTY_HEADER; limits::FIELD_COUNT_MAX];
+        match httparse::parse_headers(section, &mut rows) {
+            Ok(httparse::Status::Complete((len, rows))) if len == section.len() => {
+                lines_end_in_crlf(section, None, len, rows).then(|| Self(&section[..len - 2]))
+            }
+            _ => None,
+        }
+    }
+
+    /// Name and value of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.0.split(|&b| b == b'\n').filter_map(|line| {
+            let colon = line.iter().position(|&b| b == b':')?;
+            let name = std::str::from_utf8(&line[..colon]).ok()?;
+            let value = line[colon + 1..].strip_suffix(b"\r")?;
+            Some((name, crate::field::list::trim(value)))
+        })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// One pass over the fields: are all lines ended by CRLF, and which known names are where. `first_line` is the length of the
+/// first line without its end. `None` if a line ends otherwise.
+#[inline]
+fn classify<'a>(
+    bytes: &'a [u8],
+    first_line: usize,
+    len: usize,
+    rows: &'a [httparse::Header<'a>],
+) -> Option<Fields<'a>> {
+    if !lines_end_in_crlf(bytes, Some(first_line), len, rows) {
+        return None;
+    }
+    let mut summary = Summary { present: 0, repeated: 0, first: [0; Known::COUNT] };
+    for (at, row) in rows.iter().enumerate() {
+        if let Some(known) = Known::of(row.name) {
+            let bit = 1u64 << known as u8;
+            if summary.present & bit == 0 {
+                // FIELD_COUNT_MAX ≤ 256.
+                summary.first[known as usize] = at as u8;
+            }
+            summary.repeated |= summary.present & bit;
+            summary.present |= bit;
+        }
+    }
+    Some(Fields { rows, summary })
+}
+
+/// httparse takes a bare LF as the end of a line; two parsers that disagree on that disagree on where a request ends. Each line ends
+/// right before the next name, so one byte a line tells.
+#[inline]
+fn lines_end_in_crlf(
+    bytes: &[u8],
+    first_line: Option<usize>,
+    len: usize,
+    rows: &[httparse::Header<'_>],
+) -> bool {
+    let offset = |row: &httparse::Header<'_>| {
+        (row.name.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize)
+    };
+    let cr_before = |at: usize| at >= 2 && bytes.get(at - 2) == Some(&b'\r');
+    let first_ok = first_line.is_none_or(|end| bytes.get(end) == Some(&b'\r'));
+    let (skip, end_ok) = match rows {
+        // A head without fields: the first line's end and the empty line.
+        [] => (0, cr_before(len)),
+        // The last field's line end lies before the empty line.
+        _ => {
+            (usize::from(first_line.is_none()), cr_before(len) && cr_before(len.saturating_sub(2)))
+        }
+    };
+    first_ok && end_ok && rows.iter().skip(skip).all(|row| cr_before(offset(row)))
+}
+
+/// RFC 9112 §3.2: exactly one valid `Host` in HTTP/1.1, at most one in 1.0.
+#[inline]
+fn check_host<'a>(version: Version, fields: &Fields<'a>) -> Result<Authority<'a>, Refusal> {
+    let Some(value) = fields.known(Known::Host) else {
+        return match version {
+            Version::Http10 => Ok(Authority::default()),
+            Version::Http11 => Err(Refusal::HostMissing),
+        };
+    };
+    if fields.is_repeated(Known::Host) {
+        return Err(Refusal::HostRepeated);
+    }
+    std::str::from_utf8(value).ok().and_then(Authority::parse).ok_or(Refusal::HostInvalid)
+}
+
+/// Which forms a method allows (RFC 9112 §3.2), and the authority that counts: an absolute target's replaces the
+/// `Host` field (§3.2.2), which must be valid all the same.
+#[inline]
+fn check_target<'a>(
+    method: &Method<'a>,
+    target: &Target<'a>,
+    host: Authority<'a>,
+) -> Result<Authority<'a>, Refusal> {
+    match (method, target) {
+        (Method::Connect, _) => Err(Refusal::Connect),
+        (_, Target::Origin(_)) => Ok(host),
+        (_, Target::Absolute { authority, .. }) => Ok(*authority),
+        (Method::Options, Target::Asterisk) => Ok(host),
+        (_, Target::Asterisk | Target::Authority(_)) => Err(Refusal::Target),
+    }
+}
+
+/// What httparse's error means. A first line that is not complete is not judged by its version yet, so that the
+/// answer does not depend on how the bytes were cut.
+#[cold]
+fn refuse<T>(error: httparse::Error, bytes: &[u8]) -> Result<Option<T>, Refusal> {
+    Err(match error {
+        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
+        httparse::Error::HeaderName => Refusal::FieldName,
+        httparse::Error::HeaderValue => Refusal::FieldValue,
+        httparse::Error::NewLine => Refusal::LineEnd,
+        httparse::Error::Token | httparse::Error::Status => Refusal::RequestLine,
+        httparse::Error::Version => {
+            let Some(end) = bytes.iter().position(|&b| b == b'\n') else { return Ok(None) };
+            let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+            match line.rsplit(|&b| b == b' ').next() {
+                Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => {
+                    Refusal::Version
+                }
+                _ => Refusal::RequestLine,
+            }
+        }
+    })
+}
