@@ -6,7 +6,10 @@
 //!
 //! Leaves to others: the command line around it and the exit of the process (the `pharos` binary).
 
+#![deny(unsafe_code)]
+
 mod failure;
+mod floor;
 mod framing;
 mod generator;
 mod limits;
@@ -48,7 +51,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Http(options) => Err(unbuilt(&options.url)),
         Command::Sse(options) => Err(unbuilt(&options.url)),
         Command::Origin(options) => Err(unbuilt(&options.listen)),
-        Command::Floor(options) => Err(unbuilt(&options.listen)),
+        Command::Floor(options) => floor::run(&options),
         Command::Compare(options) => Err(unbuilt(&options.case)),
     }
 }

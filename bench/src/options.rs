@@ -154,6 +154,9 @@ pub struct FloorOptions {
     /// Instead of answering requests: hold each connection as a stream, and send the body of each POST to all
     #[arg(long)]
     pub fanout: bool,
+    /// Rings, each with its own thread and table of descriptors
+    #[arg(long, default_value_t = 1)]
+    pub shards: u16,
 }
 
 /// Options of `bench compare`.
