@@ -66,7 +66,7 @@ pub(crate) struct Load {
 pub(crate) struct Progress {
     phase: AtomicU8,
     /// Answers since the start, right ones and wrong ones.
-    pub(crate) completed: AtomicU64,
+    completed: AtomicU64,
     outcome: Mutex<Option<Outcome>>,
 }
 
@@ -115,6 +115,11 @@ impl Progress {
             3 => Phase::Draining,
             _ => Phase::Ending,
         }
+    }
+
+    /// Answers since the start.
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
     }
 
     /// The result, once the run has ended.

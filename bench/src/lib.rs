@@ -8,11 +8,13 @@
 
 #![deny(unsafe_code)]
 
+mod clock;
 mod failure;
 mod floor;
 mod framing;
 mod generator;
 mod limits;
+mod load;
 mod options;
 mod origin;
 mod popularity;

@@ -1,0 +1,150 @@
+//! Runs the load of one command or one turn: starts the engine with a generator, reads the server's
+//! CPU time at both ends of the window, waits for the end.
+
+use std::{sync::Arc, time::Duration};
+
+use dataplane::engine::{self, Config, Pin};
+use serde::Serialize;
+
+use crate::{
+    clock,
+    failure::Failure,
+    generator::{Generator, Load, Outcome, Phase, Progress},
+    options::EngineChoice,
+    process::{CpuMeter, rss_bytes},
+};
+
+/// Where an actor of ours runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Core to pin to.
+    pub(crate) core: Option<usize>,
+    pub(crate) engine: EngineChoice,
+}
+
+/// What one run of load found.
+#[derive(Clone, Debug, Serialize)]
+pub struct HttpRun {
+    /// What the load saw.
+    pub load: Outcome,
+    /// What the server spent, if its process was named.
+    pub server: Option<ServerCost>,
+    /// The engine that drove the load, and why.
+    pub engine: String,
+}
+
+/// What a server spent in the measured window.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ServerCost {
+    /// Run time of all its threads.
+    pub cpu_ns: u64,
+    /// Answers the load got meanwhile.
+    pub answers: u64,
+    /// The quotient, in microseconds.
+    pub cpu_us_per_answer: f64,
+    /// Share of one core.
+    pub busy: f64,
+    /// Resident memory at the end.
+    pub rss_bytes: u64,
+}
+
+impl Place {
+    /// An engine configuration for `shards` of our actors here.
+    pub(crate) fn config(self, shards: u16) -> Config {
+        let mut config = Config::new(Vec::new());
+        config.shards = shards;
+        config.engine = match self.engine {
+            EngineChoice::Auto => engine::EngineChoice::Auto,
+            EngineChoice::IoUring => engine::EngineChoice::IoUring,
+            EngineChoice::Epoll => engine::EngineChoice::Epoll,
+        };
+        config.pin = self.core.map_or(Pin::None, |core| Pin::Cores(vec![core]));
+        config
+    }
+}
+
+/// Runs a load to its end. `look` is called some times a second with the phase and the number of
+/// answers so far.
+///
+/// # Errors
+/// The engine cannot start, the server's process is gone, or it refused the first request.
+pub(crate) fn run(
+    load: Load,
+    place: Place,
+    server: Option<u32>,
+    mut look: impl FnMut(Phase, u64),
+) -> Result<HttpRun, Failure> {
+    let progress = Arc::new(Progress::default());
+    let to = load.to;
+    let running = engine::start(place.config(1), {
+        let progress = progress.clone();
+        move |_| Generator::new(load.clone(), progress.clone())
+    })
+    .map_err(|error| Failure::error("start the load").because(error))?;
+    let engine = running.taken().why.clone();
+    let mut meter = server.map(CpuMeter::new);
+    let mut reach = |phase: Phase| {
+        while progress.phase() < phase {
+            clock::pause(LOOK);
+            look(progress.phase(), progress.completed());
+        }
+    };
+    reach(Phase::Measuring);
+    let begin = read(meter.as_mut(), &progress)?;
+    reach(Phase::Draining);
+    let end = read(meter.as_mut(), &progress)?;
+    let rss = server.map(rss_bytes).transpose();
+    reach(Phase::Ending);
+    running.join().map_err(|error| Failure::error("run the load").because(error))?;
+    let outcome = progress
+        .take_outcome()
+        .ok_or_else(|| Failure::error("run the load: it ended without an outcome"))?;
+    if let Some(status) = outcome.refused {
+        return Err(Failure::error(format!("{to} answered the first request with {status}")));
+    }
+    if outcome.answers == 0 && outcome.errors.connect > 0 {
+        return Err(Failure::error(format!("connect to {to}: refused or unreachable")));
+    }
+    let rss_bytes = rss.map_err(gone)?.unwrap_or(0);
+    let server = begin.zip(end).map(|(begin, end)| ServerCost::between(begin, end, rss_bytes));
+    Ok(HttpRun { load: outcome, server, engine })
+}
+
+/// CPU time, answers and the clock, looked at together.
+#[derive(Clone, Copy)]
+struct Sample {
+    cpu_ns: u64,
+    answers: u64,
+    at: std::time::Instant,
+}
+
+fn read(meter: Option<&mut CpuMeter>, progress: &Progress) -> Result<Option<Sample>, Failure> {
+    let sample = |meter: &mut CpuMeter| {
+        let cpu_ns = meter.read_ns()?;
+        Ok(Sample { cpu_ns, answers: progress.completed(), at: clock::now() })
+    };
+    meter.map(sample).transpose().map_err(gone)
+}
+
+fn gone(error: std::io::Error) -> Failure {
+    Failure::error("read the server's CPU time and memory").because(error)
+}
+
+impl ServerCost {
+    fn between(begin: Sample, end: Sample, rss_bytes: u64) -> Self {
+        let cpu_ns = end.cpu_ns - begin.cpu_ns;
+        let answers = end.answers.saturating_sub(begin.answers);
+        let seconds = (end.at - begin.at).as_secs_f64();
+        Self {
+            cpu_ns,
+            answers,
+            cpu_us_per_answer: cpu_ns as f64 / 1e3 / answers.max(1) as f64,
+            busy: cpu_ns as f64 / 1e9 / seconds.max(1e-9),
+            rss_bytes,
+        }
+    }
+}
+
+/// How often the phase is looked at: the ends of the window are this exact, and the quotient is
+/// exact anyway, because time and answers are read together.
+const LOOK: Duration = Duration::from_millis(2);
