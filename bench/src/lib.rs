@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 mod clock;
+mod command;
 mod failure;
 mod floor;
 mod framing;
@@ -20,6 +21,7 @@ mod origin;
 mod popularity;
 mod process;
 mod record;
+mod report;
 mod response;
 mod schedule;
 #[cfg(test)]
@@ -50,9 +52,9 @@ pub fn run(command: Command) -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Http(options) => Err(unbuilt(&options.url)),
+        Command::Http(options) => command::http(&options),
         Command::Sse(options) => Err(unbuilt(&options.url)),
-        Command::Origin(options) => Err(unbuilt(&options.listen)),
+        Command::Origin(options) => command::origin(&options),
         Command::Floor(options) => floor::run(&options),
         Command::Compare(options) => Err(unbuilt(&options.case)),
     }

@@ -1,0 +1,122 @@
+//! The commands behind the options: `http` and `origin`. Each checks what it was asked for, runs, and
+//! reports.
+
+use std::{num::NonZeroU64, path::Path, time::Duration};
+
+use dataplane::engine;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    failure::Failure,
+    generator::{Load, Phase},
+    limits::{CONNECTIONS_MAX, PIPELINE_MAX},
+    load::{self, Place},
+    options::{HttpOptions, OriginOptions},
+    origin::Origin,
+    process::Machine,
+    report,
+    workload::Workload,
+};
+
+/// `bench http`.
+///
+/// # Errors
+/// Wrong usage, or the load could not run. Wrong answers are a result, and an error at the end.
+pub(crate) fn http(options: &HttpOptions) -> Result<(), Failure> {
+    options.url.check_reach(options.allow_private)?;
+    within("--connections", u64::from(options.connections), u64::from(CONNECTIONS_MAX))?;
+    within("--pipeline", u64::from(options.pipeline), u64::from(PIPELINE_MAX))?;
+    if options.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
+        return Err(Failure::usage("--rate is a positive number of requests a second"));
+    }
+    let popularity = (options.paths, options.zipf, options.seed);
+    let load = Load {
+        to: options.url.address,
+        connections: options.connections,
+        pipeline: options.pipeline,
+        rate: options.rate,
+        warm_up: options.warm_up,
+        duration: options.duration,
+        workload: Workload::new(&options.url, &options.fields, popularity, options.check)?,
+    };
+    let bar = LoadBar::new(options.warm_up + options.duration);
+    let place = Place { core: options.core, engine: options.engine };
+    let run = load::run(load, place, options.pid, |phase, answers| bar.look(phase, answers))?;
+    bar.finish();
+    report::http(options, &run);
+    let machine = Machine::look();
+    write_json(options.json.as_deref(), &report::Document { machine, result: &run })?;
+    match run.load.errors.total() {
+        0 => Ok(()),
+        count => Err(Failure::error(format!("{count} requests failed"))),
+    }
+}
+
+/// `bench origin`: serves until the process is told to end.
+///
+/// # Errors
+/// The address is taken, or the engine cannot start.
+pub(crate) fn origin(options: &OriginOptions) -> Result<(), Failure> {
+    let mut config = Place { core: options.core, engine: options.engine }.config(1);
+    config.listeners = vec![options.listen];
+    let running = engine::start(config, |_| Origin::default())
+        .map_err(|error| Failure::error("start the origin").because(error))?;
+    for listener in running.listeners() {
+        report::talk(&format!("origin on http://{listener}/bytes/1024 ({})", running.taken().why));
+    }
+    running.join().map_err(|error| Failure::error("run the origin").because(error))
+}
+
+/// A count that has to be at least 1.
+pub(crate) fn within(name: &str, value: u64, max: u64) -> Result<NonZeroU64, Failure> {
+    NonZeroU64::new(value)
+        .filter(|value| value.get() <= max)
+        .ok_or_else(|| Failure::usage(format!("{name} is 1 to {max}, found {value}")))
+}
+
+/// Writes a result where `--json` says.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write_json(path: Option<&Path>, result: &impl Serialize) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let failed =
+        |error: std::io::Error| Failure::error(format!("write {}", path.display())).because(error);
+    let mut text = serde_json::to_string_pretty(result)
+        .map_err(|error| failed(std::io::Error::other(error)))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(failed)
+}
+
+/// Progress of one load, drawn only on a terminal.
+struct LoadBar {
+    bar: ProgressBar,
+}
+
+impl LoadBar {
+    fn new(length: Duration) -> Self {
+        let bar = ProgressBar::new(u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
+        if let Ok(style) = ProgressStyle::with_template("{msg:12} {wide_bar} {prefix} answers") {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    fn look(&self, phase: Phase, answers: u64) {
+        self.bar.set_message(match phase {
+            Phase::Learning => "learning",
+            Phase::Warming => "warming up",
+            Phase::Measuring => "measuring",
+            Phase::Draining => "draining",
+            Phase::Ending => "ending",
+        });
+        self.bar.set_prefix(answers.to_string());
+        let elapsed = self.bar.elapsed().as_millis();
+        self.bar.set_position(u64::try_from(elapsed).unwrap_or(u64::MAX));
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
