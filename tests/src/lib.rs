@@ -1,5 +1,8 @@
-//! What the tests of Pharos share: the simulator, and whatever drives real processes.
-#![forbid(unsafe_code)]
+//! What the tests of Pharos share: the simulator, its peers and checks, and whatever drives real
+//! processes.
+#![deny(unsafe_code)]
 
+pub mod check;
 pub mod client;
+pub mod peer;
 pub mod sim;

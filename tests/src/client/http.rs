@@ -1,4 +1,5 @@
-//! Reads HTTP/1.1 responses, strictly: anything a careful client would stumble over is an error here.
+//! Reads HTTP/1.1 responses, strictly: anything a careful client would stumble over is an error
+//! here.
 
 /// A response as it arrives.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -82,7 +83,8 @@ impl Reader {
         Ok(replies)
     }
 
-    /// The connection ended in order; the answer that lasts until then, or an error when one is cut short.
+    /// The connection ended in order; the answer that lasts until then, or an error when one is cut
+    /// short.
     pub fn end(&mut self) -> Result<Option<Reply>, String> {
         match self.phase {
             Phase::Head if self.buffer.is_empty() => Ok(None),

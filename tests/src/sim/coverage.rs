@@ -1,5 +1,5 @@
-//! Which faults and rare branches a run reached. A fault that no seed ever reaches proves nothing, so the
-//! sweep prints the table and fails when a row stays at zero.
+//! Which faults and rare branches a run reached. A fault that no seed ever reaches proves nothing,
+//! so the sweep prints the table and fails when a row stays at zero.
 
 use std::collections::BTreeMap;
 

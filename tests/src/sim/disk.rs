@@ -1,5 +1,5 @@
-//! A virtual disk for whole-file work: a write that was not finished when its host crashed is either there whole
-//! or not at all, as the real one's write-beside, sync, rename gives it.
+//! A virtual disk for whole-file work: a write that was not finished when its host crashed is
+//! either there whole or not at all, as the real one's write-beside, sync, rename gives it.
 
 use std::{
     collections::{BTreeMap, VecDeque},

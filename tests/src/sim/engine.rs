@@ -1,8 +1,9 @@
-//! The simulated engine: drives the shards of one process over the virtual network, as badly as the seam allows.
+//! The simulated engine: drives the shards of one process over the virtual network, as badly as the
+//! seam allows.
 //!
-//! It keeps the seam's rules (see [`dataplane::seam`]) and holds the actor to them: a second send in flight, a
-//! send to a socket whose fan-out outcome is unknown, an effect for a socket that is closed are assertions
-//! here, where the real engine would corrupt a stream.
+//! It keeps the seam's rules (see [`dataplane::seam`]) and holds the actor to them: a second send
+//! in flight, a send to a socket whose fan-out outcome is unknown, an effect for a socket that is
+//! closed are assertions here, where the real engine would corrupt a stream.
 //!
 //! Owns the socket tables and payloads lent to it. Leaves to others: time and order of turns
 //! (`super::world`), bytes in flight (`super::net`).

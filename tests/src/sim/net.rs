@@ -1,8 +1,9 @@
-//! A virtual TCP: ordered byte pipes with latency and bounded buffers, resets, half-closes, partitions.
+//! A virtual TCP: ordered byte pipes with latency and bounded buffers, resets, half-closes,
+//! partitions.
 //!
 //! A connection is two pipes. Bytes written at one end fly for the link's latency and arrive in the
-//! receiver's buffer; what flies and what waits there counts against the pipe's capacity, so a reader that
-//! stops blocks its writer. Nothing here knows of HTTP or of shards.
+//! receiver's buffer; what flies and what waits there counts against the pipe's capacity, so a
+//! reader that stops blocks its writer. Nothing here knows of HTTP or of shards.
 
 use std::{
     cmp::Reverse,
@@ -260,7 +261,8 @@ impl Net {
         }
     }
 
-    /// Gives the end up. With bytes unread or `reset`, the other side meets a reset; otherwise an orderly end.
+    /// Gives the end up. With bytes unread or `reset`, the other side meets a reset; otherwise an
+    /// orderly end.
     pub fn close(&mut self, now_ns: u64, end: End, reset: bool) {
         if self.conns[end.conn].gone[end.side] {
             return;

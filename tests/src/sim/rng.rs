@@ -1,6 +1,8 @@
-//! The one source of chance in a simulation: a small generator whose every draw follows from the seed.
+//! The one source of chance in a simulation: a small generator whose every draw follows from the
+//! seed.
 
-/// SplitMix64: passes the statistical tests that a scheduler needs, and a seed is one number to print.
+/// SplitMix64: passes the statistical tests that a scheduler needs, and a seed is one number to
+/// print.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -41,7 +43,8 @@ impl Rng {
         &items[self.below(items.len())]
     }
 
-    /// A generator of its own for a part of the world, so that adding draws in one part moves no other.
+    /// A generator of its own for a part of the world, so that adding draws in one part moves no
+    /// other.
     pub fn fork(&mut self) -> Self {
         Self::new(self.draw())
     }

@@ -198,7 +198,8 @@ impl<A: Actor> World<A> {
         steer(peer, now, &mut self.net)
     }
 
-    /// Runs until `done` says so or `for_ms` of virtual time have passed; whether `done` came first.
+    /// Runs until `done` says so or `for_ms` of virtual time have passed; whether `done` came
+    /// first.
     pub fn run_until(&mut self, for_ms: u64, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let end_ns = self.now_ns + for_ms * 1_000_000;
         while self.now_ns < end_ns {

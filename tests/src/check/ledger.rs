@@ -1,0 +1,140 @@
+//! The one record of a run that every peer writes and every check reads.
+//!
+//! Truth (what the origin had from when, what control published) on one side, observations (what a
+//! visitor got) on the other. Times are virtual nanoseconds.
+
+use std::collections::BTreeMap;
+
+/// What really was, and what was seen of it.
+#[derive(Default, Debug)]
+pub struct Ledger {
+    /// For each object, from when which generation was the origin's.
+    generations: BTreeMap<u32, Vec<(u64, u32)>>,
+    /// For each object, the generation below which nothing may be served to requests that start
+    /// after the time: a purge whose receipt named every edge.
+    purged: BTreeMap<u32, Vec<(u64, u32)>>,
+    /// For each page and replica, the events control published, in order, with the time.
+    published: BTreeMap<(u32, String), Vec<(u64, String)>>,
+    /// While this is set, failures of control or origin may show as 5xx.
+    pub faults_until_ns: u64,
+    /// What went wrong, in words.
+    pub violations: Vec<String>,
+    /// Answers by what the edge said of its cache.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Requests answered in full.
+    pub answered: u64,
+    /// Events delivered to visitors.
+    pub events: u64,
+    /// Gap events told to visitors.
+    pub gaps: u64,
+}
+
+impl Ledger {
+    /// The origin serves `generation` of `object` from now on.
+    pub fn origin_has(&mut self, now_ns: u64, object: u32, generation: u32) {
+        self.generations.entry(object).or_default().push((now_ns, generation));
+    }
+
+    /// The newest generation of an object.
+    pub fn newest(&self, object: u32) -> u32 {
+        self.generations.get(&object).and_then(|list| list.last()).map_or(0, |last| last.1)
+    }
+
+    /// Every edge has confirmed a purge that came after `generation` was put in place.
+    pub fn receipt(&mut self, now_ns: u64, object: u32, generation: u32) {
+        self.purged.entry(object).or_default().push((now_ns, generation));
+    }
+
+    /// Control published the next event of a page.
+    pub fn publishes(&mut self, now_ns: u64, page: u32, dot: String) {
+        let list = self.published.entry((page, replica_of(&dot))).or_default();
+        list.push((now_ns, dot));
+    }
+
+    /// Which one in its replica's order an event of a page is, from 0.
+    pub fn place_of(&self, page: u32, dot: &str) -> Option<usize> {
+        let list = self.published.get(&(page, replica_of(dot)))?;
+        list.iter().position(|(_, known)| known == dot)
+    }
+
+    /// The newest event of a page by a replica: when, and which one in order.
+    pub fn newest_event(&self, page: u32, replica: &str) -> Option<(u64, usize)> {
+        let list = self.published.get(&(page, replica.to_owned()))?;
+        list.last().map(|(at, _)| (*at, list.len() - 1))
+    }
+
+    /// Notes a violation, with the time.
+    pub fn violation(&mut self, now_ns: u64, what: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(format!("at {:.6} s: {what}", now_ns as f64 / 1e9));
+        }
+    }
+
+    /// A visitor got `generation` of `object`; was it allowed?
+    ///
+    /// `age_s` is the answer's Age; a fresh answer must have been the origin's at some time within
+    /// it.
+    pub fn check_object(&mut self, seen: &Seen) {
+        let Seen { object, generation, asked_ns, now_ns, .. } = *seen;
+        let floor = self.purged.get(&object).and_then(|list| {
+            list.iter().filter(|(at, _)| *at < asked_ns).map(|(_, floor)| *floor).max()
+        });
+        if floor.is_some_and(|floor| generation < floor) {
+            let floor = floor.unwrap_or(0);
+            self.violation(
+                now_ns,
+                format!(
+                    "object {object}: generation {generation} after a purge of all before {floor} \
+                         was confirmed by every edge ({seen:?})"
+                ),
+            );
+        }
+        if seen.stale {
+            return;
+        }
+        let list = self.generations.get(&object).map_or(&[][..], Vec::as_slice);
+        let from = list.iter().find(|(_, known)| *known == generation).map(|(at, _)| *at);
+        let until =
+            list.iter().find(|(_, known)| *known > generation).map_or(u64::MAX, |(at, _)| *at);
+        // Age counts whole seconds and starts when the edge asked; latency and rounding on top.
+        let oldest_ns = asked_ns.saturating_sub((seen.age_s + 2) * 1_000_000_000 + SLACK_NS);
+        match from {
+            None => self.violation(now_ns, format!("object {object}: never was {generation}")),
+            Some(_) if until < oldest_ns => self.violation(
+                now_ns,
+                format!(
+                    "object {object}: generation {generation} called {} s old and not stale, \
+                         replaced {:.3} s before the request ({seen:?})",
+                    seen.age_s,
+                    (asked_ns - until) as f64 / 1e9
+                ),
+            ),
+            Some(_) => {}
+        }
+    }
+}
+
+/// An answer for an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Which object.
+    pub object: u32,
+    /// Which generation its body was.
+    pub generation: u32,
+    /// When the request was sent.
+    pub asked_ns: u64,
+    /// When the answer was complete.
+    pub now_ns: u64,
+    /// The answer's Age, s.
+    pub age_s: u64,
+    /// Whether it was marked stale.
+    pub stale: bool,
+}
+
+/// The replica of a dot's text.
+pub fn replica_of(dot: &str) -> String {
+    dot.rsplit_once(':').map_or(dot, |(replica, _)| replica).to_owned()
+}
+
+/// What latency and slow origins may add to an age.
+const SLACK_NS: u64 = 30_000_000_000;

@@ -1,0 +1,446 @@
+//! A control as the feed's contract describes it, with the mishaps that a real one can have.
+//!
+//! Holds a log of events and purges in memory. It can be slow to one edge, die between a purge and
+//! the re-fetch, come back, and come back as an older copy of itself under a new incarnation.
+
+use std::{any::Any, cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use dataplane::seam::Now;
+
+use super::wire::{Request, Wires};
+use crate::{
+    check::ledger::Ledger,
+    sim::{
+        net::{End, Net, Notice},
+        rng::Rng,
+        world::Peer,
+    },
+};
+
+/// One operation of the log.
+#[derive(Clone, Debug)]
+enum Change {
+    /// A page's state changed: purge, then publish.
+    Page { page: u32, prev: u64 },
+    /// An object of the site is purged.
+    Purge { object: u32 },
+}
+
+#[derive(Clone, Debug)]
+struct Operation {
+    replica: String,
+    seq: u64,
+    change: Change,
+}
+
+#[derive(Debug)]
+struct Follower {
+    /// Which edge, as its key says.
+    edge: String,
+    /// Operations sent so far: the position.
+    sent: usize,
+    held_until_ns: u64,
+}
+
+/// A page request that waits for its time, or for a version.
+#[derive(Debug)]
+struct Waiting {
+    end: End,
+    page: Option<u32>,
+    at_ns: u64,
+    give_up_ns: u64,
+    min_version: String,
+    /// Rendered when it came, not when it leaves: a slow answer that is old on arrival.
+    rendered: Option<String>,
+    known: String,
+}
+
+/// The model of control.
+pub struct Control {
+    wires: Wires,
+    ledger: Rc<RefCell<Ledger>>,
+    rng: Rng,
+    store: u64,
+    incarnation: u32,
+    log: Vec<Operation>,
+    followers: BTreeMap<End, Follower>,
+    waiting: Vec<Waiting>,
+    next_beat_ns: u64,
+    down: bool,
+    /// Where each edge says it is: (store, position).
+    positions: BTreeMap<String, (String, u64)>,
+    /// Slug and id of each page.
+    pages: u32,
+    site: String,
+    /// Edges whose feed lags by so much.
+    pub hold: BTreeMap<String, u64>,
+}
+
+impl Control {
+    /// A control with `pages` pages and one site (JSON of the feed's schema).
+    pub fn new(ledger: Rc<RefCell<Ledger>>, rng: Rng, pages: u32, site: String) -> Self {
+        Self {
+            wires: Wires::default(),
+            ledger,
+            rng,
+            store: 1,
+            incarnation: 1,
+            log: Vec::new(),
+            followers: BTreeMap::new(),
+            waiting: Vec::new(),
+            next_beat_ns: 0,
+            down: false,
+            positions: BTreeMap::new(),
+            pages,
+            site,
+            hold: BTreeMap::new(),
+        }
+    }
+
+    /// The present incarnation's name.
+    pub fn replica(&self) -> String {
+        format!("sim-{:08x}", self.incarnation)
+    }
+
+    fn append(&mut self, change: Change) -> u64 {
+        let replica = self.replica();
+        let seq =
+            self.log.iter().filter(|operation| operation.replica == replica).count() as u64 + 1;
+        self.log.push(Operation { replica, seq, change });
+        self.log.len() as u64
+    }
+
+    /// An incident on a page: the log grows, feeds follow.
+    pub fn declare(&mut self, now: Now, net: &mut Net, page: u32) {
+        let replica = self.replica();
+        let prev = self.log.iter().rev().find_map(|operation| match operation.change {
+            Change::Page { page: known, .. } if known == page && operation.replica == replica => {
+                Some(operation.seq)
+            }
+            _ => None,
+        });
+        self.append(Change::Page { page, prev: prev.unwrap_or(0) });
+        let last = self.log.last().expect("just appended");
+        let dot = format!("{}:{}", last.replica, last.seq);
+        self.ledger.borrow_mut().publishes(now.mono.0, page, dot);
+        self.pump(now, net);
+        self.answer_pages(now, net);
+    }
+
+    /// A purge of an object; returns its position.
+    pub fn purge(&mut self, now: Now, net: &mut Net, object: u32) -> u64 {
+        let position = self.append(Change::Purge { object });
+        self.pump(now, net);
+        position
+    }
+
+    /// Whether every one of `edges` has confirmed this position of the present store.
+    pub fn confirmed(&self, edges: &[String], position: u64) -> bool {
+        let store = format!("{:016x}", self.store);
+        edges.iter().all(|edge| {
+            self.positions.get(edge).is_some_and(|(known, at)| *known == store && *at >= position)
+        })
+    }
+
+    /// Operations in the log.
+    pub fn head(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    /// Identifies the present copy of the log.
+    pub fn store(&self) -> u64 {
+        self.store
+    }
+
+    /// The process dies.
+    pub fn crash(&mut self) {
+        self.wires.clear();
+        self.followers.clear();
+        self.waiting.clear();
+        self.down = true;
+    }
+
+    /// It is back, with its whole log.
+    pub fn restart(&mut self) {
+        self.down = false;
+    }
+
+    /// It is back as a copy that lacks the newest `lost` operations: a new store, a new
+    /// incarnation.
+    pub fn restart_from_backup(&mut self, lost: usize) {
+        let keep = self.log.len().saturating_sub(lost);
+        self.log.truncate(keep);
+        self.store += 1;
+        self.incarnation += 1;
+        self.down = false;
+    }
+
+    fn vector_at(&self, position: usize) -> String {
+        let mut vector = BTreeMap::new();
+        for operation in &self.log[..position] {
+            vector.insert(operation.replica.clone(), operation.seq);
+        }
+        let entries: Vec<String> =
+            vector.iter().map(|(replica, seq)| format!("{replica}:{seq}")).collect();
+        entries.join(",")
+    }
+
+    fn cursor_at(&self, position: usize) -> String {
+        format!("{:016x}.{position}.{}", self.store, self.vector_at(position))
+    }
+
+    fn records_of(&self, at: usize) -> String {
+        let operation = &self.log[at];
+        let (position, cursor) = (at + 1, self.cursor_at(at + 1));
+        match operation.change {
+            Change::Purge { object } => format!(
+                "event: purge\nid: {cursor}\ndata: {{\"position\":{position},\"scope\":{{\"url\":\
+                 {{\"site\":\"s1\",\"target\":\"/o/{object}\"}}}}}}\n\n"
+            ),
+            Change::Page { page, .. } => format!(
+                "event: purge\ndata: {{\"position\":{position},\"scope\":{{\"key\":{{\"key\":\
+                 \"page/p{page}\"}}}},\"soft\":true}}\n\n{}",
+                self.publish_record(at, Some(&cursor))
+            ),
+        }
+    }
+
+    fn publish_record(&self, at: usize, cursor: Option<&str>) -> String {
+        let operation = &self.log[at];
+        let Change::Page { page, prev } = operation.change else { return String::new() };
+        let (position, dot) = (at + 1, format!("{}:{}", operation.replica, operation.seq));
+        let version = self.vector_at(at + 1);
+        let data = format!(
+            "{{\\\"page\\\":\\\"p{page}\\\",\\\"version\\\":\\\"{version}\\\",\\\"dot\\\":\\\"{dot}\\\"}}"
+        );
+        let id = cursor.map_or(String::new(), |cursor| format!("id: {cursor}\n"));
+        let refill = if cursor.is_none() { ",\"refill\":true" } else { "" };
+        format!(
+            "event: publish\n{id}data: {{\"position\":{position},\"topic\":\"page/p{page}\",\"dot\":\
+             \"{dot}\",\"prev\":{prev},\"event\":\"incident\",\"data\":\"{data}\",\
+             \"version\":\"{version}\"{refill}}}\n\n"
+        )
+    }
+
+    fn snapshot(&self) -> String {
+        let pages: Vec<String> = (0..self.pages)
+            .map(|page| format!("{{\"id\":\"p{page}\",\"slug\":\"page{page}\"}}"))
+            .collect();
+        let cursor = self.cursor_at(self.log.len());
+        format!(
+            "event: snapshot\ndata: {{\"part\":0,\"last\":false,\"sites\":[{}]}}\n\n\
+             event: snapshot\nid: {cursor}\ndata: {{\"part\":1,\"last\":true,\"pages\":[{}]}}\n\n",
+            self.site,
+            pages.join(",")
+        )
+    }
+
+    fn beat(now: Now) -> String {
+        format!("event: beat\ndata: {{\"sent_at_ms\":{}}}\n\n", now.wall_ms)
+    }
+
+    fn event_bytes(text: &str) -> Vec<u8> {
+        format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+    }
+
+    fn feed(&mut self, now: Now, net: &mut Net, end: End, request: &Request) {
+        let edge =
+            request.field("authorization").unwrap_or("").trim_start_matches("Bearer ").to_owned();
+        let resumed = request.field("last-event-id").and_then(|cursor| {
+            let mut parts = cursor.splitn(3, '.');
+            let store = parts.next()?;
+            let position: usize = parts.next()?.parse().ok()?;
+            (store == format!("{:016x}", self.store) && position <= self.log.len())
+                .then_some(position)
+        });
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        self.wires.send(now.mono.0, net, end, head.as_bytes());
+        let mut text = Self::beat(now);
+        if resumed.is_none() {
+            text += &self.snapshot();
+        }
+        let start = resumed.unwrap_or(self.log.len());
+        if request.target.contains("history=1") {
+            for at in 0..start {
+                text += &self.publish_record(at, None);
+            }
+        }
+        self.wires.send(now.mono.0, net, end, &Self::event_bytes(&text));
+        let held_until_ns = 0;
+        self.followers.insert(end, Follower { edge, sent: start, held_until_ns });
+        self.pump(now, net);
+    }
+
+    /// Sends every follower what it lacks, as far as its pipe and its hold allow.
+    fn pump(&mut self, now: Now, net: &mut Net) {
+        let ends: Vec<End> = self.followers.keys().copied().collect();
+        for end in ends {
+            loop {
+                let head = self.log.len();
+                let Some(follower) = self.followers.get_mut(&end) else { break };
+                if follower.sent >= head || self.wires.unsent(end) > 8192 {
+                    break;
+                }
+                if let Some(hold_ms) = self.hold.get(&follower.edge) {
+                    if follower.held_until_ns == 0 {
+                        follower.held_until_ns = now.mono.after_ms(*hold_ms).0;
+                    }
+                    if follower.held_until_ns > now.mono.0 {
+                        break;
+                    }
+                    follower.held_until_ns = 0;
+                }
+                let at = follower.sent;
+                follower.sent += 1;
+                // A cut between two chunks is the same to a reader as one between two events.
+                let text = self.records_of(at);
+                self.wires.send(now.mono.0, net, end, &Self::event_bytes(&text));
+            }
+        }
+    }
+
+    fn page_request(&mut self, now: Now, end: End, request: &Request) {
+        let page = request
+            .target
+            .strip_prefix("/pages/p")
+            .and_then(|rest| rest.split('/').next().and_then(|page| page.parse().ok()));
+        let delay_ms = *self.rng.pick(&[0, 0, 2, 30, 400]);
+        let min_version = request.field("pharos-min-version").unwrap_or("").to_owned();
+        let early = self.rng.chance(300);
+        self.waiting.push(Waiting {
+            end,
+            page,
+            at_ns: now.mono.after_ms(delay_ms).0,
+            give_up_ns: now.mono.after_ms(delay_ms + 2000).0,
+            rendered: early.then(|| self.vector_at(self.log.len())),
+            known: request.field("if-none-match").unwrap_or("").to_owned(),
+            min_version,
+        });
+    }
+
+    fn answer_pages(&mut self, now: Now, net: &mut Net) {
+        let present = self.vector_at(self.log.len());
+        let mut index = 0;
+        while index < self.waiting.len() {
+            let waiting = &self.waiting[index];
+            let rendered = waiting.rendered.clone().filter(|old| covers(old, &waiting.min_version));
+            let version = rendered.unwrap_or_else(|| present.clone());
+            let unchanged = waiting.known == format!("\"{version}\"");
+            let ready = covers(&version, &waiting.min_version);
+            if (now.mono.0 < waiting.at_ns && !(ready && waiting.at_ns == waiting.give_up_ns))
+                || (!ready && now.mono.0 < waiting.give_up_ns)
+            {
+                if now.mono.0 >= waiting.at_ns {
+                    self.waiting[index].at_ns = self.waiting[index].give_up_ns;
+                }
+                index += 1;
+                continue;
+            }
+            let waiting = self.waiting.swap_remove(index);
+            let answer = match waiting.page {
+                _ if !ready => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
+                                Retry-After: 1\r\nCache-Control: no-store\r\n\r\n"
+                    .to_owned(),
+                None => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                Some(page) if unchanged => format!(
+                    "HTTP/1.1 304 Not Modified\r\nCache-Control: no-cache\r\nCDN-Cache-Control: \
+                     max-age=3600\r\nSurrogate-Key: page/p{page}\r\nETag: \"{version}\"\r\n\
+                     Pharos-Version: {version}\r\n\r\n"
+                ),
+                Some(page) => {
+                    let body = format!("page {page} at {version}\n").repeat(20);
+                    format!(
+                        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nCache-Control: no-cache\r\n\
+                         CDN-Cache-Control: max-age=3600\r\nSurrogate-Key: page/p{page}\r\n\
+                         ETag: \"{version}\"\r\nPharos-Version: {version}\r\n\
+                         Content-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    )
+                }
+            };
+            self.wires.send(now.mono.0, net, waiting.end, answer.as_bytes());
+        }
+    }
+
+    fn take_position(&mut self, request: &Request) {
+        let edge =
+            request.field("authorization").unwrap_or("").trim_start_matches("Bearer ").to_owned();
+        let body: serde_json::Value =
+            serde_json::from_slice(&request.body).expect("the edge reports its position as JSON");
+        let cursor = body["cursor"].as_str().unwrap_or("");
+        let mut parts = cursor.splitn(3, '.');
+        let store = parts.next().unwrap_or("").to_owned();
+        let position = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.positions.insert(edge, (store, position));
+    }
+}
+
+/// Whether version `a` has seen all that `b` has.
+pub fn covers(a: &str, b: &str) -> bool {
+    let parse = |text: &str| -> BTreeMap<String, u64> {
+        let entries = text.split(',').filter(|entry| !entry.is_empty());
+        entries
+            .filter_map(|entry| entry.rsplit_once(':'))
+            .filter_map(|(replica, seq)| Some((replica.to_owned(), seq.parse().ok()?)))
+            .collect()
+    };
+    let (a, b) = (parse(a), parse(b));
+    b.iter().all(|(replica, seq)| a.get(replica).is_some_and(|known| known >= seq))
+}
+
+/// How often a feed beats.
+const BEAT_MS: u64 = 5000;
+
+impl Peer for Control {
+    fn notice(&mut self, now: Now, net: &mut Net, notice: Notice) {
+        let (requests, gone) = self.wires.notice(now.mono.0, net, notice);
+        if let (true, Notice::Reset(end) | Notice::Readable(end)) = (gone, notice) {
+            self.followers.remove(&end);
+            self.waiting.retain(|waiting| waiting.end != end);
+        }
+        for (end, request) in requests {
+            if self.down {
+                self.wires.drop_end(now.mono.0, net, end, true);
+            } else if request.target.starts_with("/v1/feed") {
+                self.feed(now, net, end, &request);
+            } else if request.target.ends_with("/position") {
+                self.take_position(&request);
+                let done = b"HTTP/1.1 204 No Content\r\n\r\n";
+                self.wires.send(now.mono.0, net, end, done);
+            } else {
+                self.page_request(now, end, &request);
+            }
+        }
+        self.tick(now, net);
+    }
+
+    fn tick(&mut self, now: Now, net: &mut Net) {
+        if self.down {
+            return;
+        }
+        self.answer_pages(now, net);
+        self.pump(now, net);
+        if now.mono.0 >= self.next_beat_ns {
+            self.next_beat_ns = now.mono.after_ms(BEAT_MS).0;
+            let beat = Self::event_bytes(&Self::beat(now));
+            let ends: Vec<End> = self.followers.keys().copied().collect();
+            for end in ends {
+                self.wires.send(now.mono.0, net, end, &beat);
+            }
+        }
+    }
+
+    fn next_deadline_ns(&self) -> Option<u64> {
+        if self.down {
+            return None;
+        }
+        let pages = self.waiting.iter().map(|waiting| waiting.at_ns.max(1));
+        let holds = self.followers.values().map(|follower| follower.held_until_ns);
+        let beat = (!self.followers.is_empty()).then_some(self.next_beat_ns);
+        pages.chain(holds.filter(|at| *at > 0)).chain(beat).min()
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}

@@ -1,0 +1,7 @@
+//! The others in a simulation: an origin, a control, visitors. Plain synchronous machines that
+//! speak HTTP by `crate::client`'s and their own understanding, never by `proto`'s.
+
+pub mod control;
+pub mod origin;
+pub mod visitor;
+pub mod wire;

@@ -1,0 +1,551 @@
+//! A visitor: asks for objects and pages, watches streams, reconnects like a browser, and checks
+//! everything it gets.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
+
+use dataplane::seam::Now;
+
+use super::{control::covers, origin};
+use crate::{
+    check::ledger::{Ledger, Seen, replica_of},
+    client::{http, sse},
+    sim::{
+        net::{End, Net, Notice},
+        rng::Rng,
+        world::Peer,
+    },
+};
+
+#[derive(Clone, Debug)]
+enum What {
+    Object(u32),
+    /// A page, and the version that its answer must cover, if one is promised.
+    Page {
+        page: u32,
+        covers: String,
+        asked_min: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Asked {
+    what: What,
+    head: bool,
+    at_ns: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    edge: usize,
+    open: bool,
+    reader: http::Reader,
+    asked: VecDeque<Asked>,
+    /// Bytes that did not fit.
+    unsent: Vec<u8>,
+}
+
+/// What a stream has seen of each replica, and whether a gap was told since.
+#[derive(Debug, Default)]
+struct Chain {
+    places: BTreeMap<String, usize>,
+    gap_told: bool,
+}
+
+#[derive(Debug)]
+struct Stream {
+    page: u32,
+    edge: usize,
+    end: Option<End>,
+    open: bool,
+    http: http::Reader,
+    sse: sse::Reader,
+    chain: Chain,
+    /// Since when this visitor watches without interruption of its cursor.
+    since_ns: u64,
+    reconnect_ns: u64,
+    /// Reads nothing until then, so that the edge meets a full buffer.
+    paused_until_ns: u64,
+}
+
+/// One visitor.
+pub struct Visitor {
+    host: usize,
+    address: IpAddr,
+    edges: Vec<SocketAddr>,
+    ledger: Rc<RefCell<Ledger>>,
+    rng: Rng,
+    objects: u32,
+    pages: u32,
+    connections: BTreeMap<End, Connection>,
+    streams: Vec<Stream>,
+    /// Requests still to make.
+    pub left: u32,
+    next_ns: u64,
+    /// Page re-fetches that events asked for: (edge or any, page, version).
+    refetch: VecDeque<(Option<usize>, u32, String)>,
+}
+
+impl Visitor {
+    /// A visitor that will make `left` requests and watch `streams` pages.
+    pub fn new(
+        host: usize,
+        address: IpAddr,
+        edges: Vec<SocketAddr>,
+        ledger: Rc<RefCell<Ledger>>,
+        mut rng: Rng,
+        counts: (u32, u32),
+        left: u32,
+        streams: usize,
+    ) -> Self {
+        let (objects, pages) = counts;
+        let streams = (0..streams)
+            .map(|_| Stream {
+                page: rng.below(pages as usize) as u32,
+                edge: rng.below(edges.len()),
+                end: None,
+                open: false,
+                http: http::Reader::default(),
+                sse: sse::Reader::default(),
+                chain: Chain::default(),
+                since_ns: u64::MAX,
+                reconnect_ns: 1,
+                paused_until_ns: 0,
+            })
+            .collect();
+        Self {
+            host,
+            address,
+            edges,
+            ledger,
+            rng,
+            objects,
+            pages,
+            connections: BTreeMap::new(),
+            streams,
+            left,
+            next_ns: 1,
+            refetch: VecDeque::new(),
+        }
+    }
+
+    /// Requests that wait for an answer, oldest first: when it was asked.
+    pub fn oldest_unanswered_ns(&self) -> Option<u64> {
+        let asked = self.connections.values().flat_map(|connection| &connection.asked);
+        asked.map(|asked| asked.at_ns).min()
+    }
+
+    /// Whether it has nothing more to ask and nothing to wait for.
+    pub fn is_done(&self) -> bool {
+        self.left == 0 && self.refetch.is_empty() && self.oldest_unanswered_ns().is_none()
+    }
+
+    /// Every stream should by now have seen the newest event of `replica` for its page; says which
+    /// has not.
+    pub fn check_streams_are_current(&self, now_ns: u64, replica: &str) {
+        let mut ledger = self.ledger.borrow_mut();
+        for stream in &self.streams {
+            let Some((at_ns, place)) = ledger.newest_event(stream.page, replica) else { continue };
+            if !stream.open {
+                ledger
+                    .violation(now_ns, format!("a stream of page {} never came back", stream.page));
+            } else if at_ns > stream.since_ns
+                && stream.chain.places.get(replica) != Some(&place)
+                && !stream.chain.gap_told
+            {
+                let seen = stream.chain.places.get(replica);
+                ledger.violation(
+                    now_ns,
+                    format!(
+                        "page {}: a stream ended at event {seen:?} of {replica}, newest is {place}",
+                        stream.page
+                    ),
+                );
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Now, net: &mut Net) {
+        let now_ns = now.mono.0;
+        let wanted = self.refetch.pop_front();
+        let edge = match &wanted {
+            Some((Some(edge), _, _)) => *edge,
+            _ => self.rng.below(self.edges.len()),
+        };
+        let fresh = self.rng.chance(200);
+        let idle = self.connections.iter().find(|(_, connection)| {
+            connection.open && connection.edge == edge && connection.asked.is_empty() && !fresh
+        });
+        let end = match idle.map(|(end, _)| *end) {
+            Some(end) => end,
+            None => {
+                let end = net.connect(now_ns, self.host, self.address, self.edges[edge]);
+                let connection = Connection {
+                    edge,
+                    open: false,
+                    reader: http::Reader::default(),
+                    asked: VecDeque::new(),
+                    unsent: Vec::new(),
+                };
+                self.connections.insert(end, connection);
+                end
+            }
+        };
+        let count = if wanted.is_some() { 1 } else { *self.rng.pick(&[1, 1, 1, 2, 5]) };
+        let mut wanted = wanted;
+        for _ in 0..count {
+            let (what, text, head) = self.compose(wanted.take());
+            let Some(connection) = self.connections.get_mut(&end) else { return };
+            connection.reader.expect(head);
+            connection.asked.push_back(Asked { what, head, at_ns: now_ns });
+            connection.unsent.extend(text.bytes());
+            self.left = self.left.saturating_sub(1);
+        }
+        self.flush(now_ns, net, end);
+    }
+
+    fn compose(&mut self, wanted: Option<(Option<usize>, u32, String)>) -> (What, String, bool) {
+        if let Some((edge, page, version)) = wanted {
+            // Through the same edge the promise holds without asking; elsewhere one has to ask.
+            let asked_min = edge.is_none();
+            let field = if asked_min {
+                format!("Pharos-Min-Version: {version}\r\n")
+            } else {
+                String::new()
+            };
+            let text = format!("GET /page{page}/ HTTP/1.1\r\nHost: status.example\r\n{field}\r\n");
+            return (What::Page { page, covers: version, asked_min }, text, false);
+        }
+        if self.rng.chance(150) {
+            let page = self.rng.below(self.pages as usize) as u32;
+            let text = format!("GET /page{page}/ HTTP/1.1\r\nHost: status.example\r\n\r\n");
+            return (What::Page { page, covers: String::new(), asked_min: false }, text, false);
+        }
+        // Few objects, the first ones most: hits, collapsing and evictions all happen.
+        let object =
+            self.rng.below(self.objects as usize).min(self.rng.below(self.objects as usize)) as u32;
+        let head = self.rng.chance(50);
+        let method = if head { "HEAD" } else { "GET" };
+        let extra = *self.rng.pick(&[
+            "",
+            "",
+            "",
+            "Cache-Control: no-cache\r\n",
+            "Cache-Control: max-age=1\r\n",
+        ]);
+        let text = format!("{method} /o/{object} HTTP/1.1\r\nHost: site.example\r\n{extra}\r\n");
+        (What::Object(object), text, head)
+    }
+
+    fn flush(&mut self, now_ns: u64, net: &mut Net, end: End) {
+        let Some(connection) = self.connections.get_mut(&end) else { return };
+        if connection.open && !connection.unsent.is_empty() {
+            if let Some(taken) = net.write(now_ns, end, &connection.unsent) {
+                connection.unsent.drain(..taken);
+            }
+        }
+    }
+
+    fn read(&mut self, now: Now, net: &mut Net, end: End) {
+        let now_ns = now.mono.0;
+        let some = 1 + self.rng.below(4000);
+        let bytes = net.read(now_ns, end, some);
+        let more = net.readable(end) > 0;
+        let Some(connection) = self.connections.get_mut(&end) else { return };
+        let mut failed = None;
+        let mut replies = Vec::new();
+        match connection.reader.receive(&bytes) {
+            Ok(complete) => replies = complete,
+            Err(error) => failed = Some(error),
+        }
+        let ended = !more && net.is_eof(end);
+        if ended && failed.is_none() {
+            match connection.reader.end() {
+                Ok(reply) => replies.extend(reply),
+                Err(error) if self.ledger.borrow().faults_until_ns < now_ns => failed = Some(error),
+                Err(_) => {}
+            }
+        }
+        let edge = connection.edge;
+        for reply in replies {
+            let Some(connection) = self.connections.get_mut(&end) else { break };
+            let Some(asked) = connection.asked.pop_front() else { break };
+            self.check(now_ns, edge, &asked, &reply);
+        }
+        if let Some(error) = failed {
+            self.ledger
+                .borrow_mut()
+                .violation(now_ns, format!("an answer cannot be read: {error}"));
+        }
+        if ended {
+            self.connections.remove(&end);
+            net.close(now_ns, end, false);
+        } else if more {
+            self.read(now, net, end);
+        }
+    }
+
+    fn check(&mut self, now_ns: u64, edge: usize, asked: &Asked, reply: &http::Reply) {
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.answered += 1;
+        let outcome = reply.field("x-cache-status").unwrap_or("none").to_owned();
+        *ledger.outcomes.entry(outcome.clone()).or_default() += 1;
+        if reply.status >= 500 {
+            if ledger.faults_until_ns < asked.at_ns {
+                ledger.violation(
+                    now_ns,
+                    format!("{} for {:?} without any fault", reply.status, asked.what),
+                );
+            }
+            return;
+        }
+        if reply.status != 200 {
+            return ledger.violation(now_ns, format!("{} for {:?}", reply.status, asked.what));
+        }
+        match &asked.what {
+            What::Object(_) if asked.head => {}
+            What::Object(object) => match origin::generation_of(*object, &reply.body) {
+                Some(generation) => ledger.check_object(&Seen {
+                    object: *object,
+                    generation,
+                    asked_ns: asked.at_ns,
+                    now_ns,
+                    age_s: reply.field("age").and_then(|age| age.parse().ok()).unwrap_or(0),
+                    stale: outcome == "STALE",
+                }),
+                None => ledger.violation(
+                    now_ns,
+                    format!(
+                        "object {object}: a body of {} bytes that never was one",
+                        reply.body.len()
+                    ),
+                ),
+            },
+            What::Page { page, covers: floor, asked_min } => {
+                let version = reply.field("pharos-version").unwrap_or("");
+                let stale = outcome == "STALE" && !asked_min;
+                if !covers(version, floor) && !stale {
+                    ledger.violation(
+                        now_ns,
+                        format!("page {page} at {version:?} from edge {edge} although an event of {floor:?} was \
+                                 seen before ({outcome}, asked with minimum: {asked_min})"),
+                    );
+                }
+                let expected = format!("page {page} at {version}\n").repeat(20);
+                if reply.body != expected.as_bytes() {
+                    ledger.violation(
+                        now_ns,
+                        format!("page {page}: the body is not that of {version:?}"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn stream_of(&self, end: End) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.end == Some(end))
+    }
+
+    fn open_stream(&mut self, now: Now, net: &mut Net, at: usize) {
+        let edge = self.rng.below(self.edges.len());
+        let end = net.connect(now.mono.0, self.host, self.address, self.edges[edge]);
+        let narrow = self.rng.chance(200);
+        if narrow {
+            net.set_capacity(end, 600);
+        }
+        let stream = &mut self.streams[at];
+        stream.edge = edge;
+        stream.end = Some(end);
+        stream.http = http::Reader::default();
+        let mut sse = sse::Reader::default();
+        sse.last_event_id = std::mem::take(&mut stream.sse.last_event_id);
+        stream.sse = sse;
+    }
+
+    fn stream_connected(&mut self, now: Now, net: &mut Net, at: usize) {
+        let stream = &mut self.streams[at];
+        let Some(end) = stream.end else { return };
+        let mut text =
+            format!("GET /page{}/events HTTP/1.1\r\nHost: status.example\r\n", stream.page);
+        if !stream.sse.last_event_id.is_empty() {
+            text += &format!("Last-Event-ID: {}\r\n", stream.sse.last_event_id);
+        } else {
+            // No cursor: the chain starts with whatever comes.
+            stream.chain = Chain::default();
+            stream.since_ns = u64::MAX;
+        }
+        stream.http.expect(false);
+        net.write(now.mono.0, end, (text + "Accept: text/event-stream\r\n\r\n").as_bytes());
+    }
+
+    fn stream_lost(&mut self, now: Now, net: &mut Net, at: usize) {
+        let stream = &mut self.streams[at];
+        if let Some(end) = stream.end.take() {
+            net.close(now.mono.0, end, false);
+        }
+        stream.open = false;
+        let wait_ms = stream.sse.retry_ms.unwrap_or(2000);
+        stream.reconnect_ns = now.mono.after_ms(wait_ms).0;
+    }
+
+    fn stream_read(&mut self, now: Now, net: &mut Net, at: usize) {
+        let now_ns = now.mono.0;
+        let stream = &mut self.streams[at];
+        let Some(end) = stream.end else { return };
+        if stream.paused_until_ns > now_ns {
+            return;
+        }
+        let waiting = net.readable(end);
+        let bytes = net.read(now_ns, end, waiting);
+        let received = stream.http.receive(&bytes);
+        let over = !matches!(&received, Ok(replies) if replies.is_empty());
+        let mut body = Vec::new();
+        match received {
+            Err(error) => {
+                self.ledger
+                    .borrow_mut()
+                    .violation(now_ns, format!("a stream cannot be read: {error}"));
+            }
+            Ok(replies) => body.extend(replies.into_iter().flat_map(|reply| reply.body)),
+        }
+        if let Some(reply) = stream.http.partial() {
+            body.append(&mut reply.body);
+            if reply.status != 200 {
+                let status = reply.status;
+                let what =
+                    format!("a stream was answered {status}, which ends an EventSource for good");
+                self.ledger.borrow_mut().violation(now_ns, what);
+            } else if !stream.open {
+                stream.open = true;
+            }
+        }
+        let events = stream.sse.receive(&body);
+        for event in events {
+            self.event(now_ns, at, &event);
+        }
+        if over || net.is_eof(end) {
+            self.stream_lost(now, net, at);
+        }
+    }
+
+    fn event(&mut self, now_ns: u64, at: usize, event: &sse::Event) {
+        let stream = &mut self.streams[at];
+        let mut ledger = self.ledger.borrow_mut();
+        if stream.since_ns == u64::MAX && !event.id.is_empty() {
+            stream.since_ns = now_ns;
+        }
+        match event.name.as_str() {
+            "beat" => {}
+            "gap" => {
+                stream.chain.gap_told = true;
+                ledger.gaps += 1;
+            }
+            "incident" => {
+                ledger.events += 1;
+                let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
+                let dot = data["dot"].as_str().unwrap_or("").to_owned();
+                let version = data["version"].as_str().unwrap_or("").to_owned();
+                let (page, replica) = (stream.page, replica_of(&dot));
+                let Some(place) = ledger.place_of(page, &dot) else {
+                    return ledger.violation(
+                        now_ns,
+                        format!("page {page}: event {dot:?} never was published"),
+                    );
+                };
+                let before = stream.chain.places.insert(replica.clone(), place);
+                let gap_told = std::mem::take(&mut stream.chain.gap_told);
+                match before {
+                    Some(before) if place <= before => ledger.violation(
+                        now_ns,
+                        format!("page {page}: event {place} of {replica} again after {before}"),
+                    ),
+                    Some(before) if place > before + 1 && !gap_told => ledger.violation(
+                        now_ns,
+                        format!(
+                            "page {page}: event {place} of {replica} after {before}, no gap told"
+                        ),
+                    ),
+                    _ => {}
+                }
+                if self.rng.chance(300) && self.refetch.len() < 20 {
+                    let edge = self.rng.chance(400).then_some(stream.edge);
+                    self.refetch.push_back((edge, page, version));
+                    self.left += 1;
+                }
+            }
+            other => ledger.violation(now_ns, format!("an event named {other:?}")),
+        }
+    }
+}
+
+impl Peer for Visitor {
+    fn notice(&mut self, now: Now, net: &mut Net, notice: Notice) {
+        let now_ns = now.mono.0;
+        match notice {
+            Notice::Connected(end) | Notice::Writable(end) => {
+                if let (Some(at), Notice::Connected(_)) = (self.stream_of(end), notice) {
+                    self.stream_connected(now, net, at);
+                } else if let Some(connection) = self.connections.get_mut(&end) {
+                    connection.open = true;
+                    self.flush(now_ns, net, end);
+                }
+            }
+            Notice::Readable(end) => match self.stream_of(end) {
+                Some(at) => self.stream_read(now, net, at),
+                None => self.read(now, net, end),
+            },
+            Notice::Refused(end) | Notice::Reset(end) => match self.stream_of(end) {
+                Some(at) => self.stream_lost(now, net, at),
+                None => {
+                    // What was asked is asked again by a later request; the answer is simply not
+                    // known.
+                    self.connections.remove(&end);
+                }
+            },
+            Notice::Arrived(..) => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, net: &mut Net) {
+        let now_ns = now.mono.0;
+        for at in 0..self.streams.len() {
+            let stream = &mut self.streams[at];
+            if stream.end.is_none() && stream.reconnect_ns <= now_ns {
+                self.open_stream(now, net, at);
+            } else if stream.paused_until_ns != 0 && stream.paused_until_ns <= now_ns {
+                stream.paused_until_ns = 0;
+                self.stream_read(now, net, at);
+            }
+        }
+        if self.next_ns <= now_ns && (self.left > 0 || !self.refetch.is_empty()) {
+            let outstanding: usize = self.connections.values().map(|known| known.asked.len()).sum();
+            if outstanding < 12 {
+                self.ask(now, net);
+            }
+            let wait_us = *self.rng.pick(&[10, 100, 1000, 20_000, 200_000]);
+            self.next_ns = now_ns + wait_us * 1000;
+            if self.rng.chance(30) && !self.streams.is_empty() {
+                let at = self.rng.below(self.streams.len());
+                self.streams[at].paused_until_ns = now.mono.after_ms(self.rng.between(10, 5000)).0;
+            }
+        }
+    }
+
+    fn next_deadline_ns(&self) -> Option<u64> {
+        let asking = (self.left > 0 || !self.refetch.is_empty()).then_some(self.next_ns);
+        let streams = self.streams.iter().filter_map(|stream| match stream.end {
+            None => Some(stream.reconnect_ns),
+            Some(_) => (stream.paused_until_ns > 0).then_some(stream.paused_until_ns),
+        });
+        streams.chain(asking).min()
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
