@@ -51,10 +51,10 @@ impl BodyReader {
     }
 
     /// Reads on, first from `buffer`, then from `input`.
-    pub(super) fn step<'a>(
+    pub(super) fn step<'a, 'i: 'a>(
         &mut self,
         buffer: &'a mut Buf,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
     ) -> Result<BodyStep<'a>, BodyError> {
         loop {
             match self {
@@ -94,7 +94,7 @@ impl BodyReader {
 }
 
 /// Takes the next bytes from wherever they lie.
-fn take<'a>(buffer: &'a mut Buf, input: &mut &'a [u8], count: usize) -> &'a [u8] {
+fn take<'a, 'i: 'a>(buffer: &'a mut Buf, input: &mut &'i [u8], count: usize) -> &'a [u8] {
     if !buffer.is_empty() {
         return buffer.take(count);
     }
@@ -111,10 +111,10 @@ fn drop_bytes(buffer: &mut Buf, input: &mut &[u8], count: usize) {
     }
 }
 
-fn read_trailer<'a>(
+fn read_trailer<'a, 'i: 'a>(
     scanned: &mut u32,
     buffer: &'a mut Buf,
-    input: &mut &'a [u8],
+    input: &mut &'i [u8],
 ) -> Result<BodyStep<'a>, BodyError> {
     let checked = |section| Trailers::parse(section).map(BodyStep::End).ok_or(BodyError::Trailer);
     if buffer.is_empty() {

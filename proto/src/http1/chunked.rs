@@ -25,6 +25,8 @@ pub struct Decoder {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Size,
+    /// White space behind the size; only a semicolon may follow.
+    Space,
     Extension,
     SizeLf,
     Data,
@@ -98,7 +100,11 @@ impl Decoder {
             }
             (State::Size, b'\r') if self.line_bytes > 0 => State::SizeLf,
             // BWS may stand before the semicolon, and only there (§7.1.1).
-            (State::Size, b';' | b' ' | b'\t') if self.line_bytes > 0 => {
+            (State::Size | State::Space, b' ' | b'\t') if self.line_bytes > 0 => {
+                self.count_extension_byte()?;
+                State::Space
+            }
+            (State::Size | State::Space, b';') if self.line_bytes > 0 => {
                 self.count_extension_byte()?;
                 State::Extension
             }
@@ -167,3 +173,125 @@ pub fn chunk(out: &mut Vec<u8>, data: &[u8]) {
 pub const CHUNK_END: &[u8] = b"\r\n";
 /// The last chunk and an empty trailer section.
 pub const BODY_END: &[u8] = b"0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Content, and what is behind the last chunk's line; `None` while incomplete.
+    type Read = Result<(Vec<u8>, Option<Vec<u8>>), ChunkError>;
+
+    fn decode(pieces: &[&[u8]]) -> Read {
+        let mut decoder = Decoder::new();
+        let mut content = Vec::new();
+        let mut pieces = pieces.iter();
+        while let Some(&piece) = pieces.next() {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                rest = match decoder.decode(rest)? {
+                    Decoded::Data { skip, len } => {
+                        assert!(len > 0);
+                        content.extend_from_slice(&rest[skip..skip + len]);
+                        &rest[skip + len..]
+                    }
+                    Decoded::Last { skip } => {
+                        let mut behind = rest[skip..].to_vec();
+                        behind.extend(pieces.flat_map(|piece| piece.iter()));
+                        return Ok((content, Some(behind)));
+                    }
+                    Decoded::NeedMore => &[],
+                };
+            }
+        }
+        Ok((content, None))
+    }
+
+    fn check(body: &[u8], expected: Read) {
+        assert_eq!(decode(&[body]), expected, "{:?}", String::from_utf8_lossy(body));
+        let bytes: Vec<&[u8]> = body.chunks(1).collect();
+        assert_eq!(decode(&bytes), expected, "{:?} byte by byte", String::from_utf8_lossy(body));
+    }
+
+    #[test]
+    fn rfc9112_7_1_chunks_are_joined() {
+        let read = |content: &[u8], behind: Option<&[u8]>| {
+            Ok((content.to_vec(), behind.map(<[u8]>::to_vec)))
+        };
+        check(b"3\r\nabc\r\n0\r\n\r\n", read(b"abc", Some(b"\r\n")));
+        check(
+            b"1\r\na\r\n02\r\nbc\r\n000\r\nX: y\r\n\r\nnext",
+            read(b"abc", Some(b"X: y\r\n\r\nnext")),
+        );
+        check(b"A\r\n0123456789\r\n0\r\n", read(b"0123456789", Some(b"")));
+        check(b"a\r\n01234", read(b"01234", None));
+        check(b"1;a=b;c=\"d\"\r\na\r\n0;x\r\n", read(b"a", Some(b"")));
+        check(b"1 ;a\r\na\r\n0\t;x\r\n", read(b"a", Some(b"")));
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_an_error() {
+        for body in [
+            &b"\r\n"[..],
+            b"g\r\n",
+            b" 1\r\na\r\n",
+            b"+1\r\na\r\n",
+            b"-1\r\na\r\n",
+            b"0x1\r\na\r\n",
+            b"1\na\n",
+            b"1\ra",
+            b"1;a\nb\r\n",
+            b"1;a\rb\r\n",
+            b"1;a\0b\r\n",
+            b"1 \r\na\r\n",
+            b"1 a\r\na\r\n",
+            b"1\r\nab\r\n",
+            b"1\r\na\n",
+            b"1\r\na\rb",
+            b"1\r\na0\r\n",
+            b"10000000000000000\r\n",
+            b"fffffffffffffffff\r\n",
+        ] {
+            check(body, Err(ChunkError));
+        }
+    }
+
+    #[test]
+    fn size_lines_and_extensions_are_bounded() {
+        let line = |len: usize| [b"1;", &vec![b'a'; len - 2][..], b"\r\nx\r\n"].concat();
+        check(&line(limits::CHUNK_LINE_BYTES_MAX), Ok((b"x".to_vec(), None)));
+        check(&line(limits::CHUNK_LINE_BYTES_MAX + 1), Err(ChunkError));
+        check(&[&[b'0'; limits::CHUNK_LINE_BYTES_MAX + 1][..], b"1\r\n"].concat(), Err(ChunkError));
+        let chunks = limits::CHUNK_EXTENSION_BYTES_MAX as usize / 200 + 1;
+        check(&line(201).repeat(chunks), Err(ChunkError));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6),
+            cuts in prop::collection::vec(any::<usize>(), 0..6),
+        ) {
+            let mut body = Vec::new();
+            for data in &chunks {
+                chunk(&mut body, data);
+            }
+            body.extend_from_slice(BODY_END);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % body.len()).collect();
+            cuts.extend([0, body.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(decode(&pieces), Ok((chunks.concat(), Some(b"\r\n".to_vec()))));
+        }
+
+        #[test]
+        fn cutting_changes_nothing(
+            body in prop::collection::vec(prop::sample::select(b"0123af;x \r\n\r\n\r\n".to_vec()), 0..40),
+            cut in any::<usize>(),
+        ) {
+            let cut = cut % (body.len() + 1);
+            prop_assert_eq!(decode(&[&body[..cut], &body[cut..]]), decode(&[&body]));
+        }
+    }
+}

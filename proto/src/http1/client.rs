@@ -133,9 +133,9 @@ impl Client {
     }
 
     /// Reads on. Call again until `NeedMore` or `Failed`, each time with new `space`.
-    pub fn step<'a>(
+    pub fn step<'a, 'i: 'a>(
         &'a mut self,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
         space: &'a mut FieldSpace<'a>,
     ) -> ClientStep<'a> {
         match self.state.phase {
@@ -160,9 +160,9 @@ impl Client {
     }
 
     /// A head that begins in the input.
-    fn step_head<'a>(
+    fn step_head<'a, 'i: 'a>(
         &'a mut self,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
         space: &'a mut FieldSpace<'a>,
     ) -> ClientStep<'a> {
         let bytes = *input;
@@ -190,9 +190,9 @@ impl Client {
     }
 
     /// A head that begins in the kept bytes.
-    fn step_kept_head<'a>(
+    fn step_kept_head<'a, 'i: 'a>(
         &'a mut self,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
         space: &'a mut FieldSpace<'a>,
     ) -> ClientStep<'a> {
         let Self { buffer, state } = self;
@@ -207,7 +207,7 @@ impl Client {
         }
     }
 
-    fn step_body<'a>(&'a mut self, input: &mut &'a [u8]) -> ClientStep<'a> {
+    fn step_body<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> ClientStep<'a> {
         let Self { buffer, state } = self;
         let Phase::Body(reader) = &mut state.phase else { return ClientStep::NeedMore };
         match reader.step(buffer, input) {

@@ -452,8 +452,9 @@ fn refuse<T>(error: httparse::Error, bytes: &[u8]) -> Result<Option<T>, Refusal>
         httparse::Error::Version => {
             let Some(end) = bytes.iter().position(|&b| b == b'\n') else { return Ok(None) };
             let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-            match line.rsplit(|&b| b == b' ').next() {
-                Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => {
+            let mut words = line.split(|&b| b == b' ').skip(2);
+            match (words.next(), words.next()) {
+                (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']), None) => {
                     Refusal::Version
                 }
                 _ => Refusal::RequestLine,

@@ -170,7 +170,11 @@ impl Server {
     /// Reads on. Call again until `NeedMore`, `Refused` or `Close`, each time with new `space`. With `NeedMore` all of the input is
     /// used up or kept.
     #[inline]
-    pub fn step<'a>(&'a mut self, input: &mut &'a [u8], space: &'a mut FieldSpace<'a>) -> Step<'a> {
+    pub fn step<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+        space: &'a mut FieldSpace<'a>,
+    ) -> Step<'a> {
         if matches!(self.state.phase, Phase::Drain(_))
             && let Some(step) = self.drain(input)
         {
@@ -190,9 +194,9 @@ impl Server {
 
     /// A head that begins in the input: the hot path.
     #[inline]
-    fn step_head<'a>(
+    fn step_head<'a, 'i: 'a>(
         &'a mut self,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
         space: &'a mut FieldSpace<'a>,
     ) -> Step<'a> {
         while let Some(rest) = input.strip_prefix(b"\r\n") {
@@ -225,9 +229,9 @@ impl Server {
     }
 
     /// A head that begins in the kept bytes.
-    fn step_kept_head<'a>(
+    fn step_kept_head<'a, 'i: 'a>(
         &'a mut self,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
         space: &'a mut FieldSpace<'a>,
     ) -> Step<'a> {
         while let Some(from_input) = empty_line(self.buffer.as_slice(), input) {
@@ -253,7 +257,7 @@ impl Server {
         }
     }
 
-    fn step_body<'a>(&'a mut self, input: &mut &'a [u8]) -> Step<'a> {
+    fn step_body<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Step<'a> {
         let Self { buffer, state } = self;
         let Phase::Body(reader) = &mut state.phase else { return Step::NeedMore };
         match reader.step(buffer, input) {
@@ -305,7 +309,7 @@ impl Server {
     }
 
     /// Keeps what comes behind an outstanding request.
-    fn keep<'a>(&'a mut self, input: &mut &'a [u8]) -> Step<'a> {
+    fn keep<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Step<'a> {
         let pushed = self.buffer.push(input, limits::PIPELINE_BYTES_MAX);
         let fits = pushed == input.len();
         *input = &[];
@@ -489,5 +493,528 @@ fn body_refusal(error: BodyError) -> Refusal {
     match error {
         BodyError::Chunk => Refusal::Chunk,
         BodyError::Trailer => Refusal::Trailer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// When the driver under test says that a response is done.
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Answer {
+        /// With the head; a body is drained.
+        AtHead,
+        /// When the request is complete.
+        AtEnd,
+        /// Only when all input of a receive is stepped through.
+        Late,
+    }
+
+    /// Drives a server over pieces of input and writes down what it told, adjacent content joined.
+    fn run(pieces: &[&[u8]], answer: Answer) -> Vec<String> {
+        let mut told = Vec::new();
+        let mut server = Server::new(1000);
+        for piece in pieces {
+            drive(&mut server, piece, answer, &mut told);
+            while answer == Answer::Late && server.is_outstanding() && server.phase_is_head() {
+                done(&mut server, &mut told);
+                drive(&mut server, b"", answer, &mut told);
+            }
+        }
+        if !told.iter().any(|told| told.starts_with("refused") || told == "close") {
+            // Wrong bytes may be told of only now if no line was complete.
+            told.push(match server.eof() {
+                ServerEof::Refused(refusal) if refusal != Refusal::Truncated => {
+                    format!("refused {refusal:?}")
+                }
+                other => format!("{other:?}"),
+            });
+        }
+        told
+    }
+
+    fn done(server: &mut Server, told: &mut Vec<String>) {
+        if server.response_done() == After::Close {
+            told.push("close".into());
+        }
+    }
+
+    fn drive(server: &mut Server, mut input: &[u8], answer: Answer, told: &mut Vec<String>) {
+        for _ in 0..10_000 {
+            let mut space = FieldSpace::new();
+            let mut complete = false;
+            match server.step(&mut input, &mut space) {
+                Step::Head(request) => {
+                    let Request { head, body, keep_alive, expect_continue } = request;
+                    let line =
+                        (head.method.as_str(), head.target.path_and_query(), head.authority.host);
+                    told.push(format!(
+                        "{line:?} {body:?} {keep_alive} {expect_continue} {:?}",
+                        head.fields
+                    ));
+                    complete = !body.has_content() || answer == Answer::AtHead;
+                }
+                Step::Body(content) => {
+                    assert!(!content.is_empty());
+                    let content = String::from_utf8_lossy(content);
+                    match told.last_mut() {
+                        Some(last) if last.starts_with("body ") => last.push_str(&content),
+                        _ => told.push(format!("body {content}")),
+                    }
+                }
+                Step::BodyEnd(trailers) => {
+                    told.push(format!("end {:?}", trailers.iter().collect::<Vec<_>>()));
+                    complete = true;
+                }
+                Step::Refused(refusal) => return told.push(format!("refused {refusal:?}")),
+                Step::Close => return told.push("close".into()),
+                Step::NeedMore => {
+                    assert!(input.is_empty(), "all input is used up or kept");
+                    assert!(server.kept_bytes() <= limits::PIPELINE_BYTES_MAX);
+                    return;
+                }
+            }
+            if complete && answer != Answer::Late {
+                done(server, told);
+            }
+        }
+        panic!("no end of steps");
+    }
+
+    impl Server {
+        fn phase_is_head(&self) -> bool {
+            self.state.phase == Phase::Head
+        }
+    }
+
+    /// What is told of `input`, which must not depend on how it is cut.
+    fn told(input: &[u8], answer: Answer) -> Vec<String> {
+        let whole = run(&[input], answer);
+        let bytes: Vec<&[u8]> = input.chunks(1).collect();
+        let text = String::from_utf8_lossy(&input[..input.len().min(400)]).into_owned();
+        assert_eq!(run(&bytes, answer), whole, "{text:?} byte by byte");
+        whole
+    }
+
+    fn refusal_of(input: &[u8]) -> Option<Refusal> {
+        let mut server = Server::new(1000);
+        let mut input = input;
+        loop {
+            let mut space = FieldSpace::new();
+            match server.step(&mut input, &mut space) {
+                Step::Refused(refusal) => return Some(refusal),
+                Step::NeedMore | Step::Close => return None,
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_smuggling_case_is_refused() {
+        use Refusal::*;
+        let get = |fields: &str| format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n").into_bytes();
+        let post = |fields: &str| {
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"
+            )
+            .into_bytes()
+        };
+        let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n").into_bytes();
+        let old = |fields: &str| format!("POST / HTTP/1.0\r\n{fields}\r\n\r\n").into_bytes();
+        for (refusal, input) in [
+            // RFC 9112 §6.1, §6.3: lengths
+            (LengthAndCoding, post("Content-Length: 5\r\nTransfer-Encoding: chunked")),
+            (LengthAndCoding, post("Transfer-Encoding: chunked\r\nContent-Length: 0")),
+            (LengthAndCoding, post("Transfer-Encoding: identity\r\nContent-Length: 5")),
+            (LengthRepeated, post("Content-Length: 5\r\nContent-Length: 6")),
+            (LengthRepeated, post("Content-Length: 5\r\ncontent-length: 5")),
+            (LengthRepeated, post("Content-Length: 5, 5")),
+            (LengthRepeated, post("Content-Length: 5,6")),
+            (LengthInvalid, post("Content-Length: +5")),
+            (LengthInvalid, post("Content-Length: -5")),
+            (LengthInvalid, post("Content-Length: 0x5")),
+            (LengthInvalid, post("Content-Length: 5 5")),
+            (LengthInvalid, post("Content-Length: 5;x")),
+            (LengthInvalid, post("Content-Length: \"5\"")),
+            (LengthInvalid, post("Content-Length: five")),
+            (LengthInvalid, post("Content-Length: ")),
+            (LengthInvalid, post("Content-Length: 5.0")),
+            (LengthInvalid, post("Content-Length: \u{ff15}")),
+            (LengthInvalid, post("Content-Length: 18446744073709551616")),
+            (BodyTooLarge, post("Content-Length: 18446744073709551615")),
+            (BodyTooLarge, post("Content-Length: 1001")),
+            // RFC 9112 §6.1: transfer codings
+            (CodingNotChunked, post("Transfer-Encoding: gzip")),
+            (CodingNotChunked, post("Transfer-Encoding: identity")),
+            (CodingNotChunked, post("Transfer-Encoding: ")),
+            (CodingNotChunked, post("Transfer-Encoding: xchunked")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked, gzip")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked, identity")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked, chunked")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked\r\nTransfer-Encoding: x")),
+            (CodingNotChunked, post("Transfer-Encoding: ,chunked")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked,")),
+            (CodingNotChunked, post("Transfer-Encoding: \"chunked\"")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked;q=1")),
+            (CodingNotChunked, post("Transfer-Encoding: chunked chunked")),
+            (CodingNotChunked, post("Transfer-Encoding: \u{212a}chunked")),
+            (CodingUnknown, post("Transfer-Encoding: gzip, chunked")),
+            (CodingUnknown, post("Transfer-Encoding: x\r\nTransfer-Encoding: chunked")),
+            (CodingInHttp10, old("Transfer-Encoding: chunked")),
+            (CodingInHttp10, old("Transfer-Encoding: chunked\r\nContent-Length: 5")),
+            // RFC 9112 §2.2, §5: lines and names
+            (FieldName, post("Content-Length : 5")),
+            (FieldName, post("Transfer-Encoding\t: chunked")),
+            (FieldName, post("Transfer-Encoding:\r\n chunked")),
+            (FieldName, post(" Transfer-Encoding: chunked")),
+            (FieldName, post("X: y\r\n folded")),
+            (FieldName, post("X: y\r\n\tfolded")),
+            (FieldName, post(": empty")),
+            (FieldName, post("no colon")),
+            (FieldName, post("Content\0Length: 5")),
+            (FieldName, post("Transf\u{e9}r: x")),
+            (FieldName, post("(x): y")),
+            (FieldValue, post("X: a\0b")),
+            (FieldValue, post("X: a\rb")),
+            (FieldValue, post("X: a\r\rTransfer-Encoding: chunked")),
+            (FieldValue, post("Transfer-Encoding: \u{b}chunked")),
+            (FieldValue, post("X: a\u{7f}")),
+            (FieldValue, post("X: \u{1b}[2J")),
+            (LineEnd, post("X: a\nTransfer-Encoding: chunked")),
+            (LineEnd, b"GET / HTTP/1.1\nHost: a\r\n\r\n".to_vec()),
+            (LineEnd, b"GET / HTTP/1.1\r\nHost: a\n\n".to_vec()),
+            (LineEnd, b"GET / HTTP/1.1\r\nHost: a\r\n\n".to_vec()),
+            (LineEnd, b"GET / HTTP/1.1\r\nHost: a\n\r\n".to_vec()),
+            (LineEnd, b"GET / HTTP/1.1\rHost: a\r\n\r\n".to_vec()),
+            (LineEnd, b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+            (LineEnd, b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+            (LineEnd, b"GET / HTTP/1.0\n\r\n".to_vec()),
+            (LineEnd, b"GET / HTTP/1.0\r\n\n".to_vec()),
+            (FieldName, b"GET / HTTP/1.1\r\n Host: a\r\n\r\n".to_vec()),
+            // RFC 9112 §3: the request line
+            (RequestLine, line("GET  / HTTP/1.1")),
+            (RequestLine, line("GET /  HTTP/1.1")),
+            (LineEnd, line("GET / HTTP/1.1 ")),
+            (LineEnd, line("GET / HTTP/1.12")),
+            (RequestLine, line(" GET / HTTP/1.1")),
+            (RequestLine, line("GET\t/ HTTP/1.1")),
+            (RequestLine, line("GET / x HTTP/1.1")),
+            (RequestLine, line("GET /")),
+            (RequestLine, line("GET / http/1.1")),
+            (RequestLine, line("GET / HTTP/1,1")),
+            (RequestLine, line("GET / HTTP/11")),
+            (RequestLine, line("GET / HTTP/+1.1")),
+            (RequestLine, line("G(T / HTTP/1.1")),
+            (RequestLine, line("GET /\0 HTTP/1.1")),
+            (RequestLine, line("GET /\u{7f} HTTP/1.1")),
+            (Target, line("GET /\u{e9} HTTP/1.1")),
+            (Target, line("GET /#x HTTP/1.1")),
+            (Target, line("GET x HTTP/1.1")),
+            (Target, line("GET * HTTP/1.1")),
+            (Target, line("GET a:80 HTTP/1.1")),
+            (Target, line("OPTIONS *x HTTP/1.1")),
+            (Target, line("GET http:/x HTTP/1.1")),
+            (Target, line("GET http://u:p@a/ HTTP/1.1")),
+            (Target, line("GET gopher://a/ HTTP/1.1")),
+            (Connect, line("CONNECT a:443 HTTP/1.1")),
+            (Version, line("GET / HTTP/2.0")),
+            (Version, line("GET / HTTP/1.2")),
+            (Version, line("GET / HTTP/0.9")),
+            (Version, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+            // RFC 9112 §3.2: Host
+            (HostMissing, get("X: y")),
+            (HostMissing, b"GET http://a/ HTTP/1.1\r\n\r\n".to_vec()),
+            (HostRepeated, get("Host: a\r\nHost: a")),
+            (HostRepeated, get("Host: a\r\nX: y\r\nhost: b")),
+            (HostRepeated, old("Host: a\r\nHost: b")),
+            (HostInvalid, get("Host: a b")),
+            (HostInvalid, get("Host: a, b")),
+            (HostInvalid, get("Host: a/b")),
+            (HostInvalid, get("Host: u@a")),
+            (HostInvalid, get("Host: a:b")),
+            (HostInvalid, get("Host: a:80:80")),
+            (HostInvalid, get("Host: [::1")),
+            (HostInvalid, get("Host: \u{e9}")),
+            (HostInvalid, get("Host: http://a")),
+            // RFC 9110 §10.1.1
+            (Expectation, post("Content-Length: 5\r\nExpect: 200-maybe")),
+            (Expectation, get("Host: a\r\nExpect: 100-continue, x")),
+        ] {
+            let text = String::from_utf8_lossy(&input).into_owned();
+            assert_eq!(refusal_of(&input), Some(refusal), "{text:?}");
+            assert_eq!(told(&input, Answer::AtEnd), [format!("refused {refusal:?}")], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_chunked_body_must_not_hold_is_refused() {
+        for (body, refusal) in [
+            ("5\nabcde\r\n0\r\n\r\n", Refusal::Chunk),
+            ("-1\r\n\r\n", Refusal::Chunk),
+            ("1\r\naX", Refusal::Chunk),
+            ("0\r\nX: y\n\r\n\r\n", Refusal::Trailer),
+            ("0\r\n X: y\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX : y\r\n\r\n", Refusal::Trailer),
+            ("0\r\nX: \0\r\n\r\n", Refusal::Trailer),
+            ("3e8\r\n", Refusal::BodyTooLarge),
+        ] {
+            let body = if body.starts_with("3e8") {
+                format!("3e8\r\n{}\r\n1\r\nx", "x".repeat(1000))
+            } else {
+                body.into()
+            };
+            let input =
+                format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+            let told = told(input.as_bytes(), Answer::AtEnd);
+            assert_eq!(told.last(), Some(&format!("refused {refusal:?}")), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_a_limit_is_refused() {
+        let target =
+            |len: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(len - 1));
+        let fields = |count: usize| {
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1))
+        };
+        let head = |len: usize| {
+            let empty = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(len - empty))
+        };
+        for (input, refusal) in [
+            (target(limits::TARGET_BYTES_MAX), None),
+            (target(limits::TARGET_BYTES_MAX + 1), Some(Refusal::TargetTooLong)),
+            (target(limits::HEAD_BYTES_MAX * 2), Some(Refusal::TargetTooLong)),
+            (fields(limits::FIELD_COUNT_MAX), None),
+            (fields(limits::FIELD_COUNT_MAX + 1), Some(Refusal::TooManyFields)),
+            (head(limits::HEAD_BYTES_MAX), None),
+            (head(limits::HEAD_BYTES_MAX + 1), Some(Refusal::HeadTooLarge)),
+            (head(limits::HEAD_BYTES_MAX * 2), Some(Refusal::HeadTooLarge)),
+            ("\r\n".repeat(4) + &target(1), None),
+            ("\r\n".repeat(5) + &target(1), Some(Refusal::RequestLine)),
+        ] {
+            let refused = told(input.as_bytes(), Answer::AtEnd)
+                .iter()
+                .any(|told| told.starts_with("refused"));
+            assert_eq!(refusal_of(input.as_bytes()), refusal);
+            assert_eq!(refused, refusal.is_some());
+        }
+    }
+
+    #[test]
+    fn requests_of_one_receive_are_told_in_order_without_a_copy() {
+        let two = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcHEAD /3 HTTP/1.0\r\n\r\n";
+        let expected = [
+            r#"("GET", "/1", "a") None true false {"Host": "a"}"#,
+            r#"("POST", "/2", "a") Length(3) true false {"Host": "a", "Content-Length": "3"}"#,
+            "body abc",
+            "end []",
+            r#"("HEAD", "/3", "") None false false {}"#,
+            "close",
+        ];
+        assert_eq!(told(two, Answer::AtEnd), expected);
+        assert_eq!(told(two, Answer::Late), expected);
+        let drained: Vec<_> =
+            expected.iter().filter(|line| line.contains('(') || **line == "close").collect();
+        assert_eq!(told(two, Answer::AtHead).iter().collect::<Vec<_>>(), drained);
+        let mut server = Server::new(0);
+        let mut input = &two[..10 + 18];
+        assert!(matches!(server.step(&mut input, &mut FieldSpace::new()), Step::Head(_)));
+        assert_eq!(server.kept_bytes(), 0);
+    }
+
+    #[test]
+    fn a_body_of_length_0_and_no_body_tell_no_end() {
+        for fields in ["", "Content-Length: 0\r\n"] {
+            let input = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            assert_eq!(told(input.as_bytes(), Answer::AtEnd).len(), 2);
+        }
+    }
+
+    #[test]
+    fn rfc9112_9_3_the_connection_lasts_by_version_and_connection_field() {
+        for (version, fields, lasts) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: x, CLOSE\r\n", false),
+            ("1.1", "Connection: x\r\nConnection: close\r\n", false),
+            ("1.1", "Connection: keep-alive\r\n", true),
+            ("1.0", "", false),
+            ("1.0", "Connection: keep-alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            let input = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+            let last = told(input.as_bytes(), Answer::AtEnd).pop();
+            assert_eq!(last.as_deref() != Some("close"), lasts, "{version} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn rfc9110_10_1_1_a_body_that_was_not_asked_for_ends_the_connection() {
+        let input =
+            b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+        let mut server = Server::new(1000);
+        let mut rest = &input[..];
+        let mut space = FieldSpace::new();
+        assert!(matches!(
+            server.step(&mut rest, &mut space),
+            Step::Head(Request { expect_continue: true, .. })
+        ));
+        assert!(!server.persists(), "the client may or may not send the body now");
+        server.continued();
+        assert!(server.persists());
+        assert_eq!(server.response_done(), After::Continue);
+        assert!(matches!(server.step(&mut &b"abc"[..], &mut FieldSpace::new()), Step::NeedMore));
+        assert_eq!(server.waiting(), Waiting::Idle);
+        let without = b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n";
+        assert!(
+            told(without, Answer::AtEnd)[0].contains("true false"),
+            "no body, nothing to wait for"
+        );
+    }
+
+    #[test]
+    fn an_unread_body_is_drained_within_its_limit() {
+        let length = limits::DRAIN_BYTES_MAX;
+        for (length, next) in [(length, After::Continue), (length + 1, After::Close)] {
+            let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            let mut server = Server::new(u64::MAX);
+            let mut space = FieldSpace::new();
+            assert!(matches!(server.step(&mut head.as_bytes(), &mut space), Step::Head(_)));
+            assert_eq!(server.response_done(), next);
+        }
+        let head = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut server = Server::new(u64::MAX);
+        assert!(matches!(server.step(&mut &head[..], &mut FieldSpace::new()), Step::Head(_)));
+        assert_eq!(server.response_done(), After::Continue);
+        let mut chunk = Vec::new();
+        crate::http1::chunked::chunk(&mut chunk, &vec![0; 40_000]);
+        assert!(matches!(server.step(&mut &chunk[..], &mut FieldSpace::new()), Step::NeedMore));
+        assert!(matches!(server.step(&mut &chunk[..], &mut FieldSpace::new()), Step::Close));
+        assert!(matches!(server.step(&mut &chunk[..], &mut FieldSpace::new()), Step::NeedMore));
+        assert_eq!(server.waiting(), Waiting::Nothing);
+    }
+
+    #[test]
+    fn what_is_kept_behind_an_outstanding_request_is_bounded() {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut server = Server::new(0);
+        assert!(matches!(server.step(&mut &get[..], &mut FieldSpace::new()), Step::Head(_)));
+        let full = get.repeat(limits::PIPELINE_BYTES_MAX / get.len());
+        assert!(matches!(server.step(&mut &full[..], &mut FieldSpace::new()), Step::NeedMore));
+        assert_eq!(server.kept_bytes(), full.len());
+        assert!(matches!(
+            server.step(&mut &get[..], &mut FieldSpace::new()),
+            Step::Refused(Refusal::PipelineTooLong)
+        ));
+    }
+
+    #[test]
+    fn a_slow_head_and_a_slow_body_have_their_deadlines() {
+        let mut server = Server::new(1000);
+        let feed = |server: &mut Server, bytes: &str| {
+            let _ = server.step(&mut bytes.as_bytes(), &mut FieldSpace::new());
+            server.waiting()
+        };
+        assert_eq!(feed(&mut server, ""), Waiting::Idle);
+        assert_eq!(feed(&mut server, "\r\n"), Waiting::Idle);
+        assert_eq!(feed(&mut server, "P"), Waiting::Head);
+        assert_eq!(feed(&mut server, "UT / HTTP/1.1\r\nHost: a\r\nContent-Le"), Waiting::Head);
+        assert_eq!(feed(&mut server, "ngth: 2\r\n\r\n"), Waiting::Body);
+        assert_eq!(feed(&mut server, "a"), Waiting::Body);
+        assert_eq!(feed(&mut server, "b"), Waiting::Body);
+        assert_eq!(feed(&mut server, ""), Waiting::Nothing, "the response is outstanding");
+        assert_eq!(server.response_done(), After::Continue);
+        assert_eq!(server.waiting(), Waiting::Idle);
+        assert_eq!(Waiting::Head.refusal().map(Refusal::status), Some(408));
+        assert!(!Waiting::Head.is_renewed_by_bytes());
+    }
+
+    #[test]
+    fn the_client_s_end_means_what_was_under_way() {
+        let at_eof = |bytes: &str| told(bytes.as_bytes(), Answer::AtEnd).pop().expect("something");
+        assert_eq!(at_eof(""), "Idle");
+        assert_eq!(at_eof("\r\n"), "Idle");
+        assert_eq!(at_eof("GET / HT"), "Refused(Truncated)");
+        assert_eq!(at_eof("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "Idle");
+        assert_eq!(
+            at_eof("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na"),
+            "Refused(Truncated)"
+        );
+    }
+
+    #[test]
+    fn a_client_that_ends_its_side_still_gets_its_answers() {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2);
+        let mut server = Server::new(0);
+        let mut input = &get[..];
+        assert!(matches!(server.step(&mut input, &mut FieldSpace::new()), Step::Head(_)));
+        assert!(matches!(server.step(&mut input, &mut FieldSpace::new()), Step::NeedMore));
+        assert_eq!(server.eof(), ServerEof::Outstanding);
+        assert!(server.persists(), "a request is kept");
+        assert_eq!(server.response_done(), After::Continue);
+        assert!(matches!(server.step(&mut &b""[..], &mut FieldSpace::new()), Step::Head(_)));
+        assert!(!server.persists());
+        assert_eq!(server.response_done(), After::Close);
+    }
+
+    #[test]
+    fn it_is_cheap_to_move_and_idle_holds_no_memory() {
+        assert!(size_of::<Server>() <= 128, "{}", size_of::<Server>());
+        let mut server = Server::new(0);
+        drive(&mut server, b"GET / HTTP", Answer::AtEnd, &mut vec![]);
+        drive(&mut server, b"/1.1\r\nHost: a\r\n\r\n", Answer::AtEnd, &mut vec![]);
+        assert_eq!(server.kept_bytes(), 0);
+        assert!(format!("{:?}", server.buffer).contains("bytes: [], start: 0"));
+    }
+
+    /// Messages and rubble, mostly well-formed.
+    fn requests() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop::sample::select(vec![
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd",
+            "POST /p HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+            "POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;x\r\ncde\r\n0\r\n\r\n",
+            "PUT /t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: y\r\nZ: w\r\n\r\n",
+            "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            "HEAD / HTTP/1.0\r\n\r\n",
+            "\r\n",
+            "\r",
+            "\n",
+            "GET / HTTP/2.0\r\n",
+            "GET / HTT",
+            "X: y\r\n",
+            "POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+            "\0",
+            " ",
+        ]);
+        prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat().into_bytes())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn cutting_the_input_changes_nothing(
+            input in requests(),
+            cuts in prop::collection::vec(any::<usize>(), 0..5),
+            answer in prop::sample::select(vec![Answer::AtHead, Answer::AtEnd, Answer::Late]),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(run(&pieces, answer), run(&[&input], answer));
+        }
+
+        #[test]
+        fn answering_late_changes_nothing(input in requests()) {
+            prop_assert_eq!(run(&[&input], Answer::Late), run(&[&input], Answer::AtEnd));
+        }
     }
 }

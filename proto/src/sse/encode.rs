@@ -80,3 +80,61 @@ fn line(out: &mut Vec<u8>, field: &'static [u8], value: &[u8]) {
     out.extend_from_slice(value);
     out.push(b'\n');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &EventText<'_>) -> Result<String, NotAnEvent> {
+        let mut out = Vec::new();
+        event(&mut out, text)?;
+        Ok(String::from_utf8(out).expect("text in, text out"))
+    }
+
+    #[test]
+    fn an_event_has_its_fields_and_ends_in_an_empty_line() {
+        let full = EventText {
+            name: Some("incident"),
+            id: Some("a:1"),
+            data: Some("{}"),
+            retry_ms: Some(2000),
+        };
+        assert_eq!(
+            text(&full).as_deref(),
+            Ok("event: incident\nid: a:1\nretry: 2000\ndata: {}\n\n")
+        );
+        assert_eq!(
+            text(&EventText { retry_ms: Some(0), ..Default::default() }).as_deref(),
+            Ok("retry: 0\n\n")
+        );
+        assert_eq!(
+            text(&EventText { data: Some(""), ..Default::default() }).as_deref(),
+            Ok("data: \n\n")
+        );
+    }
+
+    #[test]
+    fn every_kind_of_line_break_in_data_makes_a_line() {
+        let lines = EventText { data: Some("a\nb\rc\r\nd\n"), ..Default::default() };
+        assert_eq!(text(&lines).as_deref(), Ok("data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n"));
+    }
+
+    #[test]
+    fn a_name_or_id_cannot_make_a_line() {
+        for bad in ["a\nb", "a\rb", "a\0b"] {
+            assert_eq!(text(&EventText { name: Some(bad), ..Default::default() }), Err(NotAnEvent));
+            assert_eq!(text(&EventText { id: Some(bad), ..Default::default() }), Err(NotAnEvent));
+        }
+        let mut out = Vec::new();
+        comment(&mut out, "a\ndata: b");
+        assert_eq!(out, b": a data: b\n\n");
+    }
+
+    #[test]
+    fn an_event_is_exactly_one_chunk() {
+        let mut out = Vec::new();
+        let small = EventText { data: Some("abcdefghij"), ..Default::default() };
+        event_chunk(&mut out, &small).expect("no breaks");
+        assert_eq!(out, b"12\r\ndata: abcdefghij\n\n\r\n");
+    }
+}

@@ -1,7 +1,7 @@
 //! Bytes → events, by the rules of WHATWG HTML ("Interpreting an event stream").
 //!
-//! Incremental: bytes may be cut anywhere, also within a CRLF, the byte order mark or a UTF-8 sequence. Bounded: all lines of one event
-//! together stay under the parser's maximum. Dispatch, reconnection and time are the caller's.
+//! Incremental: bytes may be cut anywhere, also within a CRLF, the byte order mark or a UTF-8 sequence. Bounded: what is kept of
+//! one event stays under the parser's maximum. Dispatch, reconnection and time are the caller's.
 
 use std::borrow::Cow;
 
@@ -21,8 +21,6 @@ pub struct Parser {
     id: Option<Vec<u8>>,
     retry_ms: Option<u64>,
     bytes_max: usize,
-    /// Bytes of the event under way, comments included, ≤ `bytes_max`.
-    event_bytes: usize,
     /// The last line ended in CR: a LF right behind it belongs to it.
     after_cr: bool,
     /// Of the byte order mark at the start, 3 once that question is settled.
@@ -75,7 +73,6 @@ impl Parser {
             id: None,
             retry_ms: None,
             bytes_max,
-            event_bytes: 0,
             after_cr: false,
             mark_bytes: 0,
             dispatched: false,
@@ -121,8 +118,8 @@ impl Parser {
         }
         let end = input.iter().position(|&b| matches!(b, b'\r' | b'\n'));
         let part = &input[..end.unwrap_or(input.len())];
-        self.event_bytes = self.event_bytes.saturating_add(part.len());
-        if self.event_bytes > self.bytes_max {
+        // Only what is kept counts: a stream may send comments for ever.
+        if self.kept_bytes() + part.len() > self.bytes_max {
             return Err(EventTooLarge);
         }
         self.line.extend_from_slice(part);
@@ -176,7 +173,6 @@ impl Parser {
 
     /// An empty line: the id takes effect in any case; without data nothing is dispatched.
     fn end_event(&mut self) -> Option<bool> {
-        self.event_bytes = 0;
         let id = self.id.take();
         let has_id = id.is_some();
         if let Some(id) = id {
@@ -202,6 +198,185 @@ impl Parser {
             last_event_id: String::from_utf8_lossy(&self.last_event_id),
             has_id,
             retry_ms: self.retry_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sse::encode::{self, EventText};
+
+    /// name, data, last event id, has id, retry
+    type Told = (String, String, String, bool, Option<u64>);
+
+    fn told(parser: &mut Parser, mut input: &[u8]) -> Result<Vec<Told>, EventTooLarge> {
+        let mut events = Vec::new();
+        while let Some(event) = parser.step(&mut input)? {
+            events.push((
+                event.name.into_owned(),
+                event.data.into_owned(),
+                event.last_event_id.into_owned(),
+                event.has_id,
+                event.retry_ms,
+            ));
+        }
+        assert!(input.is_empty());
+        Ok(events)
+    }
+
+    fn cut(input: &[u8], cuts: &[usize], bytes_max: usize) -> Result<Vec<Told>, EventTooLarge> {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
+        cuts.push(input.len());
+        cuts.sort_unstable();
+        let mut parser = Parser::new(bytes_max);
+        let mut events = Vec::new();
+        let mut from = 0;
+        for to in cuts {
+            events.extend(told(&mut parser, &input[from..to])?);
+            assert!(parser.kept_bytes() <= bytes_max);
+            from = to;
+        }
+        Ok(events)
+    }
+
+    /// Events as (name, data, last event id), whole and cut at every byte.
+    fn check(stream: &str, expected: &[(&str, &str, &str)]) {
+        let whole = cut(stream.as_bytes(), &[], 1000).expect("small");
+        let short: Vec<_> =
+            whole.iter().map(|(n, d, i, ..)| (n.as_str(), d.as_str(), i.as_str())).collect();
+        assert_eq!(short, expected, "{stream:?}");
+        let every: Vec<usize> = (0..stream.len()).collect();
+        assert_eq!(
+            cut(stream.as_bytes(), &every, 1000).as_ref(),
+            Ok(&whole),
+            "{stream:?} byte by byte"
+        );
+    }
+
+    #[test]
+    fn the_examples_of_the_standard() {
+        check("data: YHOO\ndata: +2\ndata: 10\n\n", &[("message", "YHOO\n+2\n10", "")]);
+        check(
+            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+            &[
+                ("message", "first event", "1"),
+                ("message", "second event", ""),
+                ("message", " third event", ""),
+            ],
+        );
+        check("data\n\ndata\ndata\n\ndata:", &[("message", "", ""), ("message", "\n", "")]);
+        check("data:test\n\ndata: test\n\n", &[("message", "test", ""), ("message", "test", "")]);
+    }
+
+    #[test]
+    fn lines_end_in_cr_lf_or_both() {
+        check("data:a\rdata:b\r\ndata:c\n\n", &[("message", "a\nb\nc", "")]);
+        check("data:a\r\r", &[("message", "a", "")]);
+        check("data:a\r\n\r\ndata:b\r\n\n", &[("message", "a", ""), ("message", "b", "")]);
+    }
+
+    #[test]
+    fn one_byte_order_mark_at_the_start_is_skipped() {
+        check("\u{feff}data:a\n\n", &[("message", "a", "")]);
+        check("\u{feff}\u{feff}data:a\n\n", &[]);
+        check("\n\u{feff}data:a\n\n", &[]);
+    }
+
+    #[test]
+    fn the_last_event_id_lasts_and_takes_effect_without_data() {
+        check(
+            "id:1\ndata:a\n\ndata:b\n\nid:2\n\ndata:c\n\nid:x\0y\ndata:d\n\n",
+            &[
+                ("message", "a", "1"),
+                ("message", "b", "1"),
+                ("message", "c", "2"),
+                ("message", "d", "2"),
+            ],
+        );
+        let events = cut(b"id:1\ndata:a\n\ndata:b\n\n", &[], 100).expect("small");
+        assert_eq!(events.iter().map(|event| event.3).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn an_event_without_data_is_not_told_and_its_name_is_forgotten() {
+        check("event:x\n\ndata:a\n\n", &[("message", "a", "")]);
+        check("event:x\nevent:y\ndata:a\n\ndata:b\n\n", &[("y", "a", ""), ("message", "b", "")]);
+        check("data:a\n", &[]);
+        check("unknown:a\n:comment\nDATA:a\n data:a\n\n", &[]);
+    }
+
+    #[test]
+    fn retry_takes_digits_only() {
+        let retry = |text: &str| cut(text.as_bytes(), &[], 100).expect("small")[0].4;
+        assert_eq!(retry("retry:2000\ndata\n\n"), Some(2000));
+        assert_eq!(retry("retry:2000\n\n\ndata\n\n"), Some(2000));
+        assert_eq!(retry("retry:-1\ndata\n\n"), None);
+        assert_eq!(retry("retry:1s\ndata\n\n"), None);
+        assert_eq!(retry("retry\ndata\n\n"), None);
+        assert_eq!(retry("retry:99999999999999999999999\ndata\n\n"), Some(u64::MAX));
+    }
+
+    #[test]
+    fn bad_utf_8_is_replaced() {
+        let events = cut(b"data:\xff\xc3\n\n", &[], 100).expect("small");
+        assert_eq!(events[0].1, "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn what_is_kept_of_an_event_is_bounded_and_comments_are_not_kept() {
+        assert_eq!(cut(&[b'a'; 101], &[50], 100), Err(EventTooLarge));
+        assert_eq!(cut(&b"data:aaaaaaa\n".repeat(20), &[3, 70], 100), Err(EventTooLarge));
+        assert_eq!(cut(&b":aaaaaaaaaaa\n".repeat(20), &[3, 70], 100), Ok(vec![]));
+        assert_eq!(
+            cut(&b"data:aaaaaaa\n\n".repeat(20), &[3, 70], 100).map(|events| events.len()),
+            Ok(20)
+        );
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop::collection::vec(
+            prop::sample::select(vec![
+                "data", "id", "event", "retry", ":", " ", "\n", "\r", "\r\n", "\n\n", "7", "x",
+                "\0", "\u{feff}", "\u{e9}",
+            ]),
+            0..40,
+        )
+        .prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_the_stream_changes_nothing(stream in text(), cuts in prop::collection::vec(any::<usize>(), 0..8)) {
+            for bytes_max in [1000, 20] {
+                prop_assert_eq!(
+                    cut(stream.as_bytes(), &cuts, bytes_max),
+                    cut(stream.as_bytes(), &[], bytes_max)
+                );
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(
+            name in prop::option::of("[a-z]{1,8}"),
+            id in prop::option::of("[!-~]{0,8}"),
+            data in "[ -~\u{e9}\r\n]{0,30}",
+            retry_ms in prop::option::of(any::<u64>()),
+        ) {
+            let mut out = Vec::new();
+            let event = EventText { name: name.as_deref(), id: id.as_deref(), data: Some(&data), retry_ms };
+            prop_assert_eq!(encode::event(&mut out, &event), Ok(()));
+            let lines = data.replace("\r\n", "\n").replace('\r', "\n");
+            let expected = (
+                name.clone().unwrap_or("message".into()),
+                lines,
+                id.clone().unwrap_or_default(),
+                id.is_some(),
+                retry_ms,
+            );
+            prop_assert_eq!(cut(&out, &[], 1000), Ok(vec![expected]));
         }
     }
 }
