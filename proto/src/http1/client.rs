@@ -335,3 +335,289 @@ fn probe(bytes: &[u8]) -> Gathered<ResponseError> {
         Err(error) => Gathered::Failed(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a client tells of one response (and of what came behind it), adjacent content joined.
+    fn run(pieces: &[&[u8]], to_head: bool) -> Vec<String> {
+        let mut told = Vec::new();
+        let mut client = Client::new();
+        client.begin(to_head);
+        for piece in pieces {
+            let mut input = *piece;
+            loop {
+                let mut space = FieldSpace::new();
+                match client.step(&mut input, &mut space) {
+                    ClientStep::Informational(head) => {
+                        told.push(format!("{} {:?}", head.status, head.fields))
+                    }
+                    ClientStep::Head(Response { head, body }) => {
+                        told.push(format!(
+                            "{} {:?} {body:?} {:?}",
+                            head.status, head.reason, head.fields
+                        ));
+                    }
+                    ClientStep::Body(content) => {
+                        assert!(!content.is_empty());
+                        let content = String::from_utf8_lossy(content);
+                        match told.last_mut() {
+                            Some(last) if last.starts_with("body ") => last.push_str(&content),
+                            _ => told.push(format!("body {content}")),
+                        }
+                    }
+                    ClientStep::End(trailers) => {
+                        told.push(format!("end {:?}", trailers.iter().collect::<Vec<_>>()));
+                    }
+                    ClientStep::Failed(error) => {
+                        told.push(format!("failed {error:?}"));
+                        return told;
+                    }
+                    ClientStep::NeedMore => break,
+                }
+            }
+            assert!(input.is_empty(), "all input is used up or kept");
+            assert!(client.kept_bytes() <= limits::HEAD_BYTES_MAX);
+        }
+        if told.iter().any(|told| told.starts_with("end")) {
+            told.push(format!("reusable {}", client.is_reusable()));
+        }
+        match client.eof() {
+            ClientEof::Idle => {}
+            ClientEof::End => told.push("end at eof".into()),
+            ClientEof::Failed(error) => told.push(format!("failed {error:?}")),
+        }
+        told
+    }
+
+    /// What is told of `input`, which must not depend on how it is cut.
+    fn told(input: &str, to_head: bool) -> Vec<String> {
+        let whole = run(&[input.as_bytes()], to_head);
+        let bytes: Vec<&[u8]> = input.as_bytes().chunks(1).collect();
+        assert_eq!(
+            run(&bytes, to_head),
+            whole,
+            "{:?} byte by byte",
+            &input[..input.len().min(300)]
+        );
+        whole
+    }
+
+    fn check(input: &str, expected: &[&str]) {
+        assert_eq!(told(input, false), expected, "{input:?}");
+    }
+
+    #[test]
+    fn rfc9112_6_3_the_end_of_a_body_is_known_by_its_framing() {
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+            &[
+                r#"200 "OK" Length(3) {"Content-Length": "3"}"#,
+                "body abc",
+                "end []",
+                "reusable true",
+            ],
+        );
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+            &[
+                r#"200 "OK" Length(3) {"Content-Length": "3, 3", "Content-Length": "3", "Connection": "close"}"#,
+                "body abc",
+                "end []",
+                "reusable false",
+            ],
+        );
+        check(
+            "HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nX: y\r\n\r\n",
+            &[
+                r#"200 "" Chunked {"Transfer-Encoding": "Chunked"}"#,
+                "body abc",
+                r#"end [("X", [121])]"#,
+                "reusable true",
+            ],
+        );
+        check(
+            "HTTP/1.1 200 OK\r\n\r\nabc",
+            &[r#"200 "OK" UntilClose {}"#, "body abc", "end at eof"],
+        );
+        check("HTTP/1.0 200 OK\r\n\r\n", &[r#"200 "OK" UntilClose {}"#, "end at eof"]);
+        check(
+            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+            &[r#"200 "OK" Length(0) {"Content-Length": "0"}"#, "end []", "reusable false"],
+        );
+    }
+
+    #[test]
+    fn rfc9110_6_4_1_no_body_for_head_204_and_304() {
+        for (status, to_head) in [(200, true), (404, true), (204, false), (304, false)] {
+            for fields in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
+                let told = told(&format!("HTTP/1.1 {status} x\r\n{fields}\r\n\r\n"), to_head);
+                assert!(told[0].contains(" None "), "{told:?}");
+                assert_eq!(told[1..], ["end []", "reusable true"]);
+            }
+        }
+    }
+
+    #[test]
+    fn contradicting_and_unknown_framing_is_a_bad_gateway() {
+        for fields in [
+            "Content-Length: 3\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 3",
+            "Content-Length: 3\r\nContent-Length: 4",
+            "Content-Length: 3, 4",
+            "Content-Length: 3,",
+            "Content-Length: ",
+            "Content-Length: +3",
+            "Content-Length: 3 3",
+            "Content-Length: 99999999999999999999",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: ",
+        ] {
+            check(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nabc"), &["failed Framing"]);
+        }
+        check("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &["failed Framing"]);
+    }
+
+    #[test]
+    fn a_malformed_head_is_a_bad_gateway() {
+        for head in [
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "http/1.1 200 OK\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\n\n",
+            "HTTP/1.1 200 OK\r\nX: y\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: y\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n: y\r\n\r\n",
+            "SSH-2.0-x\r\n\r\n",
+        ] {
+            check(head, &["failed Head"]);
+        }
+    }
+
+    #[test]
+    fn rfc9112_5_1_white_space_before_a_colon_is_removed() {
+        check(
+            "HTTP/1.1 204 x\r\nX : y\r\n\r\n",
+            &[r#"204 "x" None {"X": "y"}"#, "end []", "reusable true"],
+        );
+    }
+
+    #[test]
+    fn heads_over_their_limits_are_a_bad_gateway() {
+        let fields = "X: y\r\n".repeat(limits::FIELD_COUNT_MAX + 1);
+        check(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), &["failed HeadTooLarge"]);
+        let value = "x".repeat(limits::HEAD_BYTES_MAX);
+        check(&format!("HTTP/1.1 200 OK\r\nX: {value}\r\n\r\n"), &["failed HeadTooLarge"]);
+        let many =
+            "HTTP/1.1 103 x\r\n\r\n".repeat(usize::from(limits::INFORMATIONAL_COUNT_MAX) + 1);
+        assert_eq!(told(&many, false).pop().as_deref(), Some("failed TooManyInformational"));
+    }
+
+    #[test]
+    fn informational_heads_come_before_the_final_one() {
+        check(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 x\r\nLink: y\r\n\r\nHTTP/1.1 204 z\r\n\r\n",
+            &["100 {}", r#"103 {"Link": "y"}"#, r#"204 "z" None {}"#, "end []", "reusable true"],
+        );
+        check("HTTP/1.1 101 x\r\nUpgrade: y\r\n\r\n", &["failed Switched"]);
+    }
+
+    #[test]
+    fn a_body_that_was_cut_off_never_ends() {
+        let truncated = |input: &str| {
+            let told = told(input, false);
+            assert_eq!(told.last().map(String::as_str), Some("failed Truncated"), "{input:?}");
+            assert!(!told.iter().any(|told| told.starts_with("end")), "{input:?}");
+        };
+        truncated("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab");
+        truncated("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
+        for body in
+            ["", "2", "2\r\n", "2\r\nab", "2\r\nab\r\n", "2\r\nab\r\n0\r\n", "0\r\nX: y\r\n"]
+        {
+            truncated(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+        }
+        truncated("HTTP/1.1 200 OK\r\nX: y\r\n");
+        truncated("HTTP/1.1 100 Continue\r\n\r\n");
+        check("", &["failed ClosedBeforeHead"]);
+    }
+
+    #[test]
+    fn what_comes_without_a_request_ends_the_connection() {
+        let told = told("HTTP/1.1 204 x\r\n\r\nHTTP/1.1 204 x\r\n\r\n", false);
+        assert_eq!(told, [r#"204 "x" None {}"#, "end []", "failed Unsolicited"]);
+    }
+
+    #[test]
+    fn one_connection_serves_many_requests() {
+        let mut client = Client::new();
+        assert!(client.is_reusable());
+        for _ in 0..3 {
+            client.begin(false);
+            assert!(!client.is_reusable() && !client.has_begun());
+            let mut input = &b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"[..];
+            let mut steps = 0;
+            while !matches!(client.step(&mut input, &mut FieldSpace::new()), ClientStep::NeedMore) {
+                steps += 1;
+            }
+            assert_eq!(steps, 3);
+            assert!(client.is_reusable() && client.has_begun());
+        }
+        assert_eq!(client.eof(), ClientEof::Idle);
+        assert!(!client.is_reusable());
+    }
+
+    fn responses() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop::sample::select(vec![
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.0 200 OK\r\n",
+            "HTTP/1.1 304\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "Content-Length: 3\r\n",
+            "Content-Length: 0\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Connection: close\r\n",
+            "X : y\r\n",
+            "\r\n",
+            "abc",
+            "3\r\nabc\r\n",
+            "1;x\r\na\r\n",
+            "0\r\n",
+            "0\r\n\r\n",
+            "X: y\r\n",
+            "\r",
+            "\n",
+            "\0",
+        ]);
+        prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat().into_bytes())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn cutting_the_input_changes_nothing(
+            start in prop::sample::select(vec!["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]),
+            rest in responses(),
+            cuts in prop::collection::vec(any::<usize>(), 0..5),
+            to_head: bool,
+        ) {
+            let input = [start.as_bytes(), &rest].concat();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(run(&pieces, to_head), run(&[&input], to_head));
+        }
+    }
+}

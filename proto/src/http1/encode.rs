@@ -222,3 +222,113 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http1::{
+        client::{Client, ClientStep},
+        head::{self, FieldSpace},
+    };
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("text in, text out")
+    }
+
+    #[test]
+    fn a_response_head_is_written_line_by_line() {
+        let head = text(|out| {
+            status_line(out, 200);
+            date_field(out, Known::Date, 784_111_777);
+            content_length(out, 1024);
+            constant_field(out, Known::XCacheStatus, "HIT");
+            number_field(out, Known::Age, 0);
+            end(out);
+        });
+        let expected = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 1024\r\nX-Cache-Status: HIT\r\nAge: 0\r\n\r\n";
+        assert_eq!(head, expected);
+        assert_eq!(text(|out| status_line(out, 599)), "HTTP/1.1 599 \r\n");
+    }
+
+    #[test]
+    fn nothing_that_would_begin_another_line_can_be_written() {
+        let mut out = Vec::new();
+        for bad in [&b"a\r\nb"[..], b"a\nb", b"a\rb", b"a\0b", b" a", b"a "] {
+            assert_eq!(field(&mut out, "X", bad), Err(NotEncodable));
+            assert_eq!(known_field(&mut out, Known::ETag, bad), Err(NotEncodable));
+        }
+        for bad in ["", "X:", "X Y", "X\r\nY", "\u{e9}"] {
+            assert_eq!(field(&mut out, bad, b"y"), Err(NotEncodable));
+        }
+        for bad in ["", "/a b", "/a\r\nX: y", "/\u{e9}", "/\0"] {
+            assert_eq!(request_line(&mut out, &Method::Get, bad), Err(NotEncodable));
+        }
+        assert_eq!(request_line(&mut out, &Method::Other("A B"), "/"), Err(NotEncodable));
+        assert_eq!(out, b"", "nothing is written on an error");
+    }
+
+    #[test]
+    fn rfc9110_7_6_1_hop_by_hop_fields_are_not_passed_on() {
+        let input = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-own, keep-alive\r\nX-Own: 1\r\nKeep-Alive: 2\r\nTE: trailers\r\nUpgrade: h2c\r\nContent-Length: 0\r\nX-Other: 3\r\nVia: 1.1 b\r\n\r\n";
+        let mut space = FieldSpace::new();
+        let (head, _) = head::parse_request(input, &mut space).expect("taken").expect("complete");
+        let passed = text(|out| end_to_end_fields(out, &head.fields, &[Known::Via]));
+        assert_eq!(passed, "Host: a\r\nX-Other: 3\r\n");
+    }
+
+    #[test]
+    fn every_refusal_is_a_whole_response() {
+        for (to_head, body) in [(false, Refusal::HostMissing.text().len() + 1), (true, 0)] {
+            let mut out = Vec::new();
+            refusal(&mut out, Refusal::HostMissing, 0, to_head);
+            let mut client = Client::new();
+            client.begin(to_head);
+            let (mut input, mut read, mut ended) = (&out[..], 0, false);
+            while !ended {
+                match client.step(&mut input, &mut FieldSpace::new()) {
+                    ClientStep::Head(response) => assert_eq!(response.head.status, 400),
+                    ClientStep::Body(content) => read += content.len(),
+                    ClientStep::End(_) => ended = true,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(read, body);
+            assert!(!client.is_reusable());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_rust_writes_them(value: u64) {
+            prop_assert_eq!(text(|out| decimal(out, value)), value.to_string());
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(
+            method in prop::sample::select(vec![Method::Get, Method::Post, Method::Other("PURGE")]),
+            target in "/[!-\"$-~]{0,20}",
+            fields in prop::collection::vec(("[A-Za-z][A-Za-z0-9-]{0,12}", "[!-~]([ -~]{0,20}[!-~])?"), 0..10),
+        ) {
+            let mut out = Vec::new();
+            prop_assert_eq!(request_line(&mut out, &method, &target), Ok(()));
+            let fields: Vec<_> = fields.into_iter().filter(|(name, _)| !name::same(name, "host")).collect();
+            prop_assert_eq!(known_field(&mut out, Known::Host, b"a"), Ok(()));
+            for (name, value) in &fields {
+                prop_assert_eq!(field(&mut out, name, value.as_bytes()), Ok(()));
+            }
+            end(&mut out);
+            let mut space = FieldSpace::new();
+            let (head, len) = head::parse_request(&out, &mut space).expect("taken").expect("complete");
+            prop_assert_eq!(len, out.len());
+            prop_assert_eq!(head.method, method);
+            prop_assert_eq!(head.target.path_and_query(), target);
+            let read: Vec<_> = head.fields.iter().skip(1).map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+            let written: Vec<_> = fields.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+            prop_assert_eq!(read, written);
+        }
+    }
+}

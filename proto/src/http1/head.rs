@@ -462,3 +462,115 @@ fn refuse<T>(error: httparse::Error, bytes: &[u8]) -> Result<Option<T>, Refusal>
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_head(input: &str, check: impl FnOnce(RequestHead<'_>)) {
+        let mut space = FieldSpace::new();
+        let (head, len) =
+            parse_request(input.as_bytes(), &mut space).expect(input).expect("complete");
+        assert_eq!(len, input.len());
+        check(head);
+    }
+
+    #[test]
+    fn fields_are_found_by_name_and_by_known_name() {
+        let input = "GET /x HTTP/1.1\r\nhost: h:81\r\nX-Own:\t a b \r\nCache-Control: no-cache\r\nx-own: c\r\ncache-control: no-store\r\nEmpty:\r\n\r\n";
+        with_head(input, |head| {
+            let fields = head.fields;
+            assert_eq!((fields.len(), fields.is_empty()), (6, false));
+            assert_eq!(fields.get("X-OWN"), Some(&b"a b"[..]));
+            assert_eq!(fields.get_all("x-own").collect::<Vec<_>>(), [&b"a b"[..], b"c"]);
+            assert_eq!(fields.get("Empty"), Some(&b""[..]));
+            assert_eq!(fields.get("absent"), None);
+            assert_eq!(fields.known(Known::CacheControl), Some(&b"no-cache"[..]));
+            assert_eq!(
+                fields.known_all(Known::CacheControl).collect::<Vec<_>>(),
+                [&b"no-cache"[..], b"no-store"]
+            );
+            assert_eq!(fields.known_all(Known::Host).collect::<Vec<_>>(), [&b"h:81"[..]]);
+            assert_eq!(fields.known_all(Known::Age).count(), 0);
+            assert!(fields.has(Known::Host) && !fields.has(Known::Range));
+            assert!(
+                fields.has_any(&[Known::Range, Known::CacheControl])
+                    && !fields.has_any(&[Known::Range])
+            );
+            assert!(fields.is_repeated(Known::CacheControl) && !fields.is_repeated(Known::Host));
+            assert!(fields.has_token(Known::CacheControl, "NO-STORE"));
+            assert_eq!(head.authority, Authority { host: "h", port: Some(81) });
+        });
+    }
+
+    #[test]
+    fn the_last_of_all_fields_is_found() {
+        let fields = "X: y\r\n".repeat(limits::FIELD_COUNT_MAX - 2);
+        with_head(
+            &format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}Range: bytes=0-\r\n\r\n"),
+            |head| {
+                assert_eq!(head.fields.known(Known::Range), Some(&b"bytes=0-"[..]));
+            },
+        );
+    }
+
+    #[test]
+    fn rfc9112_3_2_2_an_absolute_target_replaces_the_host() {
+        with_head("GET http://b:8/x HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
+            assert_eq!(head.authority, Authority { host: "b", port: Some(8) });
+            assert_eq!(head.target.path_and_query(), "/x");
+        });
+    }
+
+    #[test]
+    fn rfc9112_3_2_an_empty_host_and_an_old_request_without_one_are_taken() {
+        for input in ["GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
+            with_head(input, |head| assert_eq!(head.authority.host, ""));
+        }
+    }
+
+    #[test]
+    fn unknown_methods_are_taken_and_known_ones_have_their_nature() {
+        with_head("M-SEARCH / HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
+            assert_eq!(head.method, Method::Other("M-SEARCH"));
+            assert!(!head.method.is_safe() && !head.method.is_idempotent());
+        });
+        with_head("get / HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
+            assert_eq!(head.method, Method::Other("get"))
+        });
+        with_head("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
+            assert_eq!((head.method, head.target), (Method::Options, Target::Asterisk));
+        });
+        assert!(Method::Put.is_idempotent() && !Method::Put.is_safe() && Method::Head.is_safe());
+    }
+
+    #[test]
+    fn bytes_of_a_value_beyond_ascii_are_kept() {
+        let input = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xff\xe9\r\n\r\n";
+        let mut space = FieldSpace::new();
+        let parsed = parse_request(input, &mut space).expect("taken").expect("complete");
+        assert_eq!(parsed.0.fields.get("x"), Some(&b"\xff\xe9"[..]));
+    }
+
+    #[test]
+    fn trailers_are_checked_line_by_line() {
+        let of = |text: &'static str| {
+            Trailers::parse(text.as_bytes()).map(|trailers| trailers.iter().collect::<Vec<_>>())
+        };
+        assert_eq!(of("\r\n"), Some(vec![]));
+        assert_eq!(of("X: a:b \r\nY:\r\n\r\n"), Some(vec![("X", &b"a:b"[..]), ("Y", b"")]));
+        for bad in [
+            "",
+            "X: y\r\n",
+            "X: y\n\r\n",
+            "X: y\r\n\n",
+            "X y\r\n\r\n",
+            "X: y\r\n z\r\n\r\n",
+            "\r\n\r\n",
+        ] {
+            assert_eq!(of(bad), None, "{bad:?}");
+        }
+        let many = "X: y\r\n".repeat(limits::FIELD_COUNT_MAX + 1) + "\r\n";
+        assert_eq!(Trailers::parse(many.as_bytes()), None);
+    }
+}

@@ -180,3 +180,42 @@ impl std::fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_single_sentences_that_fit_a_field_and_names_are_words() {
+        for refusal in
+            [Refusal::RequestLine, Refusal::Misdirected, Refusal::HeadTimeout, Refusal::Version]
+        {
+            assert!(crate::field::name::is_value(refusal.text().as_bytes()));
+            assert!(refusal.text().ends_with('.'));
+            assert!(
+                refusal
+                    .name()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+            );
+        }
+    }
+
+    #[test]
+    fn statuses_are_those_of_the_rfcs() {
+        for (refusal, status) in [
+            (Refusal::RequestLine, 400),
+            (Refusal::HeadTimeout, 408),
+            (Refusal::LengthRequired, 411),
+            (Refusal::BodyTooLarge, 413),
+            (Refusal::TargetTooLong, 414),
+            (Refusal::Expectation, 417),
+            (Refusal::Misdirected, 421),
+            (Refusal::TooManyFields, 431),
+            (Refusal::CodingUnknown, 501),
+            (Refusal::Version, 505),
+        ] {
+            assert_eq!(refusal.status(), status);
+        }
+    }
+}
