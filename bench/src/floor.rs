@@ -28,7 +28,7 @@ use std::{
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{failure::Failure, options::FloorOptions};
+use crate::{failure::Failure, options::FloorOptions, process::descriptor_limit};
 
 /// Serves until the process is killed.
 ///
@@ -291,6 +291,10 @@ impl Floor {
         let Some(end) = connection.inbox.windows(4).position(|four| four == b"\r\n\r\n") else {
             return self.receive(slot);
         };
+        if connection.inbox.starts_with(b"GET /ready ") {
+            connection.inbox.clear();
+            return self.say_done(slot);
+        }
         if !connection.inbox.starts_with(b"POST") {
             connection.inbox = Vec::new();
             connection.owed = 1;
@@ -306,12 +310,18 @@ impl Floor {
         }
         let body = connection.inbox[end + 4..whole].to_vec();
         connection.inbox.drain(..whole);
-        let generation = connection.generation;
-        let done = opcode::Send::new(types::Fixed(slot), DONE.as_ptr(), DONE.len() as u32);
-        let done = done.flags(libc::MSG_NOSIGNAL).build().flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(done.user_data(pack(Op::Fanout, generation, slot)))?;
-        self.receive(slot)?;
+        self.say_done(slot)?;
         self.publish(&body)
+    }
+
+    fn say_done(&mut self, slot: u32) -> io::Result<()> {
+        let generation = self.connections[slot as usize].generation;
+        let done = opcode::Send::new(types::Fixed(slot), DONE.as_ptr(), DONE.len() as u32)
+            .flags(libc::MSG_NOSIGNAL)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(done.user_data(pack(Op::Fanout, generation, slot)))?;
+        self.receive(slot)
     }
 
     /// Leaves a frame for every ring and wakes it.
@@ -467,14 +477,6 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
-}
-
-/// Descriptors this process may have open; a direct table may not be larger either.
-fn descriptor_limit() -> io::Result<u32> {
-    let text = fs::read_to_string("/proc/self/limits")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|rest| rest.split_whitespace().next());
-    Ok(soft.and_then(|soft| soft.parse().ok()).unwrap_or(1_024))
 }
 
 fn pack(op: Op, generation: u16, slot: u32) -> u64 {

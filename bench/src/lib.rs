@@ -10,6 +10,7 @@
 
 mod clock;
 mod command;
+mod compare;
 mod failure;
 mod floor;
 mod framing;
@@ -18,7 +19,9 @@ mod limits;
 mod load;
 mod options;
 mod origin;
+mod peer;
 mod popularity;
+mod probe;
 mod process;
 mod record;
 mod report;
@@ -56,7 +59,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Sse(options) => Err(unbuilt(&options.url)),
         Command::Origin(options) => command::origin(&options),
         Command::Floor(options) => floor::run(&options),
-        Command::Compare(options) => Err(unbuilt(&options.case)),
+        Command::Compare(options) => compare::run(&options),
     }
 }
 

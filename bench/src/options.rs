@@ -198,6 +198,12 @@ pub struct CompareOptions {
     /// Engine of the Pharos under test
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
+    /// Engine of the load
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub load_engine: EngineChoice,
+    /// Leave Pharos out: only peers and floor
+    #[arg(long)]
+    pub without_pharos: bool,
     /// Keep the peers' configuration files
     #[arg(long)]
     pub keep: bool,

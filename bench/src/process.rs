@@ -150,6 +150,17 @@ impl Machine {
     }
 }
 
+/// Descriptors this process may have open; a direct table may not be larger either.
+///
+/// # Errors
+/// /proc cannot be read.
+pub(crate) fn descriptor_limit() -> io::Result<u32> {
+    let text = fs::read_to_string("/proc/self/limits")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(soft.and_then(|soft| soft.parse().ok()).unwrap_or(1_024))
+}
+
 fn commit(folder: &Path) -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = std::process::Command::new("git").args(arguments).current_dir(folder).output();

@@ -5,7 +5,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::{load::HttpRun, options::HttpOptions, process::Machine};
+use crate::{
+    compare::{Comparison, Turn, ratios},
+    load::HttpRun,
+    options::{CompareOptions, HttpOptions},
+    process::Machine,
+};
 
 /// A JSON result: what was found, and on what.
 #[derive(Serialize)]
@@ -52,6 +57,61 @@ pub(crate) fn http(options: &HttpOptions, run: &HttpRun) {
             server.cpu_us_per_answer,
             100.0 * server.busy,
             server.rss_bytes as f64 / f64::from(1 << 20)
+        );
+    }
+    print(&text);
+}
+
+/// The result of `bench compare`.
+pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: &Machine) {
+    let mut text = format!(
+        "{}: {} rounds of {:.1} s, server on core {}, load on core {}\n{} ({} cores), Linux {}, \
+         commit {}\n\n",
+        found.case,
+        options.rounds,
+        options.duration.as_secs_f64(),
+        options.server_core,
+        options.load_core,
+        machine.processor,
+        machine.cores,
+        machine.kernel,
+        machine.commit.as_deref().unwrap_or("unknown"),
+    );
+    let _ = writeln!(
+        text,
+        "{:<9}{:>9}{:>16}{:>12}{:>7}{:>10}{:>10}   pharos ÷ this",
+        "", "µs CPU", "(min–max)", "a second", "busy", "median ms", "99 % ms"
+    );
+    for contender in &found.contenders {
+        let median = |of: &dyn Fn(&Turn) -> f64| contender.spread(of).map_or(0.0, |of| of.median);
+        let Some(cost) = contender.spread(|turn| turn.cpu_us) else { continue };
+        let ratio = found.pharos().and_then(|pharos| ratios(pharos, contender));
+        let ratio = ratio.map_or(String::new(), |ratio| {
+            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+        });
+        let _ = writeln!(
+            text,
+            "{:<9}{:>9.2}{:>16}{:>12.0}{:>6.0}%{:>10.3}{:>10.3}   {ratio}",
+            contender.who.name(),
+            cost.median,
+            format!("({:.2}–{:.2})", cost.min, cost.max),
+            median(&|turn| turn.per_s),
+            100.0 * median(&|turn| turn.busy),
+            median(&|turn| turn.p50_us as f64) / 1e3,
+            median(&|turn| turn.p99_us as f64) / 1e3,
+        );
+    }
+    text.push('\n');
+    for verdict in &found.verdicts {
+        let word = if verdict.holds { "holds" } else { "MISSED" };
+        let _ = writeln!(
+            text,
+            "pharos ≤ {} × {}: {:.3} ({:.3}–{:.3}): {word}",
+            verdict.ratio_max,
+            verdict.against,
+            verdict.ratio.median,
+            verdict.ratio.min,
+            verdict.ratio.max
         );
     }
     print(&text);

@@ -1,0 +1,72 @@
+//! HAProxy as a cache: one thread, its shared-memory cache, connections kept, no logs.
+//!
+//! Objects are copied through buffers, so for long ones the size of those matters: sizes are tried
+//! first and the cheapest one runs.
+
+use crate::{
+    failure::Failure,
+    peer::{EXTRA_FIELDS, Ground, Plan},
+    probe,
+};
+
+/// Buffer sizes worth trying, in bytes.
+pub(crate) const BUFFER_BYTES: [u32; 3] = [16_384, 65_536, 131_072];
+
+/// HAProxy with a cache, with buffers of this size.
+///
+/// # Errors
+/// No free port.
+pub(crate) fn plan(ground: &Ground, buffer_bytes: u32) -> Result<Plan, Failure> {
+    let listen = probe::free_address()
+        .map_err(|error| Failure::error("find a port for haproxy").because(error))?;
+    let name = format!("haproxy-{buffer_bytes}");
+    let fields: String = EXTRA_FIELDS
+        .iter()
+        .map(|(name, value)| {
+            let value = value.replace(' ', "\\ ").replace(';', "\\;");
+            format!("  http-after-response set-header {name} {value}\n")
+        })
+        .collect();
+    let config = format!(
+        "global
+  nbthread 1
+  maxconn {maxconn}
+  tune.bufsize {buffer_bytes}
+  tune.maxrewrite 1024
+defaults
+  mode http
+  option http-keep-alive
+  option dontlognull
+  http-reuse always
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+  timeout http-keep-alive 1h
+cache bench
+  total-max-size 256
+  max-object-size 10000000
+  max-age 3600
+  process-vary off
+frontend visitors
+  bind {listen} backlog 4096
+  http-request cache-use bench
+  http-response cache-store bench
+  http-after-response set-header Via 1.1\\ haproxy
+{fields}  default_backend origin
+backend origin
+  server origin {origin} pool-max-conn 256
+",
+        maxconn = (ground.descriptors / 3).min(ground.sockets + 1_000),
+        origin = ground.origin,
+    );
+    let path = ground.folder.join(&name).join("haproxy.cfg").display().to_string();
+    Ok(Plan {
+        name,
+        program: "haproxy".into(),
+        arguments: ["-db", "-f", &path].map(str::to_owned).to_vec(),
+        files: vec![("haproxy.cfg", config)],
+        listen,
+        package: "haproxy",
+        choice: format!("nbthread 1, tune.bufsize {buffer_bytes}"),
+    })
+}
