@@ -5,4 +5,5 @@
 pub mod check;
 pub mod client;
 pub mod peer;
+pub mod process;
 pub mod sim;

@@ -73,6 +73,19 @@ struct Stream {
     paused_until_ns: u64,
 }
 
+/// What a visitor will do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Objects it asks for, numbered from 0.
+    pub objects: u32,
+    /// Pages it asks for and watches.
+    pub pages: u32,
+    /// Requests it makes.
+    pub requests: u32,
+    /// Streams it holds.
+    pub streams: usize,
+}
+
 /// One visitor.
 pub struct Visitor {
     host: usize,
@@ -92,18 +105,15 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// A visitor that will make `left` requests and watch `streams` pages.
+    /// A visitor on a host, before these edges.
     pub fn new(
-        host: usize,
-        address: IpAddr,
+        (host, address): (usize, IpAddr),
         edges: Vec<SocketAddr>,
         ledger: Rc<RefCell<Ledger>>,
         mut rng: Rng,
-        counts: (u32, u32),
-        left: u32,
-        streams: usize,
+        plan: Plan,
     ) -> Self {
-        let (objects, pages) = counts;
+        let Plan { objects, pages, requests: left, streams } = plan;
         let streams = (0..streams)
             .map(|_| Stream {
                 page: rng.below(pages as usize) as u32,
@@ -244,10 +254,11 @@ impl Visitor {
 
     fn flush(&mut self, now_ns: u64, net: &mut Net, end: End) {
         let Some(connection) = self.connections.get_mut(&end) else { return };
-        if connection.open && !connection.unsent.is_empty() {
-            if let Some(taken) = net.write(now_ns, end, &connection.unsent) {
-                connection.unsent.drain(..taken);
-            }
+        if !connection.open || connection.unsent.is_empty() {
+            return;
+        }
+        if let Some(taken) = net.write(now_ns, end, &connection.unsent) {
+            connection.unsent.drain(..taken);
         }
     }
 

@@ -1,0 +1,10 @@
+//! Real processes: Pharos as its users start it, nginx as a real origin, and a blocking client for
+//! both.
+//!
+//! Everything listens on loopback, lives in a folder of its own and ends with the value that
+//! started it. Leaves to others: what the answers should be (the tests).
+
+pub mod client;
+pub mod nginx;
+pub mod node;
+pub mod wait;
