@@ -1,1 +1,260 @@
-//! Its rooms are listed in ARCHITECTURE.md.
+//! RFC 9111 semantics and storage, pure: time and seeds are arguments, no I/O, no threads of its
+//! own.
+//!
+//! ```text
+//!   shard ── Cache::lookup(near, request) ──▶ Decision
+//!               Hit, Stale ──▶ Local: head and body as `Bytes` of this shard
+//!               Miss, Revalidate ──▶ Lease ── head ──▶ Writer ── append, finish
+//!               Wait ──▶ mail ── Cache::lookup_woken
+//!   feed  ── Cache::purge ──▶ PurgeCursor ── step, a slice a turn ──▶ done: the receipt
+//!   turn  ── Near::sweep, Cache::take_orphans
+//! ```
+//!
+//! One [`Cache`] is shared by all shards: 256 segments behind a short lock each, never taken on a
+//! near hit. Each shard has a [`Near`] of its own. What crosses cores without the lock is an
+//! entry's state word and a filling body, and nothing else.
+//!
+//! # Life of an entry
+//! ```text
+//!   Lease ─head─▶ filling ─finish─▶ complete ─304─▶ updated (a new entry, the same body)
+//!                    │                 ├─ soft purge ─▶ soft: only when the origin fails
+//!                    └─fail─▶ dead ◀───┴─ purge, eviction, replacement
+//!                               └─ swept from near tables, last reader gone ─▶ its bytes are free
+//! ```
+//!
+//! Leaves to others: bytes ↔ fields (`proto`), which site and route, forwarding, mail, pacing
+//! (`dataplane`). Ranges: a request with `Range` is answered whole (200), which RFC 9110 §14.2
+//! allows; 206 is not stored.
+#![forbid(unsafe_code)]
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use proto::feed::record::Purge;
+
+mod account;
+mod body;
+mod collapse;
+mod decision;
+mod directives;
+mod entry;
+mod eviction;
+mod fill;
+mod freshness;
+mod head;
+mod index;
+mod key;
+pub mod limits;
+mod lookup;
+mod near;
+mod purge;
+mod request;
+mod response;
+mod stale;
+mod stats;
+mod storability;
+mod surrogate;
+mod sync;
+mod targeted;
+mod validation;
+mod vary;
+
+use account::Account;
+use index::Segment;
+use stats::SharedStats;
+
+pub use body::{Body, BodyState, Follow, Progress};
+pub use collapse::{HeadOutcome, Lease, Waiter, Wake, WakeWith};
+pub use decision::{Answer, BypassReason, Decision, Freshness, Hit, NoStoreReason};
+pub use directives::{Reach, RequestDirectives, ResponseDirectives};
+pub use entry::Entry;
+pub use fill::{WriteError, Writer};
+pub use freshness::{LifetimeSource, Times};
+pub use key::{CacheKey, CacheKeyRef, KeyHasher};
+pub use lookup::Asking;
+pub use near::{Local, Near, Piece};
+pub use purge::{PurgeCursor, PurgeProgress};
+pub use request::{FieldSource, Method, Request};
+pub use response::Response;
+pub use stale::StaleRules;
+pub use stats::{CacheStats, ShardStats};
+pub use surrogate::SurrogateKeys;
+pub use targeted::Policy;
+pub use vary::Variant;
+
+/// What an operator can choose.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Bytes for entries and bodies, overheads included. Beyond: eviction.
+    pub memory_bytes: u64,
+    /// Bytes of the longest body that is stored.
+    pub entry_bytes_max: u64,
+    /// Requests that may wait for one fetch. Beyond: they fetch for themselves.
+    pub waiters_per_lease_max: usize,
+    /// How long a stale response may be served when its origin fails and the response does not say,
+    /// seconds.
+    pub stale_if_error_s: u64,
+    /// Targeted fields that are ours, most specific first (RFC 9213).
+    pub targets: Vec<String>,
+    /// Seed of the hashes.
+    pub seed: u64,
+}
+
+impl Config {
+    /// Defaults for this much memory.
+    pub fn new(memory_bytes: u64, seed: u64) -> Self {
+        Self {
+            memory_bytes,
+            entry_bytes_max: memory_bytes / 4,
+            waiters_per_lease_max: 16_384,
+            stale_if_error_s: 24 * 3600,
+            targets: vec!["CDN-Cache-Control".into()],
+            seed,
+        }
+    }
+}
+
+/// The index shared by all shards.
+#[derive(Debug)]
+pub struct Cache {
+    config: Config,
+    hasher: KeyHasher,
+    segments: Box<[Mutex<Segment>]>,
+    account: Arc<Account>,
+    /// Next segment to be asked for a victim.
+    hand: AtomicUsize,
+    orphans: Mutex<Vec<Wake>>,
+    has_orphans: AtomicBool,
+    pub(crate) stats: SharedStats,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub fn new(config: Config) -> Arc<Self> {
+        let hasher = KeyHasher::new(config.seed);
+        let segment = |_| Mutex::new(Segment::new(hasher.clone()));
+        Arc::new(Self {
+            segments: (0..limits::SEGMENT_COUNT).map(segment).collect(),
+            hasher,
+            account: Arc::default(),
+            hand: AtomicUsize::new(0),
+            orphans: Mutex::default(),
+            has_orphans: AtomicBool::new(false),
+            stats: SharedStats::default(),
+            config,
+        })
+    }
+
+    /// The cache key of a request. `site` is the site's id, empty for status pages; `host` and
+    /// `target` as the caller normalised them.
+    pub fn cache_key<'a>(
+        &self,
+        site: &'a str,
+        host: &'a [u8],
+        target: &'a [u8],
+    ) -> CacheKeyRef<'a> {
+        self.hasher.cache_key(site, host, target)
+    }
+
+    /// Begins a purge. Nothing is purged before [`PurgeCursor::step`].
+    pub fn purge(&self, purge: &Purge) -> PurgeCursor {
+        PurgeCursor::new(self, purge)
+    }
+
+    /// After an unsafe request succeeded (2xx or 3xx): what is stored for its target is outdated
+    /// (RFC 9111 §4.4).
+    pub fn invalidate(&self, cache_key: &CacheKeyRef<'_>) {
+        let mut segment = self.segment_by_hash(cache_key.hash());
+        segment.invalidate(cache_key);
+    }
+
+    /// Forgets a waiter whose request is gone. It may be woken all the same, if that was under way.
+    pub fn withdraw(&self, cache_key: &CacheKeyRef<'_>, waiter: Waiter) {
+        self.segment_by_hash(cache_key.hash()).withdraw(cache_key, waiter);
+    }
+
+    /// Waiters of leases and writers that were dropped without an outcome. Asked once a turn by
+    /// every shard; one relaxed load when there are none.
+    pub fn take_orphans(&self) -> Vec<Wake> {
+        if !self.has_orphans.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut orphans = lock(&self.orphans);
+        self.has_orphans.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *orphans)
+    }
+
+    /// Looks at the counters; takes every segment's lock once.
+    pub fn stats(&self) -> CacheStats {
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        CacheStats {
+            entries: self.segments.iter().map(|segment| lock(segment).len() as u64).sum(),
+            used_bytes: self.account.used_bytes(),
+            dead_bytes: self.account.dead_bytes(),
+            memory_bytes: self.config.memory_bytes,
+            stored: load(&self.stats.stored),
+            updated: load(&self.stats.updated),
+            not_stored: load(&self.stats.not_stored),
+            evicted: load(&self.stats.evicted),
+            purged: load(&self.stats.purged),
+            fetch_failures: load(&self.stats.fetch_failures),
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Evicts until `bytes` more fit, within a bounded number of visits; whether they do.
+    pub(crate) fn make_room(&self, bytes: u64) -> bool {
+        let fits = || self.account.used_bytes().saturating_add(bytes) <= self.config.memory_bytes;
+        let mut visits = 0;
+        while !fits() {
+            if visits == limits::EVICTION_VISITS_MAX {
+                return false;
+            }
+            visits += 1;
+            let at = self.hand.fetch_add(1, Ordering::Relaxed) % limits::SEGMENT_COUNT;
+            let evicted = self.segment(at).evict();
+            if evicted.is_some() {
+                SharedStats::count(&self.stats.evicted, 1);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    pub(crate) fn segment(&self, at: usize) -> MutexGuard<'_, Segment> {
+        lock(&self.segments[at])
+    }
+
+    pub(crate) fn segment_by_hash(&self, hash: u64) -> MutexGuard<'_, Segment> {
+        self.segment(key::segment_of(hash))
+    }
+
+    pub(crate) fn segment_of(&self, cache_key: &CacheKey) -> MutexGuard<'_, Segment> {
+        self.segment_by_hash(cache_key.hash())
+    }
+
+    pub(crate) fn add_orphans(&self, wakes: Vec<Wake>) {
+        if !wakes.is_empty() {
+            let mut orphans = lock(&self.orphans);
+            orphans.extend(wakes);
+            self.has_orphans.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

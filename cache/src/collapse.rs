@@ -1,0 +1,577 @@
+//! One fetch for many: leases and those who wait for them.
+//!
+//! ```text
+//!   lookup ─▶ Lease ──head──▶ Fill       a Writer for the body; waiters read it as it arrives
+//!               │       ├───▶ Updated    304: a new entry with the stored body
+//!               │       ├───▶ Stale      the origin's answer is an error, something stored serves
+//!               │       └───▶ NotStored  waiters fetch for themselves; no collapse for a while
+//!               ├──fail─────▶ something stale, or nothing
+//!               └──drop─────▶ waiters become orphans: Cache::take_orphans
+//! ```
+//! The holder of a lease carries out the fetch. Whatever ends the lease hands back every waiter
+//! exactly once; the holder mails them. A waiter gets the response only if it could have been given
+//! it by the rules of its own request: an entry is handed on only when it was fresh when it
+//! arrived, and never to one who came after a purge that the fetch began before (DESIGN §6).
+//!
+//! Leaves to others: mail, sockets, deadlines of fetches (`dataplane`).
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::{
+    Cache,
+    body::Body,
+    decision::NoStoreReason,
+    entry::{Entry, Parts},
+    fill::Writer,
+    freshness::Times,
+    head::Head,
+    index::{Removed, Segment},
+    key::{CacheKey, CacheKeyRef},
+    limits,
+    lookup::may_serve_on_error,
+    purge::Since,
+    request::{FieldSource, Method},
+    response::Response,
+    stale::{StaleRules, is_origin_error},
+    stats::SharedStats,
+    storability::{self, Asked},
+    surrogate::SurrogateKeys,
+    targeted::Policy,
+    validation,
+    vary::Variant,
+};
+
+/// Who waits: a request of a shard, by the shard's own number for it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Waiter {
+    /// Its shard.
+    pub shard: u16,
+    /// Whatever the shard finds it again by.
+    pub id: u64,
+}
+
+/// A waiter to be told something, by mail if it is another shard's.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    /// Whom.
+    pub waiter: Waiter,
+    /// What.
+    pub with: WakeWith,
+}
+
+/// What a waiter is told.
+#[derive(Clone, Debug)]
+pub enum WakeWith {
+    /// Use this entry: [`Cache::lookup_woken`].
+    Entry(Arc<Entry>),
+    /// The origin failed; use this stale entry: [`Cache::lookup_woken`].
+    Stale(Arc<Entry>),
+    /// Look up again: what came is not for sharing.
+    Retry,
+    /// The fetch failed and nothing stored may be served: answer as its holder does.
+    Failed,
+    /// A body that it follows has changed: read on.
+    Progress,
+}
+
+/// The right, and the duty, to fetch. Ends by [`Lease::head`], [`Lease::fail`] or being dropped.
+#[derive(Debug)]
+pub struct Lease {
+    cache: Arc<Cache>,
+    cache_key: Arc<CacheKey>,
+    id: u64,
+    /// Purges its segment had seen when it began.
+    began: u64,
+    asked: Asked,
+    /// What is stored and may be validated, or served if the origin fails.
+    stored: Option<Arc<Entry>>,
+    is_open: bool,
+}
+
+/// What became of a fetch's head.
+#[derive(Debug)]
+pub enum HeadOutcome {
+    /// Write the body. Serve the entry to whom the fetch was for; it is followed like any filling
+    /// body.
+    Fill {
+        /// Takes the body.
+        writer: Writer,
+        /// The new entry.
+        entry: Arc<Entry>,
+        /// Why later requests will not find it, if they will not.
+        not_stored: Option<NoStoreReason>,
+    },
+    /// What was stored still holds: serve this entry.
+    Updated(Arc<Entry>),
+    /// The origin answered with an error: drop that answer, serve this one as stale.
+    Stale(Arc<Entry>),
+    /// Pass the response on, store nothing.
+    NotStored(NoStoreReason),
+}
+
+impl Lease {
+    /// What is fetched.
+    pub fn cache_key(&self) -> &CacheKey {
+        &self.cache_key
+    }
+
+    /// What is stored already, stale or soft-purged.
+    pub fn stored(&self) -> Option<&Arc<Entry>> {
+        self.stored.as_ref()
+    }
+
+    /// The method to fetch with: GET, or HEAD where only HEAD was asked and nothing waits.
+    pub fn method(&self) -> Method {
+        self.asked.method
+    }
+
+    /// Writes the conditions to send, as field lines; nothing if there is nothing to validate. The
+    /// client's own conditions and its `Range` are not sent.
+    pub fn conditional_fields(&self, out: &mut Vec<u8>) {
+        if let Some(stored) = &self.stored {
+            validation::push_conditions(stored, out);
+        }
+    }
+
+    /// Reports the head of the response. `request` has the fields that the fetch was made for, for
+    /// `Vary`. Waiters to be woken are added to `wakes`.
+    pub fn head(
+        mut self,
+        request: &dyn FieldSource,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        self.is_open = false;
+        let now_ms = response.response_at_ms;
+        if is_origin_error(response.status) {
+            if let Some(stale) = self.stale_for_error(now_ms) {
+                self.release_failed(now_ms, Some(&stale), wakes);
+                return HeadOutcome::Stale(stale);
+            }
+        }
+        match (response.status, self.asked.method, self.stored.clone()) {
+            (304, _, Some(stored)) => self.updated(&stored, request, response, wakes),
+            (200, Method::Head, Some(stored)) => {
+                if validation::head_matches(&stored, response.fields, response.length) {
+                    return self.updated(&stored, request, response, wakes);
+                }
+                // It tells of another representation: what is stored is outdated (RFC 9111 §4.3.5).
+                self.not_stored(NoStoreReason::Method, response, wakes)
+            }
+            _ => match self.draft(request, response) {
+                Ok((head, parts)) => self.fill(head, parts, response, wakes),
+                Err(reason) => self.not_stored(reason, response, wakes),
+            },
+        }
+    }
+
+    /// Reports that no response came, or none that counts. Returns what may be served instead, as
+    /// stale.
+    pub fn fail(mut self, now_ms: u64, wakes: &mut Vec<Wake>) -> Option<Arc<Entry>> {
+        self.is_open = false;
+        let stale = self.stale_for_error(now_ms);
+        self.release_failed(now_ms, stale.as_ref(), wakes);
+        stale
+    }
+
+    fn stale_for_error(&self, now_ms: u64) -> Option<Arc<Entry>> {
+        self.stored.clone().filter(|stored| may_serve_on_error(stored, now_ms))
+    }
+
+    /// Judges a response that brings its own body.
+    fn draft(
+        &self,
+        request: &dyn FieldSource,
+        response: &Response<'_>,
+    ) -> Result<(Head, Parts), NoStoreReason> {
+        let config = self.cache.config();
+        let policy = Policy::of(response.fields, &config.targets);
+        let times = Times::of(response, &policy);
+        let stale = StaleRules::of(&policy, config.stale_if_error_s);
+        storability::check(self.asked, response, &policy, &times, &stale)?;
+        if response.length.is_some_and(|length| length > config.entry_bytes_max) {
+            return Err(NoStoreReason::TooLarge);
+        }
+        let variant = Variant::of(request, response.fields)?;
+        let surrogate_keys = SurrogateKeys::of(response.fields)?;
+        if !self.cache.make_room(response.length.unwrap_or(0)) {
+            return Err(NoStoreReason::MemoryFull);
+        }
+        let parts = Parts {
+            cache_key: Arc::clone(&self.cache_key),
+            variant,
+            surrogate_keys,
+            times,
+            stale,
+            is_no_cache: policy.directives.no_cache.is_everything(),
+            body: Arc::new(Body::filling(self.cache.account(), response.length)),
+        };
+        Ok((Head::of(response, &policy), parts))
+    }
+
+    fn fill(
+        &self,
+        head: Head,
+        parts: Parts,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        let entry = Arc::new(Entry::new(self.cache.account(), head, parts));
+        let (removed, superseded, not_stored) =
+            self.settle(&entry, response.response_at_ms, true, wakes);
+        drop(removed);
+        let cache = Arc::clone(&self.cache);
+        let writer = Writer::new(cache, Arc::clone(&entry), superseded);
+        HeadOutcome::Fill { writer, entry, not_stored }
+    }
+
+    fn updated(
+        &self,
+        stored: &Arc<Entry>,
+        request: &dyn FieldSource,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        let config = self.cache.config();
+        let head = stored.head.updated(response);
+        let policy = Policy::of(&head, &config.targets);
+        let merged = Response { fields: &head, status: stored.status(), ..*response };
+        let times = Times::with_age(&merged, &policy, response.fields.get("Age"));
+        let stale = StaleRules::of(&policy, config.stale_if_error_s);
+        let asked = Asked { method: Method::Get, ..self.asked };
+        // What may not be stored any more still answers those who waited for it.
+        let refusal = storability::check(asked, &merged, &policy, &times, &stale).err();
+        let (variant, surrogate_keys) =
+            match (Variant::of(request, &head), SurrogateKeys::of(&head)) {
+                (Ok(variant), Ok(surrogate_keys)) => (variant, surrogate_keys),
+                (Err(reason), _) | (_, Err(reason)) => {
+                    return self.not_stored(reason, response, wakes);
+                }
+            };
+        let parts = Parts {
+            cache_key: Arc::clone(&self.cache_key),
+            variant,
+            surrogate_keys,
+            times,
+            stale,
+            is_no_cache: policy.directives.no_cache.is_everything(),
+            body: Arc::clone(stored.body()),
+        };
+        let head = head.without_named(&policy);
+        let entry = Arc::new(Entry::new(self.cache.account(), head, parts));
+        if refusal.is_some() {
+            let mut segment = self.cache.segment_of(&self.cache_key);
+            let removed = segment.remove_entry(stored);
+            let released = self.release(&mut segment, response.response_at_ms, Release::Retry);
+            drop(segment);
+            drop(removed);
+            wakes.extend(released);
+            entry.kill();
+            return HeadOutcome::Updated(entry);
+        }
+        let (removed, _, not_stored) = self.settle(&entry, response.response_at_ms, false, wakes);
+        drop(removed);
+        if not_stored.is_none() {
+            SharedStats::count(&self.cache.stats.updated, 1);
+        }
+        HeadOutcome::Updated(entry)
+    }
+
+    /// Checks the purges since the beginning, puts the entry into the index or not, and releases
+    /// the waiters.
+    fn settle(
+        &self,
+        entry: &Arc<Entry>,
+        now_ms: u64,
+        is_filling: bool,
+        wakes: &mut Vec<Wake>,
+    ) -> (Removed, Removed, Option<NoStoreReason>) {
+        let is_shareable = !entry.is_no_cache && entry.times.is_fresh(now_ms);
+        let mut segment = self.cache.segment_of(&self.cache_key);
+        let key = self.cache_key.borrowed();
+        let since = segment.recents.since(self.began, &key, &entry.surrogate_keys);
+        let (not_stored, purged_at) = match since {
+            Since::Nothing => (None, u64::MAX),
+            Since::Purged(at) => (Some(NoStoreReason::Purged), at),
+            Since::Forgotten => (Some(NoStoreReason::PurgesForgotten), 0),
+        };
+        let (removed, superseded) = match not_stored {
+            None => segment.insert(entry, is_filling),
+            Some(_) => (Vec::new(), Vec::new()),
+        };
+        let release = match is_shareable {
+            true => Release::Entry { entry, before: purged_at },
+            false => Release::Unshared,
+        };
+        let released = self.release(&mut segment, now_ms, release);
+        drop(segment);
+        wakes.extend(released);
+        let counter = match not_stored {
+            None => &self.cache.stats.stored,
+            Some(_) => &self.cache.stats.not_stored,
+        };
+        SharedStats::count(counter, 1);
+        if not_stored.is_some() {
+            entry.kill();
+        }
+        (removed, superseded, not_stored)
+    }
+
+    fn not_stored(
+        &self,
+        reason: NoStoreReason,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        let mut segment = self.cache.segment_of(&self.cache_key);
+        // A final answer that cannot be stored outdates what is.
+        let outdated = self.stored.as_ref().filter(|_| response.status < 500);
+        let removed = outdated.and_then(|stored| segment.remove_entry(stored));
+        let released = self.release(&mut segment, response.response_at_ms, Release::Unshared);
+        drop(segment);
+        drop(removed);
+        wakes.extend(released);
+        SharedStats::count(&self.cache.stats.not_stored, 1);
+        HeadOutcome::NotStored(reason)
+    }
+
+    fn release_failed(&self, now_ms: u64, stale: Option<&Arc<Entry>>, wakes: &mut Vec<Wake>) {
+        SharedStats::count(&self.cache.stats.fetch_failures, 1);
+        let mut segment = self.cache.segment_of(&self.cache_key);
+        let released = self.release(&mut segment, now_ms, Release::Failed(stale));
+        drop(segment);
+        wakes.extend(released);
+    }
+
+    /// Ends the lease: takes it out of its segment and tells every waiter, once.
+    fn release(&self, segment: &mut Segment, now_ms: u64, release: Release<'_>) -> Vec<Wake> {
+        let key = self.cache_key.borrowed();
+        let hash = key.hash;
+        match release {
+            Release::Entry { .. } => segment.memories.forget(hash),
+            Release::Unshared => segment.memories.remember_unshared(hash, now_ms),
+            Release::Failed(Some(_)) => segment.memories.remember_failed(hash, now_ms),
+            Release::Failed(None) | Release::Retry => {}
+        }
+        segment.lease_count -= 1;
+        if segment.lease_count == 0 {
+            segment.recents.clear();
+        }
+        let Some(slot) = segment.slot_mut(&key) else { return Vec::new() };
+        let Some(at) = slot.leases.iter().position(|lease| lease.id == self.id) else {
+            return Vec::new();
+        };
+        let state = slot.leases.swap_remove(at);
+        segment.drop_if_unused(&key);
+        let tell = |waiting: Waiting| {
+            let with = match release {
+                Release::Entry { entry, before } if waiting.began < before => {
+                    WakeWith::Entry(Arc::clone(entry))
+                }
+                Release::Failed(Some(stale)) => WakeWith::Stale(Arc::clone(stale)),
+                Release::Failed(None) => WakeWith::Failed,
+                _ => WakeWith::Retry,
+            };
+            Wake { waiter: waiting.waiter, with }
+        };
+        state.waiting.into_iter().map(tell).collect()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.is_open {
+            let cache = Arc::clone(&self.cache);
+            let mut segment = cache.segment_of(&self.cache_key);
+            let released = self.release(&mut segment, 0, Release::Retry);
+            drop(segment);
+            cache.add_orphans(released);
+        }
+    }
+}
+
+/// How a lease ends for those who wait for it.
+#[derive(Clone, Copy)]
+enum Release<'a> {
+    /// With an entry for those who began waiting before this purge.
+    Entry { entry: &'a Arc<Entry>, before: u64 },
+    /// With an answer that only its own request may see.
+    Unshared,
+    /// With a failure, and maybe something stale.
+    Failed(Option<&'a Arc<Entry>>),
+    /// Without an outcome.
+    Retry,
+}
+
+/// A lease as its segment knows it.
+#[derive(Debug)]
+pub(crate) struct LeaseState {
+    id: u64,
+    /// The variant it is for, as far as names are known; `None` if nobody may join.
+    joinable: Option<Variant>,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    waiter: Waiter,
+    /// Purges the segment had seen when it came.
+    began: u64,
+}
+
+/// A lease that was given under the lock, to become a [`Lease`] outside of it.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    cache_key: Arc<CacheKey>,
+    id: u64,
+    began: u64,
+}
+
+impl Ticket {
+    pub(crate) fn lease(
+        self,
+        cache: &Arc<Cache>,
+        asked: Asked,
+        stored: Option<Arc<Entry>>,
+    ) -> Lease {
+        Lease {
+            cache: Arc::clone(cache),
+            cache_key: self.cache_key,
+            id: self.id,
+            began: self.began,
+            asked,
+            stored,
+            is_open: true,
+        }
+    }
+}
+
+impl Segment {
+    /// Gives a lease. With `joinable`, others may wait for it.
+    pub(crate) fn give_lease(
+        &mut self,
+        key: &CacheKeyRef<'_>,
+        fields: &dyn FieldSource,
+        joinable: bool,
+    ) -> Ticket {
+        let id = self.next_lease;
+        self.next_lease += 1;
+        self.lease_count += 1;
+        let began = self.recents.count();
+        let variant = self.lease_variant(key, fields);
+        let slot = self.slot_or_new(key);
+        let is_room = slot.leases.len() < limits::LEASES_PER_KEY_MAX;
+        let joinable = (joinable && is_room).then_some(variant);
+        slot.leases.push(LeaseState { id, joinable, waiting: Vec::new() });
+        Ticket { cache_key: Arc::clone(slot.cache_key()), id, began }
+    }
+
+    /// Whether a lease is out that a request with these fields may wait for.
+    pub(crate) fn has_lease(&self, key: &CacheKeyRef<'_>, fields: &dyn FieldSource) -> bool {
+        self.slot(key).is_some_and(|slot| slot.leases.iter().any(|lease| lease.is_for(fields)))
+    }
+
+    /// Waits for the lease that [`Segment::has_lease`] told of; `false` if too many do.
+    pub(crate) fn wait(
+        &mut self,
+        key: &CacheKeyRef<'_>,
+        fields: &dyn FieldSource,
+        waiter: Waiter,
+        waiters_max: usize,
+    ) -> bool {
+        let began = self.recents.count();
+        let lease = self
+            .slot_mut(key)
+            .and_then(|slot| slot.leases.iter_mut().find(|lease| lease.is_for(fields)));
+        match lease {
+            Some(lease) if lease.waiting.len() < waiters_max => {
+                lease.waiting.push(Waiting { waiter, began });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets a waiter that has gone.
+    pub(crate) fn withdraw(&mut self, key: &CacheKeyRef<'_>, waiter: Waiter) {
+        if let Some(slot) = self.slot_mut(key) {
+            for lease in &mut slot.leases {
+                lease.waiting.retain(|waiting| waiting.waiter != waiter);
+            }
+        }
+    }
+
+    fn lease_variant(&self, key: &CacheKeyRef<'_>, fields: &dyn FieldSource) -> Variant {
+        self.slot(key)
+            .and_then(|slot| self.any_variant(slot))
+            .map_or_else(Variant::default, |entry| entry.variant.for_request(fields))
+    }
+}
+
+impl LeaseState {
+    fn is_for(&self, fields: &dyn FieldSource) -> bool {
+        self.joinable.as_ref().is_some_and(|variant| variant.matches(fields))
+    }
+}
+
+/// What a segment remembers of outcomes, by hash of the cache key: a collision costs a collapse,
+/// nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct Memories(HashTable<Memory>);
+
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    hash: u64,
+    /// Until then, nobody waits for another's fetch of this.
+    unshared_until_ms: u64,
+    /// When a fetch failed last, if none succeeded since.
+    failed_at_ms: Option<u64>,
+}
+
+impl Memories {
+    /// Whether the answers for this are not for sharing.
+    pub(crate) fn is_unshared(&self, hash: u64, now_ms: u64) -> bool {
+        self.get(hash).is_some_and(|memory| now_ms < memory.unshared_until_ms)
+    }
+
+    /// When a fetch failed last, if none succeeded since.
+    pub(crate) fn failed_at_ms(&self, hash: u64) -> Option<u64> {
+        self.get(hash).and_then(|memory| memory.failed_at_ms)
+    }
+
+    fn get(&self, hash: u64) -> Option<&Memory> {
+        self.0.find(hash, |memory| memory.hash == hash)
+    }
+
+    fn remember_unshared(&mut self, hash: u64, now_ms: u64) {
+        let unshared_until_ms = now_ms.saturating_add(limits::HIT_FOR_MISS_MS);
+        self.put(Memory { hash, unshared_until_ms, failed_at_ms: None });
+    }
+
+    fn remember_failed(&mut self, hash: u64, now_ms: u64) {
+        let unshared_until_ms = self.get(hash).map_or(0, |memory| memory.unshared_until_ms);
+        self.put(Memory { hash, unshared_until_ms, failed_at_ms: Some(now_ms) });
+    }
+
+    fn forget(&mut self, hash: u64) {
+        if let Ok(found) = self.0.find_entry(hash, |memory| memory.hash == hash) {
+            found.remove();
+        }
+    }
+
+    fn put(&mut self, memory: Memory) {
+        self.forget(memory.hash);
+        if self.0.len() >= limits::MEMORIES_MAX {
+            // Rare, and a few hundred at most.
+            let oldest = self.0.iter().min_by_key(|memory| {
+                memory.unshared_until_ms.max(memory.failed_at_ms.unwrap_or(0))
+            });
+            if let Some(hash) = oldest.map(|memory| memory.hash) {
+                self.forget(hash);
+            }
+        }
+        self.0.insert_unique(memory.hash, memory, |memory| memory.hash);
+    }
+}

@@ -1,0 +1,236 @@
+//! A stored response: its head, ready to be sent, its times and rules, and one word that changes.
+//!
+//! ```text
+//!            purge, replaced, evicted
+//!   linked ──────────────────────▶ DEAD   never served again, held until the last reader lets go
+//!     │  ▲
+//!     │  └ it failed ────────┐
+//!     ├ newer one filling ─▶ SUPERSEDED   not chosen, unless the newer one fails
+//!     └ soft purge ────────▶ SOFT         never fresh again, served when the origin fails
+//! ```
+//! Everything else is immutable: a 304 or a HEAD makes a new entry that shares the body. The state
+//! word is read with one relaxed load on every near hit; whoever orders a purge tells the shards by
+//! mail, which orders the load behind the store.
+//!
+//! Owned by [`crate::index`] and by every near table that holds it.
+
+use std::sync::Arc;
+
+use proto::feed::cursor::VersionVector;
+
+use crate::{
+    account::{Account, Charge},
+    body::Body,
+    freshness::{Times, date_field_ms},
+    head::Head,
+    key::CacheKey,
+    request::FieldSource,
+    stale::StaleRules,
+    surrogate::SurrogateKeys,
+    sync::{AtomicU32, Ordering},
+    vary::Variant,
+};
+
+/// A stored response.
+#[derive(Debug)]
+pub struct Entry {
+    state: AtomicU32,
+    /// Fresh before this moment; precomputed for the near hit.
+    pub(crate) fresh_until_ms: u64,
+    pub(crate) times: Times,
+    pub(crate) stale: StaleRules,
+    /// Whether each use needs validation (`no-cache`).
+    pub(crate) is_no_cache: bool,
+    pub(crate) cache_key: Arc<CacheKey>,
+    pub(crate) variant: Variant,
+    pub(crate) version: Option<VersionVector>,
+    pub(crate) surrogate_keys: SurrogateKeys,
+    pub(crate) last_modified_ms: Option<u64>,
+    pub(crate) head: Head,
+    pub(crate) body: Arc<Body>,
+    charge: Charge,
+}
+
+/// What an entry is made of beside its head.
+pub(crate) struct Parts {
+    pub(crate) cache_key: Arc<CacheKey>,
+    pub(crate) variant: Variant,
+    pub(crate) surrogate_keys: SurrogateKeys,
+    pub(crate) times: Times,
+    pub(crate) stale: StaleRules,
+    pub(crate) is_no_cache: bool,
+    pub(crate) body: Arc<Body>,
+}
+
+impl Entry {
+    pub(crate) fn new(account: &Arc<Account>, head: Head, parts: Parts) -> Self {
+        let Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body } = parts;
+        let version = head
+            .get("Pharos-Version")
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .and_then(|text| text.parse().ok());
+        let last_modified_ms = date_field_ms(&head, "Last-Modified", times.response_at_ms);
+        let bytes = OVERHEAD_BYTES
+            + cache_key.text_bytes()
+            + head.bytes.len()
+            + variant.heap_bytes()
+            + surrogate_keys.heap_bytes();
+        body.link();
+        Self {
+            state: AtomicU32::new(0),
+            fresh_until_ms: times.fresh_until_ms(),
+            times,
+            stale,
+            is_no_cache,
+            cache_key,
+            variant,
+            version,
+            surrogate_keys,
+            last_modified_ms,
+            head,
+            body,
+            charge: Charge::new(account, bytes as u64),
+        }
+    }
+
+    /// The same response with another body of the same bytes.
+    pub(crate) fn sealed(account: &Arc<Account>, stored: &Self, body: Arc<Body>) -> Self {
+        let head = stored.head.with_length(body.length());
+        let parts = Parts {
+            cache_key: Arc::clone(&stored.cache_key),
+            variant: stored.variant.clone(),
+            surrogate_keys: stored.surrogate_keys.clone(),
+            times: stored.times,
+            stale: stored.stale,
+            is_no_cache: stored.is_no_cache,
+            body,
+        };
+        Self::new(account, head, parts)
+    }
+
+    /// Status code.
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    /// Status line and fields, each with its line end, without the empty line behind them: `Age`
+    /// and what else changes is written behind it.
+    pub fn head(&self) -> &[u8] {
+        &self.head.bytes
+    }
+
+    /// Whether the head says how long the body is. If not, the body is sent in chunks until it is
+    /// complete.
+    pub fn has_length(&self) -> bool {
+        self.head.has_length
+    }
+
+    /// Its body.
+    pub fn body(&self) -> &Arc<Body> {
+        &self.body
+    }
+
+    /// What it is stored under.
+    pub fn cache_key(&self) -> &CacheKey {
+        &self.cache_key
+    }
+
+    /// Its surrogate keys.
+    pub fn surrogate_keys(&self) -> &SurrogateKeys {
+        &self.surrogate_keys
+    }
+
+    /// `Pharos-Version`: the state it was rendered from.
+    pub fn version(&self) -> Option<&VersionVector> {
+        self.version.as_ref()
+    }
+
+    /// When it arrived, how old it was, how old it may become.
+    pub fn times(&self) -> &Times {
+        &self.times
+    }
+
+    /// Bytes charged for it, its body's apart.
+    pub fn charged_bytes(&self) -> u64 {
+        self.charge.bytes()
+    }
+
+    /// One relaxed load.
+    pub(crate) fn state(&self) -> State {
+        State(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Notes a use for eviction; writes only if that is news, so that a hot entry's line stays
+    /// shared.
+    pub(crate) fn visit(&self, state: State) {
+        if state.0 & VISITED == 0 {
+            self.state.fetch_or(VISITED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since the last time of asking.
+    pub(crate) fn take_visited(&self) -> bool {
+        self.state.fetch_and(!VISITED, Ordering::Relaxed) & VISITED != 0
+    }
+
+    /// Never served again. Idempotent.
+    pub(crate) fn kill(&self) {
+        if self.state.fetch_or(DEAD, Ordering::Relaxed) & DEAD == 0 {
+            self.charge.kill();
+            self.body.unlink();
+        }
+    }
+
+    /// Never fresh again.
+    pub(crate) fn soften(&self) {
+        self.state.fetch_or(SOFT, Ordering::Relaxed);
+    }
+
+    /// A newer one is being filled, or has failed.
+    pub(crate) fn set_superseded(&self, superseded: bool) {
+        if superseded {
+            self.state.fetch_or(SUPERSEDED, Ordering::Relaxed);
+        } else {
+            self.state.fetch_and(!SUPERSEDED, Ordering::Relaxed);
+        }
+    }
+}
+
+impl FieldSource for Entry {
+    fn each<'a>(&'a self, show: &mut dyn FnMut(&'a [u8], &'a [u8])) {
+        self.head.each(show);
+    }
+}
+
+/// What the state word said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct State(u32);
+
+impl State {
+    /// Whether it may be chosen at all.
+    pub(crate) fn is_usable(self) -> bool {
+        self.0 & (DEAD | SUPERSEDED) == 0
+    }
+
+    pub(crate) fn is_dead(self) -> bool {
+        self.0 & DEAD != 0
+    }
+
+    pub(crate) fn is_superseded(self) -> bool {
+        self.0 & SUPERSEDED != 0
+    }
+
+    /// Whether it was soft-purged.
+    pub(crate) fn is_soft(self) -> bool {
+        self.0 & SOFT != 0
+    }
+}
+
+const DEAD: u32 = 1;
+const VISITED: u32 = 2;
+const SOFT: u32 = 4;
+const SUPERSEDED: u32 = 8;
+
+/// What an entry costs beside its texts: itself and the counters of its `Arc`, the key's, its node
+/// and slot in the index, and the allocator's share of five allocations.
+const OVERHEAD_BYTES: usize = size_of::<Entry>() + 16 + size_of::<CacheKey>() + 16 + 96 + 5 * 16;

@@ -1,0 +1,272 @@
+//! One segment of the index: everything known about the cache keys that hash to it, behind one
+//! short lock.
+//!
+//! ```text
+//!   slots        cache key ─▶ its variants, newest last; leases out for it
+//!   nodes        number ─▶ entry            numbers stay put, so a purge in slices misses none
+//!   surrogates   surrogate key ─▶ numbers
+//!   eviction     order of the numbers
+//!   recents      purges that leases still out began before
+//!   memories     cache keys that do not collapse, or whose origin failed
+//! ```
+//! No I/O, no waiting and no dropping of entries happens under the lock: what leaves the index is
+//! handed out and dropped by the caller. All variants of a slot vary by the same names, so at most
+//! one usable entry matches a request, apart from one that is superseded by it.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::{
+    collapse::{LeaseState, Memories},
+    entry::Entry,
+    eviction::Sieve,
+    key::{CacheKey, CacheKeyRef, KeyHasher},
+    limits,
+    purge::Recents,
+    request::FieldSource,
+    surrogate::SurrogateIndex,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    hasher: KeyHasher,
+    slots: HashTable<Slot>,
+    nodes: Vec<Option<Arc<Entry>>>,
+    free: Vec<u32>,
+    surrogates: SurrogateIndex,
+    eviction: Sieve,
+    pub(crate) recents: Recents,
+    pub(crate) memories: Memories,
+    /// Leases out, those that nobody joins included.
+    pub(crate) lease_count: u32,
+    pub(crate) next_lease: u64,
+}
+
+/// A cache key in use.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    cache_key: Arc<CacheKey>,
+    /// Numbers of its variants, newest last.
+    nodes: Vec<u32>,
+    pub(crate) leases: Vec<LeaseState>,
+}
+
+/// Entries on their way out of the index; to be dropped without the lock.
+pub(crate) type Removed = Vec<Arc<Entry>>;
+
+impl Segment {
+    pub(crate) fn new(hasher: KeyHasher) -> Self {
+        Self {
+            hasher,
+            slots: HashTable::new(),
+            nodes: Vec::new(),
+            free: Vec::new(),
+            surrogates: SurrogateIndex::default(),
+            eviction: Sieve::default(),
+            recents: Recents::default(),
+            memories: Memories::default(),
+            lease_count: 0,
+            next_lease: 0,
+        }
+    }
+
+    /// The newest usable entry that `fields` select.
+    pub(crate) fn select(
+        &self,
+        cache_key: &CacheKeyRef<'_>,
+        fields: &dyn FieldSource,
+    ) -> Option<&Arc<Entry>> {
+        let slot = self.slot(cache_key)?;
+        slot.nodes
+            .iter()
+            .rev()
+            .filter_map(|&node| self.entry(node))
+            .find(|entry| entry.state().is_usable() && entry.variant.matches(fields))
+    }
+
+    pub(crate) fn slot(&self, cache_key: &CacheKeyRef<'_>) -> Option<&Slot> {
+        self.slots.find(cache_key.hash, |slot| slot.cache_key.is(cache_key))
+    }
+
+    pub(crate) fn slot_mut(&mut self, cache_key: &CacheKeyRef<'_>) -> Option<&mut Slot> {
+        self.slots.find_mut(cache_key.hash, |slot| slot.cache_key.is(cache_key))
+    }
+
+    /// The slot of a cache key, made if there is none.
+    pub(crate) fn slot_or_new(&mut self, cache_key: &CacheKeyRef<'_>) -> &mut Slot {
+        self.slots
+            .entry(
+                cache_key.hash,
+                |slot| slot.cache_key.is(cache_key),
+                |slot| slot.cache_key.hash(),
+            )
+            .or_insert_with(|| Slot {
+                cache_key: Arc::new(cache_key.to_key()),
+                nodes: Vec::new(),
+                leases: Vec::new(),
+            })
+            .into_mut()
+    }
+
+    /// Any living entry of a slot: all of them vary by the same names.
+    pub(crate) fn any_variant(&self, slot: &Slot) -> Option<&Arc<Entry>> {
+        slot.nodes.iter().rev().find_map(|&node| self.entry(node))
+    }
+
+    /// Forgets a slot that nothing uses any more.
+    pub(crate) fn drop_if_unused(&mut self, cache_key: &CacheKeyRef<'_>) {
+        let is_it = |slot: &Slot| slot.cache_key.is(cache_key);
+        if let Ok(found) = self.slots.find_entry(cache_key.hash, is_it) {
+            if found.get().nodes.is_empty() && found.get().leases.is_empty() {
+                found.remove();
+            }
+        }
+    }
+
+    /// Takes an entry in. What it replaces is removed, or, while its body is still filling,
+    /// superseded and returned second, to come back if the filling fails.
+    pub(crate) fn insert(&mut self, entry: &Arc<Entry>, is_filling: bool) -> (Removed, Removed) {
+        let mut replaced = Vec::new();
+        let mut oldest = None;
+        let cache_key = Arc::clone(&entry.cache_key);
+        let cache_key = cache_key.borrowed();
+        if let Some(slot) = self.slot(&cache_key) {
+            replaced = slot
+                .nodes
+                .iter()
+                .copied()
+                .filter(|&node| {
+                    self.entry(node).is_some_and(|known| {
+                        known.variant.same(&entry.variant)
+                            || !known.variant.same_names(&entry.variant)
+                    })
+                })
+                .collect();
+            if slot.nodes.len() - replaced.len() >= limits::VARIANTS_PER_KEY_MAX {
+                oldest = slot.nodes.iter().copied().find(|node| !replaced.contains(node));
+            }
+        }
+        let (mut removed, mut superseded) = (Vec::new(), Vec::new());
+        removed.extend(oldest.and_then(|node| self.remove(node)));
+        for node in replaced {
+            if is_filling {
+                superseded.extend(self.entry(node).cloned());
+            } else {
+                removed.extend(self.remove(node));
+            }
+        }
+        for entry in &superseded {
+            entry.set_superseded(true);
+        }
+        self.link(entry);
+        (removed, superseded)
+    }
+
+    fn link(&mut self, entry: &Arc<Entry>) {
+        let node = match self.free.pop() {
+            Some(node) => node,
+            None => {
+                self.nodes.push(None);
+                (self.nodes.len() - 1) as u32
+            }
+        };
+        self.nodes[node as usize] = Some(Arc::clone(entry));
+        let cache_key = entry.cache_key.borrowed();
+        self.slot_or_new(&cache_key).nodes.push(node);
+        for surrogate_key in entry.surrogate_keys.iter() {
+            let hash = self.hasher.surrogate_hash(cache_key.site, surrogate_key);
+            self.surrogates.insert(hash, cache_key.site, surrogate_key, node);
+        }
+        self.eviction.insert(node);
+    }
+
+    /// Puts `newer` in the place of `older`, whose texts are the same; `false` if that is not there
+    /// any more.
+    pub(crate) fn replace(&mut self, older: &Arc<Entry>, newer: &Arc<Entry>) -> bool {
+        let Some(node) = self.node_of(older) else { return false };
+        if older.state().is_soft() {
+            newer.soften();
+        }
+        newer.set_superseded(older.state().is_superseded());
+        self.nodes[node as usize] = Some(Arc::clone(newer));
+        older.kill();
+        true
+    }
+
+    /// Kills an entry and takes it out.
+    pub(crate) fn remove_entry(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
+        let node = self.node_of(entry)?;
+        self.remove(node)
+    }
+
+    /// Kills every variant of a cache key.
+    pub(crate) fn remove_all(&mut self, cache_key: &CacheKeyRef<'_>) -> Removed {
+        let nodes = self.slot(cache_key).map_or(Vec::new(), |slot| slot.nodes.clone());
+        nodes.into_iter().filter_map(|node| self.remove(node)).collect()
+    }
+
+    /// Kills the entry with this number and takes it out.
+    pub(crate) fn remove(&mut self, node: u32) -> Option<Arc<Entry>> {
+        let entry = self.nodes.get_mut(node as usize)?.take()?;
+        entry.kill();
+        self.free.push(node);
+        self.eviction.remove(node);
+        let cache_key = entry.cache_key.borrowed();
+        for surrogate_key in entry.surrogate_keys.iter() {
+            let hash = self.hasher.surrogate_hash(cache_key.site, surrogate_key);
+            self.surrogates.remove(hash, cache_key.site, surrogate_key, node);
+        }
+        if let Some(slot) = self.slot_mut(&cache_key) {
+            slot.nodes.retain(|&known| known != node);
+        }
+        self.drop_if_unused(&cache_key);
+        Some(entry)
+    }
+
+    /// Takes out the entry that eviction chooses.
+    pub(crate) fn evict(&mut self) -> Option<Arc<Entry>> {
+        let nodes = &self.nodes;
+        let visited = |node: u32| {
+            nodes.get(node as usize).and_then(Option::as_ref).is_some_and(|e| e.take_visited())
+        };
+        let victim = self.eviction.victim(visited)?;
+        self.remove(victim)
+    }
+
+    /// Entries in it.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len() - self.free.len()
+    }
+
+    /// One past the highest number in use.
+    pub(crate) fn nodes_end(&self) -> u32 {
+        self.nodes.len() as u32
+    }
+
+    pub(crate) fn entry(&self, node: u32) -> Option<&Arc<Entry>> {
+        self.nodes.get(node as usize)?.as_ref()
+    }
+
+    /// Numbers of the entries with a surrogate key.
+    pub(crate) fn with_surrogate_key(&self, site: &str, surrogate_key: &[u8]) -> &[u32] {
+        let hash = self.hasher.surrogate_hash(site, surrogate_key);
+        self.surrogates.nodes(hash, site, surrogate_key)
+    }
+
+    fn node_of(&self, entry: &Arc<Entry>) -> Option<u32> {
+        let slot = self.slot(&entry.cache_key.borrowed())?;
+        slot.nodes
+            .iter()
+            .copied()
+            .find(|&node| self.entry(node).is_some_and(|known| Arc::ptr_eq(known, entry)))
+    }
+}
+
+impl Slot {
+    /// What it is about.
+    pub(crate) fn cache_key(&self) -> &Arc<CacheKey> {
+        &self.cache_key
+    }
+}

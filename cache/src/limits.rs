@@ -1,0 +1,40 @@
+//! Maxima of everything this crate holds, each with what happens when it is reached. Memory, the
+//! size of a near table and waiters a lease are configuration ([`crate::Config`]); these are not.
+
+/// Segments of the index; a power of two. Each has its own lock.
+pub const SEGMENT_COUNT: usize = 256;
+/// Variants kept of one cache key. Beyond: the one stored longest ago goes.
+pub const VARIANTS_PER_KEY_MAX: usize = 64;
+/// Names in `Vary`. Beyond: not stored.
+pub const VARY_NAMES_MAX: usize = 16;
+/// Leases out for one cache key that others may join, one a variant. Beyond: a request fetches for
+/// itself.
+pub const LEASES_PER_KEY_MAX: usize = 64;
+/// How often one request may wait for a lease before it fetches for itself.
+pub const WAITS_MAX: u8 = 4;
+/// Surrogate keys of one entry. Beyond: not stored, because a purge could miss it.
+pub const SURROGATE_KEYS_MAX: usize = 256;
+/// Bytes of one surrogate key. Beyond: not stored.
+pub const SURROGATE_KEY_BYTES_MAX: usize = 1024;
+/// Purges remembered in one segment for the leases that began before them. Beyond: those leases are
+/// not stored.
+pub const RECENT_PURGES_MAX: usize = 512;
+/// Remembered outcomes (uncacheable, origin failed) in one segment. Beyond: the oldest is
+/// forgotten.
+pub const MEMORIES_MAX: usize = 256;
+/// How long an answer that could not be shared keeps its cache key from collapsing again.
+pub const HIT_FOR_MISS_MS: u64 = 60_000;
+/// After a failed fetch: how long a stale entry is served without asking the origin again.
+pub const ORIGIN_FAILED_MS: u64 = 1_000;
+/// Longest freshness lifetime and largest age taken from a field, in seconds (RFC 9111 §1.2.2).
+pub const DELTA_SECONDS_MAX: u64 = 1 << 31;
+/// Longest heuristic freshness lifetime (RFC 9111 §4.2.2 leaves it to us).
+pub const HEURISTIC_LIFETIME_MS_MAX: u64 = 24 * 3_600_000;
+/// Bodies up to this length that arrived in several chunks are made one when complete.
+pub const COMPACT_BYTES_MAX: u64 = 256 * 1024;
+/// Longest targeted field that is parsed. Beyond: ignored, as RFC 9213 §2.1 says of malformed ones.
+pub const TARGETED_BYTES_MAX: usize = 8 * 1024;
+/// Segments asked for a victim in one call. Beyond: the rest waits for the next call.
+pub const EVICTION_VISITS_MAX: usize = 4 * SEGMENT_COUNT;
+/// Buckets of a near table looked at to find one to give up. Beyond: the last one looked at goes.
+pub const NEAR_VISITS_MAX: usize = 64;

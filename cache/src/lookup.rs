@@ -1,0 +1,327 @@
+//! The one decision: what to do with a request.
+//!
+//! ```text
+//!   request ─▶ takes part? ─no─▶ Bypass
+//!                 │yes
+//!              near table: usable and fresh? ─yes─▶ Hit       (no lock)
+//!                 │no
+//!              index: usable? ─fresh enough─▶ Hit
+//!                 │no             └stale, allowed─▶ Stale (+ lease)
+//!              a lease is out? ─yes─▶ Wait, or Stale while the origin fails
+//!                 │no
+//!              give a lease ─▶ Revalidate or Miss
+//! ```
+//! [`judge`] holds the rules of RFC 9111 §4 and §5.2.1 and is the same for both tables.
+
+use std::sync::Arc;
+
+use proto::feed::cursor::VersionVector;
+
+use crate::{
+    Cache,
+    collapse::{Ticket, Waiter, WakeWith},
+    decision::{BypassReason, Decision, Freshness, Hit},
+    entry::Entry,
+    index::Segment,
+    limits,
+    near::{Local, Near},
+    request::{Method, Request},
+    storability::Asked,
+    validation,
+};
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// Wall clock.
+    pub now_ms: u64,
+    /// Whom to wake if the request has to wait.
+    pub waiter: Waiter,
+    /// `Pharos-Min-Version`: no entry with a version below this one is used.
+    pub min_version: Option<&'a VersionVector>,
+    /// How often this request has waited already. Past [`limits::WAITS_MAX`] it fetches for itself.
+    pub waits: u8,
+}
+
+impl Cache {
+    /// Decides what to do with a request.
+    pub fn lookup(
+        self: &Arc<Self>,
+        near: &mut Near,
+        request: &Request<'_>,
+        asking: &Asking<'_>,
+    ) -> Decision {
+        near.stats.lookups += 1;
+        if let Some(reason) = bypass_reason(request) {
+            near.stats.bypasses += 1;
+            return Decision::Bypass(reason);
+        }
+        if let Some(local) = near.find(request) {
+            if judge(local.entry(), request, asking) == Verdict::Serve(Freshness::Fresh) {
+                let hit = hit(local.clone(), request, asking.now_ms, Freshness::Fresh);
+                near.stats.near_hits += 1;
+                return Decision::Hit(hit);
+            }
+        }
+        let decided = self.segment_by_hash(request.cache_key.hash).decide(
+            request,
+            asking,
+            self.config().waiters_per_lease_max,
+        );
+        self.carry_out(near, request, asking, decided)
+    }
+
+    /// Decides for a request that waited and was woken. [`WakeWith::Retry`] looks up again;
+    /// [`WakeWith::Failed`] and [`WakeWith::Progress`] are not for this.
+    pub fn lookup_woken(
+        self: &Arc<Self>,
+        near: &mut Near,
+        request: &Request<'_>,
+        asking: &Asking<'_>,
+        with: &WakeWith,
+    ) -> Decision {
+        let (entry, freshness) = match with {
+            WakeWith::Entry(entry) => (entry, Freshness::Collapsed),
+            WakeWith::Stale(entry) => (entry, Freshness::OriginFailed),
+            WakeWith::Retry | WakeWith::Failed | WakeWith::Progress => {
+                return self.lookup(near, request, asking);
+            }
+        };
+        let is_for_it = entry.cache_key.is(&request.cache_key)
+            && entry.variant.matches(request.fields)
+            && covers(entry, asking)
+            && bypass_reason(request).is_none();
+        if !is_for_it {
+            return self.lookup(near, request, asking);
+        }
+        near.stats.lookups += 1;
+        let hit = self.serve(near, request, asking.now_ms, entry, freshness);
+        if freshness.is_stale() {
+            near.stats.stale_hits += 1;
+            return Decision::Stale { hit, revalidate: None };
+        }
+        near.stats.hits += 1;
+        Decision::Hit(hit)
+    }
+
+    /// How to answer `request` with `entry`: for the holder of a lease, after its outcome.
+    pub fn serve(
+        &self,
+        near: &mut Near,
+        request: &Request<'_>,
+        now_ms: u64,
+        entry: &Arc<Entry>,
+        freshness: Freshness,
+    ) -> Hit {
+        entry.visit(entry.state());
+        hit(near.adopt(entry), request, now_ms, freshness)
+    }
+
+    fn carry_out(
+        self: &Arc<Self>,
+        near: &mut Near,
+        request: &Request<'_>,
+        asking: &Asking<'_>,
+        decided: Decided,
+    ) -> Decision {
+        let asked = Asked::of(request);
+        match decided {
+            Decided::Serve(entry, freshness) if freshness.is_stale() => {
+                near.stats.stale_hits += 1;
+                let hit = self.serve(near, request, asking.now_ms, &entry, freshness);
+                Decision::Stale { hit, revalidate: None }
+            }
+            Decided::Serve(entry, freshness) => {
+                near.stats.hits += 1;
+                Decision::Hit(self.serve(near, request, asking.now_ms, &entry, freshness))
+            }
+            Decided::Background(entry, ticket) => {
+                near.stats.stale_hits += 1;
+                near.stats.revalidations += 1;
+                let freshness = Freshness::WhileRevalidating;
+                let hit = self.serve(near, request, asking.now_ms, &entry, freshness);
+                let asked = Asked { method: Method::Get, ..asked };
+                let lease = ticket.lease(self, asked, Some(entry));
+                Decision::Stale { hit, revalidate: Some(lease) }
+            }
+            Decided::Fetch(Some(stored), ticket)
+                if asked.method == Method::Get && validation::can_validate(&stored) =>
+            {
+                near.stats.revalidations += 1;
+                Decision::Revalidate(ticket.lease(self, asked, Some(stored)))
+            }
+            Decided::Fetch(stored, ticket) => {
+                near.stats.misses += 1;
+                Decision::Miss(ticket.lease(self, asked, stored))
+            }
+            Decided::Wait => {
+                near.stats.waits += 1;
+                Decision::Wait
+            }
+            Decided::Bypass(reason) => {
+                near.stats.bypasses += 1;
+                Decision::Bypass(reason)
+            }
+            Decided::Unsatisfiable => Decision::Unsatisfiable,
+        }
+    }
+}
+
+/// A decision before it leaves the lock.
+#[derive(Debug)]
+enum Decided {
+    Serve(Arc<Entry>, Freshness),
+    /// Serve, and validate behind it.
+    Background(Arc<Entry>, Ticket),
+    /// Fetch; something is stored that can be validated, or served if the origin fails.
+    Fetch(Option<Arc<Entry>>, Ticket),
+    Wait,
+    Bypass(BypassReason),
+    Unsatisfiable,
+}
+
+impl Segment {
+    fn decide(
+        &mut self,
+        request: &Request<'_>,
+        asking: &Asking<'_>,
+        waiters_max: usize,
+    ) -> Decided {
+        let key = &request.cache_key;
+        let mut stored = self.select(key, request.fields).cloned();
+        let mut while_revalidating = false;
+        if let Some(entry) = &stored {
+            match judge(entry, request, asking) {
+                Verdict::Serve(freshness) => return Decided::Serve(Arc::clone(entry), freshness),
+                Verdict::Validate { may_serve_meanwhile } => {
+                    while_revalidating = may_serve_meanwhile;
+                }
+                Verdict::Unusable => stored = None,
+            }
+        }
+        if request.directives.only_if_cached {
+            return Decided::Unsatisfiable;
+        }
+        let has_lease = self.has_lease(key, request.fields);
+        if let Some(entry) = &stored {
+            if while_revalidating && has_lease {
+                return Decided::Serve(Arc::clone(entry), Freshness::WhileRevalidating);
+            }
+            if self.origin_fails(entry, request, asking.now_ms, has_lease) {
+                return Decided::Serve(Arc::clone(entry), Freshness::OriginFailed);
+            }
+        }
+        if request.directives.no_store && !while_revalidating {
+            return Decided::Bypass(BypassReason::RequestNoStore);
+        }
+        let may_wait = !request.has_authorization
+            && asking.waits < limits::WAITS_MAX
+            && !self.memories.is_unshared(key.hash, asking.now_ms);
+        if has_lease && may_wait && self.wait(key, request.fields, asking.waiter, waiters_max) {
+            return Decided::Wait;
+        }
+        let is_get = request.method == Method::Get || while_revalidating;
+        let joinable = may_wait && !has_lease && is_get;
+        let ticket = self.give_lease(key, request.fields, joinable);
+        match stored {
+            Some(entry) if while_revalidating => Decided::Background(entry, ticket),
+            stored => Decided::Fetch(stored, ticket),
+        }
+    }
+
+    /// Whether the origin failed so recently, or is being asked again at this moment after it
+    /// failed, that what is stored is served without asking. Not what was purged: the first request
+    /// after control returns must see the new state (DESIGN §6).
+    fn origin_fails(
+        &self,
+        entry: &Entry,
+        request: &Request<'_>,
+        now_ms: u64,
+        has_lease: bool,
+    ) -> bool {
+        let Some(failed_at_ms) = self.memories.failed_at_ms(request.cache_key.hash) else {
+            return false;
+        };
+        let is_recent = now_ms.saturating_sub(failed_at_ms) < limits::ORIGIN_FAILED_MS;
+        (is_recent || has_lease) && !entry.state().is_soft() && may_serve_on_error(entry, now_ms)
+    }
+}
+
+/// What a stored response is worth to a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// It may be served as it is.
+    Serve(Freshness),
+    /// Only after validation, or while that goes on.
+    Validate {
+        /// RFC 5861 §3.
+        may_serve_meanwhile: bool,
+    },
+    /// Not even for validation: it is older than the request knows it must be.
+    Unusable,
+}
+
+/// The rules of RFC 9111 §4 and §5.2.1 for one stored response, whose key and variant match.
+fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
+    let state = entry.state();
+    entry.visit(state);
+    if !covers(entry, asking) {
+        return Verdict::Unusable;
+    }
+    let asks = &request.directives;
+    if state.is_soft() || entry.is_no_cache || asks.no_cache {
+        return Verdict::Validate { may_serve_meanwhile: false };
+    }
+    let now_ms = asking.now_ms;
+    if asks.max_age_s.is_some_and(|max_s| entry.times.age_ms(now_ms) > max_s.saturating_mul(1000)) {
+        return Verdict::Validate { may_serve_meanwhile: false };
+    }
+    if let Some(min_fresh_s) = asks.min_fresh_s {
+        let left_ms = entry.fresh_until_ms.saturating_sub(now_ms);
+        if left_ms < min_fresh_s.saturating_mul(1000) {
+            return Verdict::Validate { may_serve_meanwhile: false };
+        }
+    }
+    if entry.times.is_fresh(now_ms) {
+        return Verdict::Serve(Freshness::Fresh);
+    }
+    let staleness_ms = entry.times.staleness_ms(now_ms);
+    let is_asked_for =
+        asks.max_stale_s.is_some_and(|max_s| staleness_ms <= max_s.saturating_mul(1000));
+    if is_asked_for && !entry.stale.forbidden {
+        return Verdict::Serve(Freshness::MaxStale);
+    }
+    Verdict::Validate { may_serve_meanwhile: staleness_ms < entry.stale.while_revalidating_ms }
+}
+
+/// Whether an entry is not older than the request demands. What has no version belongs to no log.
+fn covers(entry: &Entry, asking: &Asking<'_>) -> bool {
+    match (asking.min_version, entry.version()) {
+        (Some(min_version), Some(version)) => version.covers(min_version),
+        _ => true,
+    }
+}
+
+/// Whether a stored response may be served because the origin failed (RFC 5861 §4).
+pub(crate) fn may_serve_on_error(entry: &Entry, now_ms: u64) -> bool {
+    let is_fresh = entry.times.is_fresh(now_ms) && !entry.state().is_soft() && !entry.is_no_cache;
+    let if_error_ms = entry.stale.if_error_ms;
+    is_fresh || (if_error_ms > 0 && entry.times.staleness_ms(now_ms) <= if_error_ms)
+}
+
+fn bypass_reason(request: &Request<'_>) -> Option<BypassReason> {
+    match request.method {
+        Method::Safe | Method::Unsafe => Some(BypassReason::Method),
+        Method::Get | Method::Head if request.conditions.for_origin => {
+            Some(BypassReason::Precondition)
+        }
+        Method::Get | Method::Head => None,
+    }
+}
+
+fn hit(local: Local, request: &Request<'_>, now_ms: u64, freshness: Freshness) -> Hit {
+    let entry = local.entry();
+    let answer = validation::answer(entry, request);
+    let age_s = entry.times.age_ms(now_ms) / 1000;
+    Hit { age_s, answer, freshness, local }
+}

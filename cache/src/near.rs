@@ -1,0 +1,280 @@
+//! A shard's own table of entries, and the shard's own handles to them.
+//!
+//! A near hit takes no lock and touches no counter that another core writes: one look-up here, one
+//! relaxed load of the entry's state word. The handles ([`Local`]) count their own copies; only
+//! making and dropping the last of them touches the shared `Arc`.
+//!
+//! The table is bounded. When it is full, a hand goes round and gives up the first entry not used
+//! since it last came by. [`Near::sweep`] goes round a few buckets a turn and lets go of the dead,
+//! so that their memory is free in bounded time.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+
+use crate::{
+    body::{Body, BodyState, Follow, Progress},
+    collapse::Waiter,
+    entry::Entry,
+    limits,
+    request::Request,
+    stats::ShardStats,
+};
+
+/// A shard's table. Not shared.
+#[derive(Debug)]
+pub struct Near {
+    table: HashTable<Slot>,
+    entries_max: usize,
+    /// Next bucket for giving up.
+    hand: usize,
+    /// Next bucket for sweeping.
+    broom: usize,
+    pub(crate) stats: ShardStats,
+}
+
+#[derive(Debug)]
+struct Slot {
+    hash: u64,
+    was_used: bool,
+    local: Local,
+}
+
+impl Near {
+    /// A table for at most `entries_max` entries, at least one.
+    pub fn new(entries_max: usize) -> Self {
+        let entries_max = entries_max.max(1);
+        Self {
+            table: HashTable::with_capacity(entries_max),
+            entries_max,
+            hand: 0,
+            broom: 0,
+            stats: ShardStats::default(),
+        }
+    }
+
+    /// The usable entry for `request`, if it is here.
+    pub(crate) fn find(&mut self, request: &Request<'_>) -> Option<&Local> {
+        let cache_key = request.cache_key();
+        let slot = self.table.find_mut(cache_key.hash, |slot| {
+            let entry = slot.local.entry();
+            slot.hash == cache_key.hash
+                && entry.state().is_usable()
+                && entry.cache_key.is(cache_key)
+                && entry.variant.matches(request.fields)
+        })?;
+        slot.was_used = true;
+        Some(&slot.local)
+    }
+
+    /// Takes `entry` in and gives this shard's handle to it. What it replaces is let go.
+    pub fn adopt(&mut self, entry: &Arc<Entry>) -> Local {
+        let hash = entry.cache_key.hash();
+        let same = |slot: &Slot| {
+            let known = slot.local.entry();
+            slot.hash == hash
+                && *known.cache_key == *entry.cache_key
+                && (!known.state().is_usable() || known.variant.same(&entry.variant))
+        };
+        while let Ok(found) = self.table.find_entry(hash, same) {
+            if Arc::ptr_eq(found.get().local.entry(), entry) {
+                return found.get().local.clone();
+            }
+            found.remove();
+        }
+        if self.table.len() >= self.entries_max {
+            self.give_up_one();
+        }
+        let local = Local::new(Arc::clone(entry));
+        // The dead are not kept; those that were never in the index are dead from birth.
+        if entry.state().is_usable() {
+            let slot = Slot { hash, was_used: false, local: local.clone() };
+            self.table.insert_unique(hash, slot, |slot| slot.hash);
+        }
+        local
+    }
+
+    /// Looks at up to `buckets` buckets and lets go of the dead in them. Returns how many those
+    /// were.
+    pub fn sweep(&mut self, buckets: usize) -> usize {
+        let mut freed_count = 0;
+        for _ in 0..buckets.min(self.table.num_buckets()) {
+            let at = self.broom;
+            self.broom = (at + 1) % self.table.num_buckets();
+            if let Ok(found) = self.table.get_bucket_entry(at) {
+                if found.get().local.entry().state().is_dead() {
+                    found.remove();
+                    freed_count += 1;
+                }
+            }
+        }
+        freed_count
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&mut self) {
+        self.table.clear();
+    }
+
+    /// Entries held.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Buckets of the table: so many swept is one round.
+    pub fn bucket_count(&self) -> usize {
+        self.table.num_buckets()
+    }
+
+    /// What this shard's look-ups came to, since the start.
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+
+    fn give_up_one(&mut self) {
+        let bucket_count = self.table.num_buckets();
+        let mut visits = 0;
+        // The table is full, so a bucket in use comes soon.
+        loop {
+            let at = self.hand;
+            self.hand = (at + 1) % bucket_count;
+            visits += 1;
+            let Ok(mut found) = self.table.get_bucket_entry(at) else { continue };
+            if found.get().was_used && visits < limits::NEAR_VISITS_MAX {
+                found.get_mut().was_used = false;
+                continue;
+            }
+            found.remove();
+            return;
+        }
+    }
+}
+
+/// A shard's handle to an entry. Cloning it touches no other core's memory.
+#[derive(Clone, Debug)]
+pub struct Local(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    entry: Arc<Entry>,
+    head: Bytes,
+    /// Chunk 0 of the body, once it is there: for most bodies all of it.
+    first: OnceLock<Bytes>,
+}
+
+/// A piece of a body, or why there is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Piece {
+    /// The bytes from the offset asked for to the end of their chunk; never empty.
+    Bytes(Bytes),
+    /// Not arrived yet: [`Local::follow`].
+    Pending,
+    /// The body ended there.
+    End,
+    /// The body was cut off there: end the response so that the client notices.
+    Failed,
+}
+
+impl Local {
+    pub(crate) fn new(entry: Arc<Entry>) -> Self {
+        let head = Bytes::from_owner(HeadOwner(Arc::clone(&entry)));
+        Self(Arc::new(Shared { entry, head, first: OnceLock::new() }))
+    }
+
+    /// The entry.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.0.entry
+    }
+
+    /// Status line and fields, ready to be lent; see [`Entry::head`].
+    pub fn head(&self) -> Bytes {
+        self.0.head.clone()
+    }
+
+    /// The head of the 304 that stands for it; like [`Local::head`] without the empty line.
+    pub fn not_modified_head(&self) -> Vec<u8> {
+        self.0.entry.head.not_modified()
+    }
+
+    /// How far its body is.
+    pub fn progress(&self) -> Progress {
+        self.0.entry.body.progress()
+    }
+
+    /// What the body holds from `offset` on.
+    pub fn piece_at(&self, offset: u64) -> Piece {
+        let body = &self.0.entry.body;
+        if let Some(bytes) = self.lend(body, offset) {
+            return Piece::Bytes(bytes);
+        }
+        let progress = body.progress();
+        match progress.state {
+            // More may have come since the look above.
+            _ if offset < progress.len => {
+                self.lend(body, offset).map_or(Piece::Failed, Piece::Bytes)
+            }
+            BodyState::Filling => Piece::Pending,
+            BodyState::Complete => Piece::End,
+            BodyState::Failed => Piece::Failed,
+        }
+    }
+
+    /// Asks to be woken when the body has more than `offset` bytes, or has ended.
+    pub fn follow(&self, offset: u64, waiter: Waiter) -> Follow {
+        let seen = Progress { len: offset, state: BodyState::Filling };
+        self.0.entry.body.follow(seen, waiter)
+    }
+
+    fn lend(&self, body: &Body, offset: u64) -> Option<Bytes> {
+        if let Some(first) = self.0.first.get() {
+            if offset < first.len() as u64 {
+                return Some(first.slice(offset as usize..));
+            }
+        }
+        let (index, start) = body.locate(offset)?;
+        let owner = ChunkOwner { local: self.clone(), index };
+        if index > 0 {
+            return Some(Bytes::from_owner(owner).slice((offset - start) as usize..));
+        }
+        // Kept in the handle itself, so it must not hold the handle.
+        let first =
+            self.0.first.get_or_init(|| Bytes::from_owner(FirstOwner(Arc::clone(&self.0.entry))));
+        Some(first.slice(offset as usize..))
+    }
+}
+
+/// Keeps an entry for its head.
+struct HeadOwner(Arc<Entry>);
+
+impl AsRef<[u8]> for HeadOwner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.head()
+    }
+}
+
+/// Keeps an entry for the first chunk of its body.
+struct FirstOwner(Arc<Entry>);
+
+impl AsRef<[u8]> for FirstOwner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.body.chunk(0).map_or(&[], |chunk| &chunk.bytes)
+    }
+}
+
+/// Keeps a handle for one later chunk.
+struct ChunkOwner {
+    local: Local,
+    index: u64,
+}
+
+impl AsRef<[u8]> for ChunkOwner {
+    fn as_ref(&self) -> &[u8] {
+        self.local.0.entry.body.chunk(self.index).map_or(&[], |chunk| &chunk.bytes)
+    }
+}

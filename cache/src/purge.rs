@@ -1,0 +1,257 @@
+//! Purges: finding what a scope reaches, in slices, and remembering purges for fetches that began
+//! before them.
+//!
+//! ```text
+//!   each segment: remember it for leases out ─▶ kill or soften, a budget a step ─▶ next … ─▶ done
+//! ```
+//! A fetch that began before a purge reached its segment may bring the old body. Its lease knows
+//! the number of purges the segment had seen when it began, and at its head it is checked against
+//! those that came since. One that began later asks an origin that has the new state, because
+//! control purges after the change. So a segment remembers purges only while leases are out.
+//!
+//! Leaves to others: the order of purge and publish, positions and receipts (`dataplane`).
+
+use std::{collections::VecDeque, sync::Arc};
+
+use proto::feed::record::{Purge, Scope};
+
+use crate::{
+    Cache,
+    entry::Entry,
+    index::{Removed, Segment},
+    key::{CacheKey, CacheKeyRef},
+    limits,
+    stats::SharedStats,
+    surrogate::SurrogateKeys,
+};
+
+/// A purge under way. Dropping it before it is done leaves the rest unpurged.
+#[derive(Debug)]
+pub struct PurgeCursor {
+    target: Arc<Target>,
+    soft: bool,
+    segments: std::ops::Range<usize>,
+    /// Within the first of `segments`: what is left to look at.
+    slice: Option<Slice>,
+    purged_count: u64,
+}
+
+/// What a purge reaches.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Scope(Scope),
+    /// One cache key: an unsafe method succeeded (RFC 9111 §4.4).
+    CacheKey(CacheKey),
+}
+
+/// What is left of a segment.
+#[derive(Debug)]
+enum Slice {
+    /// These numbers.
+    Listed(Vec<u32>),
+    /// All numbers from the first to before the second.
+    All(u32, u32),
+}
+
+/// How far a purge is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PurgeProgress {
+    /// No look-up on any shard finds any of it from now on.
+    pub done: bool,
+    /// Entries purged so far.
+    pub purged_count: u64,
+}
+
+impl PurgeCursor {
+    pub(crate) fn new(cache: &Cache, purge: &Purge) -> Self {
+        let segments = match &purge.scope {
+            Scope::Url { site, target } => {
+                let at = cache.hasher().url_segment(site, target.as_bytes());
+                at..at + 1
+            }
+            _ => 0..limits::SEGMENT_COUNT,
+        };
+        let target = Arc::new(Target::Scope(purge.scope.clone()));
+        Self { target, soft: purge.soft, segments, slice: None, purged_count: 0 }
+    }
+
+    /// Goes on for about `budget` entries; at least one segment or entry. A segment counts as eight
+    /// entries.
+    pub fn step(&mut self, cache: &Cache, budget: usize) -> PurgeProgress {
+        let mut left = budget.max(1);
+        while left > 0 && !self.segments.is_empty() {
+            let at = self.segments.start;
+            let mut segment = cache.segment(at);
+            let slice = self.slice.take().unwrap_or_else(|| {
+                let lease_count = segment.lease_count;
+                segment.recents.push(&self.target, lease_count);
+                left = left.saturating_sub(SEGMENT_COST);
+                Slice::of(&segment, &self.target)
+            });
+            let (rest, removed) = self.purge_slice(&mut segment, slice, &mut left);
+            drop(segment);
+            drop(removed);
+            self.slice = rest;
+            if self.slice.is_none() {
+                self.segments.start += 1;
+            }
+        }
+        if self.segments.is_empty() {
+            let purged = std::mem::take(&mut self.purged_count);
+            SharedStats::count(&cache.stats.purged, purged);
+            self.purged_count = purged;
+        }
+        PurgeProgress { done: self.segments.is_empty(), purged_count: self.purged_count }
+    }
+
+    fn purge_slice(
+        &mut self,
+        segment: &mut Segment,
+        slice: Slice,
+        left: &mut usize,
+    ) -> (Option<Slice>, Removed) {
+        let mut removed = Vec::new();
+        let rest = match slice {
+            Slice::Listed(mut nodes) => {
+                while let Some(node) = nodes.pop() {
+                    removed.extend(self.purge_node(segment, node));
+                    *left = left.saturating_sub(1);
+                    if *left == 0 {
+                        break;
+                    }
+                }
+                (!nodes.is_empty()).then_some(Slice::Listed(nodes))
+            }
+            Slice::All(mut node, end) => {
+                while node < end && *left > 0 {
+                    removed.extend(self.purge_node(segment, node));
+                    *left -= 1;
+                    node += 1;
+                }
+                (node < end).then_some(Slice::All(node, end))
+            }
+        };
+        (rest, removed)
+    }
+
+    /// Purges one entry if it is reached. A number may have been given to a newer entry meanwhile,
+    /// which is then purged too: needless, never wrong.
+    fn purge_node(&mut self, segment: &mut Segment, node: u32) -> Option<Arc<Entry>> {
+        let entry = segment.entry(node)?;
+        if !self.target.reaches(&entry.cache_key.borrowed(), &entry.surrogate_keys) {
+            return None;
+        }
+        self.purged_count += 1;
+        if self.soft {
+            entry.soften();
+            return None;
+        }
+        segment.remove(node)
+    }
+}
+
+impl Slice {
+    fn of(segment: &Segment, target: &Target) -> Self {
+        match target {
+            Target::Scope(Scope::Key { site, key }) => {
+                let site = site.as_deref().unwrap_or_default();
+                Self::Listed(segment.with_surrogate_key(site, key.as_bytes()).to_vec())
+            }
+            _ => Self::All(0, segment.nodes_end()),
+        }
+    }
+}
+
+impl Target {
+    /// Whether an entry with this cache key and these surrogate keys is meant.
+    fn reaches(&self, cache_key: &CacheKeyRef<'_>, surrogate_keys: &SurrogateKeys) -> bool {
+        match self {
+            Self::CacheKey(own) => own.is(cache_key),
+            Self::Scope(Scope::Everything) => true,
+            Self::Scope(Scope::Site { site }) => cache_key.site == site,
+            Self::Scope(Scope::Prefix { site, prefix }) => {
+                cache_key.site == site && cache_key.target.starts_with(prefix.as_bytes())
+            }
+            Self::Scope(Scope::Url { site, target }) => {
+                cache_key.site == site && cache_key.target == target.as_bytes()
+            }
+            Self::Scope(Scope::Key { site, key }) => {
+                cache_key.site == site.as_deref().unwrap_or_default()
+                    && surrogate_keys.contains(key.as_bytes())
+            }
+        }
+    }
+}
+
+/// Purges that reached a segment while leases were out.
+#[derive(Debug, Default)]
+pub(crate) struct Recents {
+    /// Purges that reached the segment so far.
+    count: u64,
+    /// The newest of them, each with `count` as it made it; ascending.
+    kept: VecDeque<(u64, Arc<Target>)>,
+    /// Leases begun below this cannot be checked any more.
+    forgotten: u64,
+}
+
+/// What came between the beginning of a fetch and its head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Since {
+    /// Nothing that reaches it.
+    Nothing,
+    /// A purge, the first of them with this number: who came at or after it must not see the
+    /// response.
+    Purged(u64),
+    /// More purges than are remembered.
+    Forgotten,
+}
+
+impl Recents {
+    /// The number a lease, or a waiter, remembers as its beginning.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn push(&mut self, target: &Arc<Target>, lease_count: u32) {
+        self.count += 1;
+        if lease_count == 0 {
+            return;
+        }
+        if self.kept.len() == limits::RECENT_PURGES_MAX {
+            self.forgotten = self.kept.pop_front().map_or(self.count, |(count, _)| count);
+        }
+        self.kept.push_back((self.count, Arc::clone(target)));
+    }
+
+    /// No lease is out any more.
+    pub(crate) fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    pub(crate) fn since(
+        &self,
+        began: u64,
+        cache_key: &CacheKeyRef<'_>,
+        surrogate_keys: &SurrogateKeys,
+    ) -> Since {
+        if began < self.forgotten {
+            return Since::Forgotten;
+        }
+        self.kept
+            .iter()
+            .find(|(count, target)| *count > began && target.reaches(cache_key, surrogate_keys))
+            .map_or(Since::Nothing, |&(count, _)| Since::Purged(count))
+    }
+}
+
+/// What visiting a segment costs, in entries looked at.
+const SEGMENT_COST: usize = 8;
+
+impl Segment {
+    /// Removes every variant of a cache key, and remembers that for leases out.
+    pub(crate) fn invalidate(&mut self, cache_key: &CacheKeyRef<'_>) -> Removed {
+        let target = Arc::new(Target::CacheKey(cache_key.to_key()));
+        self.recents.push(&target, self.lease_count);
+        self.remove_all(cache_key)
+    }
+}

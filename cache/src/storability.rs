@@ -1,0 +1,195 @@
+//! May a response be stored, and if not, why (RFC 9111 §3).
+//!
+//! Leaves to others: size and memory ([`crate::collapse`]), `Vary` ([`crate::vary`]), surrogate
+//! keys ([`crate::surrogate`]), purges during the fetch ([`crate::purge`]).
+
+use crate::{
+    decision::NoStoreReason,
+    freshness::{Times, is_heuristically_cacheable},
+    request::{Method, Request},
+    response::Response,
+    stale::StaleRules,
+    targeted::Policy,
+};
+
+/// What storing depends on of the request that fetched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Its method.
+    pub(crate) method: Method,
+    /// Whether it said `no-store`.
+    pub(crate) no_store: bool,
+    /// Whether it had `Authorization`.
+    pub(crate) has_authorization: bool,
+}
+
+impl Asked {
+    /// Of this request.
+    pub(crate) fn of(request: &Request<'_>) -> Self {
+        Self {
+            method: request.method,
+            no_store: request.directives.no_store,
+            has_authorization: request.has_authorization,
+        }
+    }
+}
+
+/// Whether `response` may be stored by a shared cache.
+pub(crate) fn check(
+    asked: Asked,
+    response: &Response<'_>,
+    policy: &Policy,
+    times: &Times,
+    stale: &StaleRules,
+) -> Result<(), NoStoreReason> {
+    let directives = &policy.directives;
+    if asked.method != Method::Get {
+        return Err(NoStoreReason::Method);
+    }
+    if asked.no_store {
+        return Err(NoStoreReason::RequestNoStore);
+    }
+    // Parts of a representation are not stored; neither is what only updates one.
+    let is_storable_status = (200..600).contains(&response.status)
+        && !matches!(response.status, 206 | 304)
+        && (!directives.must_understand || is_understood(response.status));
+    if !is_storable_status {
+        return Err(NoStoreReason::Status);
+    }
+    if directives.no_store && !directives.must_understand {
+        return Err(NoStoreReason::NoStore);
+    }
+    if directives.private.is_everything() {
+        return Err(NoStoreReason::Private);
+    }
+    let may_share =
+        directives.public || directives.must_revalidate || directives.s_maxage_s.is_some();
+    if asked.has_authorization && !may_share {
+        return Err(NoStoreReason::Authorization);
+    }
+    let is_allowed = directives.public
+        || times.source.is_explicit()
+        || is_heuristically_cacheable(response.status);
+    if !is_allowed {
+        return Err(NoStoreReason::Status);
+    }
+    if response.fields.get("Set-Cookie").is_some()
+        && !times.source.is_explicit()
+        && !directives.private.names(b"set-cookie")
+        && !directives.no_cache.names(b"set-cookie")
+    {
+        return Err(NoStoreReason::SetCookie);
+    }
+    let can_validate =
+        response.fields.get("ETag").is_some() || response.fields.get("Last-Modified").is_some();
+    let can_be_fresh = times.lifetime_ms > 0;
+    let explicit_stale = directives.stale_if_error_s.is_some_and(|seconds| seconds > 0)
+        || stale.while_revalidating_ms > 0;
+    if !can_validate && !can_be_fresh && !explicit_stale {
+        return Err(NoStoreReason::NothingToReuse);
+    }
+    Ok(())
+}
+
+/// Final status codes whose caching rules are known here (RFC 9110 §15), for `must-understand`.
+fn is_understood(status: u16) -> bool {
+    matches!(status,
+        200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 428 | 429 | 431
+        | 451 | 500..=505 | 511)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const GET: Asked = Asked { method: Method::Get, no_store: false, has_authorization: false };
+
+    fn verdict(asked: Asked, status: u16, fields: &[(&str, &str)]) -> Result<(), NoStoreReason> {
+        let response = Response {
+            status,
+            reason: b"",
+            fields: &fields,
+            length: None,
+            request_at_ms: 1_000_000_000_000,
+            response_at_ms: 1_000_000_000_000,
+            append: b"",
+        };
+        let policy = Policy::of(&fields, &["cdn-cache-control".into()]);
+        let times = Times::of(&response, &policy);
+        check(asked, &response, &policy, &times, &StaleRules::of(&policy, 86_400))
+    }
+
+    fn control(value: &str) -> Result<(), NoStoreReason> {
+        verdict(GET, 200, &[("Cache-Control", value)])
+    }
+
+    #[test]
+    fn rfc9111_3_no_store_and_private_forbid() {
+        assert_eq!(control("max-age=9, no-store"), Err(NoStoreReason::NoStore));
+        assert_eq!(control("max-age=9, private"), Err(NoStoreReason::Private));
+        assert_eq!(control("max-age=9, private=set-cookie"), Ok(()));
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_3_must_understand_overrides_no_store_for_known_codes() {
+        assert_eq!(control("max-age=9, no-store, must-understand"), Ok(()));
+        let fields = [("Cache-Control", "max-age=9, no-store, must-understand")];
+        assert_eq!(verdict(GET, 299, &fields), Err(NoStoreReason::Status));
+    }
+
+    #[test]
+    fn rfc9111_3_unknown_codes_need_an_explicit_lifetime() {
+        assert_eq!(verdict(GET, 299, &[("Cache-Control", "max-age=9")]), Ok(()));
+        assert_eq!(verdict(GET, 299, &[("ETag", "\"a\"")]), Err(NoStoreReason::Status));
+        assert_eq!(verdict(GET, 404, &[("ETag", "\"a\"")]), Ok(()));
+    }
+
+    #[test]
+    fn rfc9111_3_5_authorization_needs_permission() {
+        let asked = Asked { has_authorization: true, ..GET };
+        for (value, expected) in [
+            ("max-age=9", Err(NoStoreReason::Authorization)),
+            ("max-age=9, public", Ok(())),
+            ("max-age=9, must-revalidate", Ok(())),
+            ("s-maxage=9", Ok(())),
+        ] {
+            assert_eq!(verdict(asked, 200, &[("Cache-Control", value)]), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn rfc9111_3_methods_and_partial_content_are_not_stored() {
+        let fields = [("Cache-Control", "max-age=9")];
+        for method in [Method::Head, Method::Safe, Method::Unsafe] {
+            let asked = Asked { method, ..GET };
+            assert_eq!(verdict(asked, 200, &fields), Err(NoStoreReason::Method));
+        }
+        assert_eq!(verdict(GET, 206, &fields), Err(NoStoreReason::Status));
+        let asked = Asked { no_store: true, ..GET };
+        assert_eq!(verdict(asked, 200, &fields), Err(NoStoreReason::RequestNoStore));
+    }
+
+    #[test]
+    fn what_could_never_be_used_is_not_stored() {
+        assert_eq!(control("max-age=0"), Err(NoStoreReason::NothingToReuse));
+        assert_eq!(verdict(GET, 200, &[]), Err(NoStoreReason::NothingToReuse));
+        assert_eq!(verdict(GET, 200, &[("ETag", "\"a\"")]), Ok(()));
+        assert_eq!(control("max-age=0, stale-while-revalidate=5"), Ok(()));
+    }
+
+    #[test]
+    fn a_guessed_lifetime_does_not_share_cookies() {
+        let modified = ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let cookie = ("Set-Cookie", "a=b");
+        assert_eq!(verdict(GET, 200, &[modified, cookie]), Err(NoStoreReason::SetCookie));
+        assert_eq!(verdict(GET, 200, &[("Cache-Control", "max-age=9"), cookie]), Ok(()));
+    }
+
+    #[test]
+    fn rfc9213_a_targeted_field_decides_alone() {
+        let fields = [("Cache-Control", "no-store"), ("CDN-Cache-Control", "max-age=9")];
+        assert_eq!(verdict(GET, 200, &fields), Ok(()));
+        let fields = [("Cache-Control", "max-age=9"), ("CDN-Cache-Control", "no-store")];
+        assert_eq!(verdict(GET, 200, &fields), Err(NoStoreReason::NoStore));
+    }
+}

@@ -1,0 +1,231 @@
+//! Variants: which stored response of a cache key belongs to a request (RFC 9111 §4.1).
+//!
+//! A variant is the list of names in `Vary` and the values that the request behind the stored
+//! response had for them, in a normal form: lines joined, and for `Accept-Encoding` and
+//! `Accept-Language` case, white space, order and spelling of q-values removed, which carry no
+//! meaning there (RFC 9110 §12.4.2, §12.5). Living variants of one cache key all have the same
+//! names, those of the newest response, so that at most one of them matches a request;
+//! [`crate::index`] keeps it so.
+
+use proto::field::list;
+
+use crate::{decision::NoStoreReason, limits, request::FieldSource};
+
+/// Names and values that a stored response was chosen by.
+#[derive(Clone, Debug, Default)]
+pub struct Variant {
+    members: Box<[Member]>,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    /// Lower case.
+    name: Box<str>,
+    /// As it came, if it came in one line: comparing it first saves normalising.
+    raw: Option<Box<[u8]>>,
+    /// In normal form; `None` if the request had no such field.
+    normal: Option<Box<[u8]>>,
+}
+
+impl Variant {
+    /// The variant that `request` selects by the `Vary` of `response`.
+    pub fn of(
+        request: &dyn FieldSource,
+        response: &dyn FieldSource,
+    ) -> Result<Self, NoStoreReason> {
+        let mut names: Vec<Box<str>> = Vec::new();
+        let mut is_any = false;
+        response.get_all("Vary", &mut |line| {
+            for name in list::members(line) {
+                is_any |= name == b"*";
+                names.push(String::from_utf8_lossy(name).to_ascii_lowercase().into());
+            }
+        });
+        names.sort_unstable();
+        names.dedup();
+        if is_any || names.len() > limits::VARY_NAMES_MAX {
+            return Err(NoStoreReason::Vary);
+        }
+        let members = names.into_iter().map(|name| Member::of(name, request)).collect();
+        Ok(Self { members })
+    }
+
+    /// The variant that `request` selects by the names of this one.
+    pub fn for_request(&self, request: &dyn FieldSource) -> Self {
+        let members = self.members.iter().map(|member| Member::of(member.name.clone(), request));
+        Self { members: members.collect() }
+    }
+
+    /// Whether `request` selects this variant.
+    pub fn matches(&self, request: &dyn FieldSource) -> bool {
+        self.members.iter().all(|member| member.matches(request))
+    }
+
+    /// Whether both vary by the same names.
+    pub fn same_names(&self, other: &Self) -> bool {
+        self.members.len() == other.members.len()
+            && self.members.iter().zip(&other.members).all(|(a, b)| a.name == b.name)
+    }
+
+    /// Whether both are the same variant.
+    pub fn same(&self, other: &Self) -> bool {
+        self.members.len() == other.members.len()
+            && self
+                .members
+                .iter()
+                .zip(&other.members)
+                .all(|(a, b)| a.name == b.name && a.normal == b.normal)
+    }
+
+    /// Bytes held beside the structure itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let len = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |text| text.len() + 16);
+        self.members
+            .iter()
+            .map(|member| {
+                size_of::<Member>()
+                    + member.name.len()
+                    + 16
+                    + len(&member.raw)
+                    + len(&member.normal)
+            })
+            .sum()
+    }
+}
+
+impl Member {
+    fn of(name: Box<str>, request: &dyn FieldSource) -> Self {
+        let mut lines = Vec::new();
+        request.get_all(&name, &mut |line| lines.push(line));
+        let raw = match lines[..] {
+            [line] => Some(line.into()),
+            _ => None,
+        };
+        Self { raw, normal: normal(&name, &lines), name }
+    }
+
+    fn matches(&self, request: &dyn FieldSource) -> bool {
+        let mut lines = Lines::None;
+        request.get_all(&self.name, &mut |line| {
+            lines = match lines {
+                Lines::None => Lines::One(line),
+                _ => Lines::Many,
+            };
+        });
+        match (lines, &self.raw) {
+            (Lines::None, _) => self.normal.is_none(),
+            (Lines::One(line), Some(raw)) if *line == **raw => true,
+            _ => {
+                let mut lines = Vec::new();
+                request.get_all(&self.name, &mut |line| lines.push(line));
+                self.normal == normal(&self.name, &lines)
+            }
+        }
+    }
+}
+
+/// How many lines a field has.
+enum Lines<'a> {
+    None,
+    One(&'a [u8]),
+    Many,
+}
+
+/// The normal form of a field's lines; `None` without any.
+fn normal(name: &str, lines: &[&[u8]]) -> Option<Box<[u8]>> {
+    if lines.is_empty() {
+        return None;
+    }
+    if !matches!(name, "accept-encoding" | "accept-language") {
+        return Some(lines.join(&b", "[..]).into());
+    }
+    let mut members: Vec<Vec<u8>> =
+        lines.iter().flat_map(|line| list::members(line)).map(normal_member).collect();
+    members.sort_unstable();
+    members.dedup();
+    Some(members.join(&b","[..]).into())
+}
+
+/// `GZIP ; q=0.50` → `gzip;q=0.5`; a weight of 1 is left out.
+fn normal_member(member: &[u8]) -> Vec<u8> {
+    let (value, parameter) = list::split_outside_quotes(member, b';');
+    let mut text = list::trim(value).to_ascii_lowercase();
+    let Some(parameter) = parameter else { return text };
+    let parameter = list::trim(parameter).to_ascii_lowercase();
+    let Some(weight) = parameter.strip_prefix(b"q=") else {
+        text.push(b';');
+        text.extend_from_slice(&parameter);
+        return text;
+    };
+    let weight = match weight.iter().position(|&b| b == b'.') {
+        Some(point) => {
+            let digits = weight.iter().rposition(|&b| b != b'0').map_or(0, |at| at + 1);
+            &weight[..if digits == point + 1 { point } else { digits }]
+        }
+        None => weight,
+    };
+    if weight != b"1" {
+        text.extend_from_slice(b";q=");
+        text.extend_from_slice(weight);
+    }
+    text
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn check(vary: &str, stored: Fields<'_>, asking: Fields<'_>, expected: bool) {
+        let response = [("Vary", vary)];
+        let variant = Variant::of(&stored, &&response[..]).expect("storable");
+        assert_eq!(variant.matches(&asking), expected, "{vary}: {stored:?} {asking:?}");
+        assert_eq!(variant.same(&variant.for_request(&asking)), expected, "the two ways agree");
+    }
+
+    #[test]
+    fn rfc9111_4_1_all_named_fields_must_match() {
+        check("Foo", &[("Foo", "1")], &[("foo", "1"), ("Bar", "2")], true);
+        check("Foo", &[("Foo", "1")], &[("Foo", "2")], false);
+        check("Foo, Bar", &[("Foo", "1"), ("Bar", "2")], &[("Foo", "1"), ("Bar", "3")], false);
+        check("Foo", &[], &[], true);
+        check("Foo", &[], &[("Foo", "")], false);
+        check("Foo", &[("Foo", "1"), ("Foo", "2")], &[("Foo", "1, 2")], true);
+        check("Foo", &[("Foo", "1, 2")], &[("Foo", "2, 1")], false);
+        check("", &[("Foo", "1")], &[], true);
+    }
+
+    #[test]
+    fn rfc9111_4_1_star_is_not_stored() {
+        for vary in ["*", "Foo, *"] {
+            let response = [("Vary", vary)];
+            let none: Fields<'_> = &[];
+            assert!(Variant::of(&none, &&response[..]).is_err());
+        }
+    }
+
+    #[test]
+    fn rfc9110_12_4_2_order_case_and_spelling_of_weights_do_not_matter() {
+        for (a, b, expected) in [
+            ("gzip, br", "BR,gzip", true),
+            ("gzip;q=0.50", "gzip; q=0.5", true),
+            ("gzip;q=1.000, br;q=0.0", "gzip, br;q=0", true),
+            ("gzip", "gzip;q=0.5", false),
+            ("gzip", "br", false),
+        ] {
+            check(
+                "Accept-Encoding",
+                &[("Accept-Encoding", a)],
+                &[("accept-encoding", b)],
+                expected,
+            );
+        }
+        check(
+            "Accept-Language",
+            &[("Accept-Language", "en;q=0.5, de")],
+            &[("Accept-Language", "DE, en;q=0.50")],
+            true,
+        );
+    }
+}
