@@ -11,6 +11,7 @@
 mod clock;
 mod command;
 mod compare;
+mod event;
 mod failure;
 mod floor;
 mod framing;
@@ -29,6 +30,7 @@ mod response;
 mod schedule;
 #[cfg(test)]
 mod scripted;
+mod subscriber;
 mod target;
 mod verify;
 mod workload;
