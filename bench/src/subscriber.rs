@@ -527,7 +527,7 @@ impl Actor for Subscriber {
 }
 
 impl Held {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             delays: Delays::new(),
             events: Vec::new(),
