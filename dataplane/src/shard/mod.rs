@@ -19,14 +19,20 @@
 //! (`cache`).
 
 pub mod conn_table;
+pub mod fanout;
 pub mod feed;
+pub mod heartbeat;
+pub mod history;
+pub mod jitter;
 pub mod mail;
 pub mod observe;
 pub mod origin;
 pub mod out;
 pub mod route;
+pub mod slow_consumer;
 pub mod stream;
 pub mod timers;
+pub mod topic;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -92,6 +98,8 @@ pub struct Shard {
     feed_state: Arc<FeedState>,
     watermark: u64,
     started: bool,
+    /// Requests came since the last turn that was asked for.
+    requests_wait: bool,
 }
 
 impl Shard {
@@ -106,6 +114,7 @@ impl Shard {
             feed_state: Arc::default(),
             watermark: 0,
             started: false,
+            requests_wait: false,
             settings,
         }
     }
@@ -140,6 +149,7 @@ impl Shard {
     }
 
     fn received(&mut self, now: Now, socket: SocketId, bytes: &[u8]) {
+        self.requests_wait = true;
         match self.sockets.owner(socket) {
             Owner::Feed => {
                 if let Some(feed) = &mut self.feed {
@@ -202,6 +212,9 @@ impl Shard {
                 }
             }
             Mail::Publish(record) => self.streams.handle_publish(now, &record, &mut self.out),
+            Mail::Applied { applied, how } => {
+                self.streams.handle_applied(now, &applied, how, &mut self.out);
+            }
             Mail::Watermark(position) => self.watermark = self.watermark.max(position),
             Mail::FeedState(state) => self.feed_state = state,
             Mail::Wake { .. } => {}
@@ -271,7 +284,8 @@ impl Actor for Shard {
             Input::Deadline => self.deadline(now),
             Input::Continue => {
                 self.out.continued();
-                self.streams.handle_continue(now, &mut self.out);
+                let requests_wait = std::mem::take(&mut self.requests_wait);
+                self.streams.handle_continue(now, requests_wait, &mut self.out);
                 if let Some(feed) = &mut self.feed {
                     feed.handle_continue(now, &mut self.out);
                 }
