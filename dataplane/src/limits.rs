@@ -40,7 +40,7 @@ pub const FANOUT_FRAME_BYTES_MAX: usize = 16 * 1024;
 pub const CATCH_UP_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of one event's data. Beyond: the event is not delivered, its topic's streams are told a
 /// gap.
-pub const EVENT_DATA_BYTES_MAX: usize = 64 * 1024;
+pub const EVENT_DATA_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of a topic's name. Beyond: no such topic.
 pub const TOPIC_NAME_BYTES_MAX: usize = 200;
 /// Topics of one shard. Beyond: one without streams is forgotten (its next resume is told a gap);
@@ -49,7 +49,7 @@ pub const TOPICS_MAX: usize = 131_072;
 /// Events kept of one topic. Beyond: the oldest is let go.
 pub const HISTORY_COUNT_MAX: usize = 256;
 /// Bytes kept of one topic. Beyond: the oldest event is let go.
-pub const HISTORY_BYTES_MAX: usize = 256 * 1024;
+pub const HISTORY_BYTES_MAX: usize = 512 * 1024;
 /// Age at which an event is let go.
 pub const HISTORY_AGE_MS_MAX: u64 = 15 * 60 * 1000;
 /// Events kept by one shard for all topics. Beyond: the oldest of all is let go.

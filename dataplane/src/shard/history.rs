@@ -16,10 +16,14 @@
 //! Leaves to others: which entries there are and whether they were seen before (`topic`), bounds
 //! over all topics of a shard (`topic`), who reads (`stream`).
 
-use std::{collections::VecDeque, fmt::Write as _, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use proto::feed::cursor::{Dot, Replica, VersionVector};
+use proto::{
+    feed::cursor::{Dot, Replica, VersionVector},
+    http1::chunked,
+    sse::encode::{self, EventText},
+};
 
 use crate::seam::Mono;
 
@@ -40,7 +44,7 @@ pub struct Entry {
     pub kind: Kind,
     /// The cursor of a reader that has this and everything before it.
     pub id: Arc<VersionVector>,
-    /// Its chunk, with `id:` as first line.
+    /// Its chunk.
     pub frame: Bytes,
     /// When it arrived.
     pub at: Mono,
@@ -269,39 +273,44 @@ pub fn gap_frame(topic: &str, from: &str, to: &VersionVector) -> Bytes {
     event_frame(Some(to), "gap", &data)
 }
 
-/// One event as one chunk, `id:` first.
+/// One event as one chunk.
+///
+/// # Panics
+/// When the name holds a line break: [`is_event_name`] is asked where names come from outside.
 pub fn event_frame(id: Option<&VersionVector>, event: &str, data: &str) -> Bytes {
-    let mut text = String::with_capacity(64 + event.len() + data.len());
-    if let Some(id) = id {
-        let _ = writeln!(text, "id: {id}");
-    }
-    let _ = writeln!(text, "event: {event}");
-    // A line break inside data would end the line: each line gets a field of its own.
-    for line in data.split(['\n', '\r']) {
-        let _ = writeln!(text, "data: {line}");
-    }
-    text.push('\n');
-    chunk(text.as_bytes())
+    let id = id.map(VersionVector::to_string);
+    let text = EventText { name: Some(event), id: id.as_deref(), data: Some(data), retry_ms: None };
+    let mut frame = Vec::with_capacity(128 + data.len());
+    encode::event_chunk(&mut frame, &text).expect("neither vectors nor checked names break a line");
+    frame.into()
 }
 
-/// `content` as one chunk of a chunked body (RFC 9112 §7.1).
-pub fn chunk(content: &[u8]) -> Bytes {
-    let mut frame = Vec::with_capacity(content.len() + 12);
-    frame.extend_from_slice(format!("{:x}\r\n", content.len()).as_bytes());
-    frame.extend_from_slice(content);
-    frame.extend_from_slice(b"\r\n");
-    frame.into()
+/// Whether an event may have this name.
+pub fn is_event_name(name: &str) -> bool {
+    !name.is_empty() && !name.bytes().any(|b| matches!(b, b'\r' | b'\n' | 0))
 }
 
 /// The same event under another id.
 fn with_other_id(frame: &Bytes, id: &VersionVector) -> Bytes {
-    // A frame is `<length>\r\nid: …\n<rest>\r\n`, see `event_frame`.
-    let line_ends =
-        |from: usize| frame[from..].iter().position(|&b| b == b'\n').map(|at| from + at + 1);
-    let rest = line_ends(0).and_then(line_ends).unwrap_or(frame.len());
-    let mut text = format!("id: {id}\n").into_bytes();
-    text.extend_from_slice(frame[rest..].strip_suffix(b"\r\n").unwrap_or(&frame[rest..]));
+    // A frame is `<length>\r\nevent: …\nid: …\n<rest>\r\n`, see `event_frame`.
+    let line_end = |from: usize| {
+        let end = frame[from..].iter().position(|&b| b == b'\n');
+        end.map_or(frame.len(), |at| from + at + 1)
+    };
+    let event_at = line_end(0);
+    let id_at = line_end(event_at);
+    let rest = &frame[line_end(id_at)..];
+    let mut text = frame[event_at..id_at].to_vec();
+    text.extend_from_slice(format!("id: {id}\n").as_bytes());
+    text.extend_from_slice(rest.strip_suffix(b"\r\n").unwrap_or(rest));
     chunk(&text)
+}
+
+/// `content` as one chunk of a chunked body.
+pub fn chunk(content: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(content.len() + 12);
+    chunked::chunk(&mut frame, content);
+    frame.into()
 }
 
 /// What an entry counts against the limits: its frame and its book-keeping.
@@ -370,7 +379,7 @@ mod tests {
         ]);
         let got = read(&history, 0, "a-00000000:2");
         assert_eq!(got.len(), 2);
-        assert_eq!(got[0], "id: a-00000000:5\nevent: incident\ndata: {\"n\":5}\n\n");
+        assert_eq!(got[0], "event: incident\nid: a-00000000:5\ndata: {\"n\":5}\n\n");
         assert!(read(&history, 0, "a-00000000:9").is_empty());
     }
 
@@ -380,7 +389,7 @@ mod tests {
         let got = read(&history, 0, "a-00000000:2");
         assert_eq!(
             got[0],
-            "id: a-00000000:5\nevent: gap\ndata: {\"topic\":\"page/p\",\"kind\":\"gap\",\
+            "event: gap\nid: a-00000000:5\ndata: {\"topic\":\"page/p\",\"kind\":\"gap\",\
              \"from\":\"a-00000000:2\",\"to\":\"a-00000000:5\",\"version\":\"a-00000000:5\"}\n\n"
         );
         assert!(got[1].contains("\"n\":9"));
@@ -397,7 +406,7 @@ mod tests {
         history.evict();
         history.evict();
         let got = read(&history, 0, "");
-        assert!(got[0].contains("event: gap") && got[0].starts_with("id: a-00000000:5\n"));
+        assert!(got[0].starts_with("event: gap\nid: a-00000000:5\n"));
         assert_eq!(got.len(), 2);
         assert_eq!(read(&history, 0, "a-00000000:5").len(), 1, "it already had what was evicted");
     }
@@ -408,7 +417,7 @@ mod tests {
         let got = read(&history, 0, "a-00000000:2,b-00000000:7");
         assert_eq!(
             got,
-            ["id: a-00000000:5,b-00000000:7\nevent: incident\ndata: {\"n\":5}\n\n".to_owned()]
+            ["event: incident\nid: a-00000000:5,b-00000000:7\ndata: {\"n\":5}\n\n".to_owned()]
         );
     }
 

@@ -21,7 +21,11 @@
 use std::{collections::VecDeque, io, io::Write as _, sync::Arc};
 
 use bytes::Bytes;
-use proto::feed::{cursor::VersionVector, record::Publish};
+use proto::{
+    feed::{cursor::VersionVector, record::Publish},
+    field::name::Known,
+    http1::encode,
+};
 
 use super::{
     Settings,
@@ -212,7 +216,7 @@ impl Streams {
         let full = self.count >= self.limits.streams_max || self.ending.is_some();
         let topic = if full { None } else { self.topics.find_or_add(request.topic) };
         let Some(topic) = topic else {
-            self.refuse(socket, out);
+            self.refuse(now, socket, out);
             return None;
         };
         let mut frames = Vec::new();
@@ -224,7 +228,7 @@ impl Streams {
             frames.push(event_frame(id, "beat", "{}"));
             reader.cursor = present;
         }
-        let head = self.head(request.request_id, out);
+        let head = self.head(now, request.request_id, out);
         out.send(socket, payload(Some(Segment::Owned(head)), Bytes::new(), frames));
         out.watch(socket, true, false);
 
@@ -431,10 +435,11 @@ impl Streams {
 /// Opening, reading on, ending.
 impl Streams {
     /// Response head and the first lines of the stream.
-    fn head(&mut self, request_id: &str, out: &mut Out) -> Vec<u8> {
+    fn head(&mut self, now: Now, request_id: &str, out: &mut Out) -> Vec<u8> {
         let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms);
         let mut head = out.buffer();
         head.extend_from_slice(HEAD);
+        encode::date_field(&mut head, Known::Date, (now.wall_ms / 1000) as i64);
         let _ = write!(head, "X-Request-Id: {request_id}\r\n\r\n");
         head.extend_from_slice(&chunk(format!("retry: {retry_ms}\n\n").as_bytes()));
         head
@@ -442,12 +447,13 @@ impl Streams {
 
     /// `200`, a jittered `retry:` and a close: any other status would end a browser's
     /// `EventSource` for good.
-    fn refuse(&mut self, socket: SocketId, out: &mut Out) {
+    fn refuse(&mut self, now: Now, socket: SocketId, out: &mut Out) {
         self.counts.refused += 1;
         let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms);
         let mut answer = out.buffer();
         answer.extend_from_slice(REFUSAL_HEAD);
-        let _ = write!(answer, "retry: {retry_ms}\n\n");
+        encode::date_field(&mut answer, Known::Date, (now.wall_ms / 1000) as i64);
+        let _ = write!(answer, "\r\nretry: {retry_ms}\n\n");
         out.send(socket, Payload::One(Segment::Owned(answer)));
         out.close(socket, Close::Graceful);
     }
@@ -838,7 +844,7 @@ const REFUSAL_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
     Content-Type: text/event-stream\r\n\
     Cache-Control: no-store\r\n\
     X-Accel-Buffering: no\r\n\
-    Connection: close\r\n\r\n";
+    Connection: close\r\n";
 const NEEDS_HTTP11: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
     Content-Type: text/plain\r\n\
     Content-Length: 62\r\n\

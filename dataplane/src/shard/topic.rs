@@ -28,7 +28,7 @@ use proto::feed::{
 
 use super::{
     fanout::Targets,
-    history::{Entry, History, Kind, Link, Portion, Reader, event_frame, gap_frame},
+    history::{Entry, History, Kind, Link, Portion, Reader, event_frame, gap_frame, is_event_name},
 };
 use crate::{limits, seam::Mono};
 
@@ -388,7 +388,7 @@ impl Topics {
         if !unseen && (!record.refill || topic.history.implies(record.dot)) {
             return Published::Seen;
         }
-        if record.data.len() > limits::EVENT_DATA_BYTES_MAX {
+        if record.data.len() > limits::EVENT_DATA_BYTES_MAX || !is_event_name(&record.event) {
             topic.newest.observe(record.dot);
             topic.store_gap(&VersionVector::from_iter([record.dot]), now);
         } else if unseen {
