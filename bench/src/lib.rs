@@ -11,7 +11,6 @@
 mod clock;
 mod command;
 mod compare;
-mod event;
 mod failure;
 mod floor;
 mod framing;
@@ -30,8 +29,6 @@ mod response;
 mod schedule;
 #[cfg(test)]
 mod scripted;
-mod streams;
-mod subscriber;
 mod target;
 mod verify;
 mod workload;
@@ -59,9 +56,13 @@ pub fn run(command: Command) -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Http(options) => command::http(&options),
-        Command::Sse(options) => command::sse(&options),
+        Command::Sse(options) => Err(unbuilt(&options.url)),
         Command::Origin(options) => command::origin(&options),
         Command::Floor(options) => floor::run(&options),
         Command::Compare(options) => compare::run(&options),
     }
+}
+
+fn unbuilt(what: &dyn std::fmt::Debug) -> Failure {
+    Failure::error(format!("this build cannot run {what:?}"))
 }

@@ -10,9 +10,6 @@ use crate::{
     load::HttpRun,
     options::{CompareOptions, HttpOptions},
     process::Machine,
-    record::Spread,
-    streams::SseRun,
-    target::Target,
 };
 
 /// A JSON result: what was found, and on what.
@@ -60,63 +57,6 @@ pub(crate) fn http(options: &HttpOptions, run: &HttpRun) {
             server.cpu_us_per_answer,
             100.0 * server.busy,
             server.rss_bytes as f64 / f64::from(1 << 20)
-        );
-    }
-    print(&text);
-}
-
-/// The result of `bench sse`.
-pub(crate) fn sse(url: &Target, run: &SseRun) {
-    let mut text = format!("{url}\n");
-    let _ = writeln!(
-        text,
-        "  streams  {} open after {:.1} s ({:.0}/s), {} refused, {} lost; {} rings, load on {}",
-        run.streams,
-        run.opened_s,
-        f64::from(run.streams) / run.opened_s.max(1e-3),
-        run.refused,
-        run.lost,
-        run.shards,
-        run.engine
-    );
-    let _ = writeln!(
-        text,
-        "  events   {} publishes ({} failed), {} deliveries, {} missing, {} skipped, {} twice, \
-         {} backward, {} gaps, {} beats",
-        run.published,
-        run.publish_failed,
-        run.deliveries,
-        run.missing,
-        run.faults.skipped,
-        run.faults.duplicate,
-        run.faults.backward,
-        run.gaps,
-        run.beats
-    );
-    let _ = writeln!(text, "  delay    {}", run.delay);
-    let last: Vec<f64> = run.events.iter().map(|event| event.last_us as f64 / 1e3).collect();
-    if let Some(last) = Spread::of(&last) {
-        let _ = writeln!(
-            text,
-            "  last     of each event after {:.1} ms ({:.1}–{:.1})",
-            last.median, last.min, last.max
-        );
-    }
-    if let Some(memory) = &run.memory {
-        let kernel = memory.kernel_bytes_per_stream;
-        let kernel = kernel.map_or("unknown".to_owned(), |bytes| format!("{bytes:.0}"));
-        let _ = writeln!(
-            text,
-            "  memory   {:.1} bytes a stream in the server's process, {kernel} in the kernel (one \
-             end)",
-            memory.user_bytes_per_stream
-        );
-    }
-    if let Some(fan_out) = &run.fan_out {
-        let _ = writeln!(
-            text,
-            "  server   {:.2} µs of CPU a delivery, {:.0} deliveries/s",
-            fan_out.cpu_us_per_delivery, fan_out.deliveries_per_s
         );
     }
     print(&text);

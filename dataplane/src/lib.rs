@@ -1,14 +1,210 @@
 //! The edge: shards, which are pure, and engines, which are the only code that touches the kernel.
 //!
 //! A shard is one pinned thread driving one [`seam::Actor`] with one engine. Three engines drive
-//! the same actor: io_uring and
-//! epoll (here), and the simulator's (in `tests`).
+//! the same actor: io_uring and epoll (here), and the simulator's (in `tests`). [`start`] makes an
+//! edge out of its configuration.
 //!
 //! Leaves to others: bytes ↔ HTTP, SSE and feed records (`proto`); what may be stored and served
-//! (`cache`).
+//! (`cache`); signals and the command line (the binary).
 
 pub mod config;
 pub mod engine;
 pub mod limits;
 pub mod seam;
 pub mod shard;
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use cache::Cache;
+
+use crate::{
+    config::{Config, ConfigError},
+    engine::{Seat, ShardDied},
+    seam::{Control, ListenerId},
+    shard::{ControlLink, Settings, Shard, observe::Board},
+};
+
+/// An edge that runs. Dropping it leaves it running; [`Running::join`] waits for its end.
+#[derive(Debug)]
+pub struct Running {
+    engine: engine::Running,
+    visitor_count: usize,
+}
+
+/// Why an edge did not start. Nothing listens then.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration does not fit together.
+    Config(ConfigError),
+    /// The key for control could not be read.
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The key's file holds nothing that can be sent as a key.
+    KeyUnusable {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The engine could not start.
+    Engine(engine::StartError),
+}
+
+/// Starts an edge: reads its key, takes an engine, binds the listeners and starts the shards.
+///
+/// # Errors
+/// [`StartError`], naming what could not be had.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    config.check().map_err(StartError::Config)?;
+    let control = config.control.as_ref().map(control_link).transpose()?;
+    let mut engine_config = engine::Config::new(config.listen.clone());
+    engine_config.listeners.push(config.admin);
+    engine_config.engine = config.engine;
+    engine_config.shards = config.shards;
+    let seeds = Seeds::draw();
+    let mut cache_config = cache::Config::new(config.cache.memory, seeds.cache);
+    // One large file must fit, or a small cache stores nothing of use.
+    cache_config.entry_bytes_max = config.cache.memory / 2;
+    let cache = Cache::new(cache_config);
+    let boards = std::sync::OnceLock::new();
+    let visitor_count = config.listen.len();
+    let make = move |seat: &Seat| {
+        let board = boards.get_or_init(|| Board::new(seat.shards));
+        let settings =
+            settings(&config, control.clone(), Arc::clone(&cache), Arc::clone(board), seat, seeds);
+        Shard::new(settings, seat.now)
+    };
+    let engine = engine::start(engine_config, make).map_err(StartError::Engine)?;
+    Ok(Running { engine, visitor_count })
+}
+
+impl Running {
+    /// Which engine drives the shards, and why.
+    pub fn engine(&self) -> &engine::Taken {
+        self.engine.taken()
+    }
+
+    /// Addresses for visitors, as bound.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.engine.listeners()[..self.visitor_count]
+    }
+
+    /// The admin address, as bound.
+    pub fn admin(&self) -> SocketAddr {
+        self.engine.listeners()[self.visitor_count]
+    }
+
+    /// Threads.
+    pub fn shards(&self) -> u16 {
+        self.engine.shards()
+    }
+
+    /// Finish requests, move streams, stop. Callable from any thread.
+    pub fn drain(&self) {
+        self.engine.control(Control::Drain);
+    }
+
+    /// Waits until the edge has ended.
+    ///
+    /// # Errors
+    /// [`ShardDied`] if a shard panicked.
+    pub fn join(self) -> Result<(), ShardDied> {
+        self.engine.join()
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(_) => f.write_str("the configuration is not usable"),
+            Self::Key { path, .. } => write!(f, "reading the key in {}", path.display()),
+            Self::KeyUnusable { path } => {
+                write!(f, "{}: expected one line of visible ASCII, an API key", path.display())
+            }
+            Self::Engine(_) => f.write_str("the engine did not start"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Key { source, .. } => Some(source),
+            Self::KeyUnusable { .. } => None,
+            Self::Engine(error) => Some(error),
+        }
+    }
+}
+
+/// Numbers that peers cannot know.
+#[derive(Clone, Copy)]
+struct Seeds {
+    cache: u64,
+    shards: u64,
+}
+
+impl Seeds {
+    /// From the standard library's per-process random keys.
+    fn draw() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let draw = |salt: u8| RandomState::new().hash_one(salt);
+        Self { cache: draw(1), shards: draw(2) }
+    }
+}
+
+fn settings(
+    config: &Config,
+    control: Option<ControlLink>,
+    cache: Arc<Cache>,
+    board: Arc<Board>,
+    seat: &Seat,
+    seeds: Seeds,
+) -> Settings {
+    let shards = u32::from(seat.shards.max(1));
+    Settings {
+        shard: seat.shard,
+        shard_count: seat.shards,
+        seed: seeds.shards ^ u64::from(seat.shard).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        edge_id: config.id.as_str().into(),
+        pop: config.pop.as_str().into(),
+        engine: seat.taken.why.as_str().into(),
+        control,
+        sites: config.sites.as_slice().into(),
+        data: config.data.clone(),
+        admin_listener: Some(config.listen.len() as ListenerId),
+        listener_count: config.listen.len() as u16 + 1,
+        sockets_max: seat.sockets_max,
+        streams_max: config.streams.max.div_ceil(shards),
+        cache,
+        near_entries: limits::NEAR_ENTRIES,
+        board,
+        timeouts: config.timeouts,
+    }
+}
+
+fn control_link(control: &config::Control) -> Result<ControlLink, StartError> {
+    let key = read_key(&control.key_file)?;
+    let (host, port) = config::authority(&control.url).map_err(|expected| {
+        let (key, expected) = ("control.url".to_owned(), expected.to_owned());
+        StartError::Config(ConfigError::Refused { key, expected })
+    })?;
+    Ok(ControlLink { host: host.into(), port, authorization: format!("Bearer {key}").into() })
+}
+
+fn read_key(path: &Path) -> Result<String, StartError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| StartError::Key { path: path.to_owned(), source })?;
+    let key = text.trim();
+    if key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(StartError::KeyUnusable { path: path.to_owned() });
+    }
+    Ok(key.to_owned())
+}

@@ -2,47 +2,6 @@
 
 /// Segments of one payload (one `iovec` each). A shard splits longer answers over several sends.
 pub const SEGMENTS_MAX: usize = 64;
-/// Mails taken in one turn of a shard. The rest waits for the next turn, sockets come between.
-pub const MAIL_PER_TURN_MAX: usize = 256;
-/// Inputs taken from sockets in one turn, before their effects are carried out.
-pub const INPUTS_PER_TURN_MAX: usize = 256;
-/// `File` and `Resolve` operations of one shard under way. One more fails at once with
-/// `ResourceBusy`.
-pub const HELPER_OPS_MAX: usize = 256;
-/// Threads that look names up, for all shards. Look-ups wait behind each other beyond.
-pub const NAME_HELPERS: usize = 4;
-/// Sockets of one shard: the table's index has 24 bits.
-pub const SOCKETS_MAX: u32 = 1 << 24;
-/// Descriptors left for everything that is no shard's socket: files, rings, logs.
-pub const DESCRIPTORS_SPARE: u32 = 64;
-/// Accepts of one listener under way. New connections wait in the listener's backlog beyond.
-pub const ACCEPTS_MAX: u32 = 32;
-/// One socket in so many is kept for outgoing connections: with fewer free, nothing is accepted.
-pub const CONNECT_SHARE: u32 = 16;
-/// How long nothing is accepted after the process or the system ran out of descriptors or memory.
-pub const ACCEPT_PAUSE_MS: u64 = 100;
-/// Connections waiting to be accepted, a listener and shard; the kernel's `somaxconn` may be lower.
-/// Beyond, the kernel drops SYNs and the peer tries again.
-pub const BACKLOG_MAX: i32 = 4096;
-/// How long a connect may take; then it fails with `TimedOut`.
-pub const CONNECT_MS_MAX: u64 = 10_000;
-/// How long a peer may leave sent bytes unacknowledged; then the kernel ends the connection.
-pub const UNACKNOWLEDGED_MS_MAX: u64 = 120_000;
-/// How long a graceful close reads on and discards, so that a response is not lost to a reset.
-pub const CLOSE_DRAIN_MS: u64 = 2_000;
-/// How long sends under way may take once every shard has stopped; then they are cut.
-pub const STOP_FLUSH_MS: u64 = 5_000;
-/// Submissions a ring holds; a full queue is handed to the kernel at once. Also the sends of one
-/// fan-out batch (measured: batches of 1,024 cost 7.3 µs a delivery, of 16 8.5 µs).
-pub const RING_ENTRIES: u32 = 1024;
-/// Completions a ring holds; the kernel keeps what is beyond until there is room.
-pub const RING_COMPLETIONS: u32 = 4096;
-/// One receive buffer.
-pub const RECEIVE_BYTES: usize = 16 * 1024;
-/// Receive buffers of a shard at start. They are used in turn, so fewer stay in the core's cache.
-pub const RECEIVE_BUFFERS_MIN: u16 = 64;
-/// Receive buffers of a shard at most. When all are in use, receives wait a turn.
-pub const RECEIVE_BUFFERS_MAX: u16 = 1024;
 /// Room of a new send buffer; grows with what is put in.
 pub const SEND_BUFFER_BYTES: usize = 4 * 1024;
 /// Largest send buffer kept for reuse. Larger ones are let go.
@@ -64,45 +23,30 @@ pub const ORIGIN_ADDRESSES_MAX: usize = 16;
 pub const RESOLVED_MS: u64 = 30_000;
 /// How long a failed name look-up holds, in ms.
 pub const UNRESOLVED_MS: u64 = 1_000;
-
-// -- live streams --
-
-/// Sends of one fan-out batch while requests wait; the rest follows in the next turn.
-pub const FANOUT_SENDS_BUSY: u32 = 32;
-/// Sends of one fan-out batch when no request waits; the rest follows in the next turn.
-pub const FANOUT_SENDS_MAX: u32 = 1024;
-/// Sends of one batch that a topic gets at least when it is its turn; topics that the batch has no
-/// room for are first in the next.
-pub const FANOUT_SENDS_A_TOPIC_MIN: u32 = 32;
-/// Bytes of one fan-out frame: several pending events of a topic leave as one send up to this size
-/// (a single larger event goes alone).
-pub const FANOUT_FRAME_BYTES_MAX: usize = 16 * 1024;
-/// Bytes given to one catching-up stream in one send. The rest follows when they have left.
-pub const CATCH_UP_BYTES_MAX: usize = 128 * 1024;
-/// Bytes of one event's data. Beyond: the event is not delivered, its topic's streams are told a
-/// gap.
-pub const EVENT_DATA_BYTES_MAX: usize = 128 * 1024;
-/// Bytes of a topic's name. Beyond: no such topic.
-pub const TOPIC_NAME_BYTES_MAX: usize = 200;
-/// Topics of one shard. Beyond: one without streams is forgotten (its next resume is told a gap);
-/// if all have streams, the new one is refused.
-pub const TOPICS_MAX: usize = 131_072;
-/// Events kept of one topic. Beyond: the oldest is let go.
-pub const HISTORY_COUNT_MAX: usize = 256;
-/// Bytes kept of one topic. Beyond: the oldest event is let go.
-pub const HISTORY_BYTES_MAX: usize = 512 * 1024;
-/// Age at which an event is let go.
-pub const HISTORY_AGE_MS_MAX: u64 = 15 * 60 * 1000;
-/// Events kept by one shard for all topics. Beyond: the oldest of all is let go.
-pub const HISTORY_COUNT_ALL_MAX: usize = 65_536;
-/// Bytes kept by one shard for all topics. Beyond: the oldest of all is let go.
-pub const HISTORY_BYTES_ALL_MAX: usize = 32 * 1024 * 1024;
-/// Streams of one shard whose socket is full. Beyond: the next one that blocks is closed, and
-/// resumes by its cursor.
-pub const BLOCKED_STREAMS_MAX: usize = 65_536;
-/// Time a stream's socket may stay full. Beyond: it is closed, and resumes by its cursor.
-pub const BLOCKED_MS_MAX: u64 = 60_000;
-/// Longest silence on a stream: then comes an `event: beat`.
-pub const BEAT_MS: u64 = 55_000;
-/// `retry:` of a stream, in the middle; each gets half to one and a half times this.
-pub const RETRY_MS: u64 = 2_000;
+/// Bytes that wait on one connection for its client. Beyond: the connection reads on and answers
+/// only when they have left. It is also what must leave within `timeouts.transfer_ms`.
+pub const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a request body. Beyond: 413.
+pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of further requests kept while an answer is outstanding. Beyond: the connection stops
+/// reading (and `proto` refuses when more than the kernel could have had at hand comes
+/// nevertheless).
+pub const PIPELINED_BYTES: usize = 32 * 1024;
+/// Requests to origins of one shard at a time. Beyond: 503.
+pub const FETCHES_MAX: usize = 8 * 1024;
+/// Bytes of a relayed answer that wait for its client. Beyond: the origin is read no further.
+pub const RELAY_PIPE_BYTES: usize = 256 * 1024;
+/// Bytes of a request body that wait for the origin. Beyond: the client is read no further.
+pub const REQUEST_PIPE_BYTES: usize = 128 * 1024;
+/// Pieces of a body up to this length are copied behind the head; longer ones are lent.
+pub const COPIED_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a host name; DNS allows 253. Beyond: nobody's.
+pub const HOST_BYTES_MAX: usize = 255;
+/// Sockets of a shard that visitors cannot have: for the operator and for origins. Beyond the rest:
+/// a visitor's new connection is reset.
+pub const SOCKETS_RESERVED: u32 = 256;
+/// Buckets of the near table swept in one turn.
+pub const SWEEP_BUCKETS: usize = 512;
+/// Entries of one shard's near table. Beyond: the one not used for longest goes; it stays in the
+/// index.
+pub const NEAR_ENTRIES: usize = 16 * 1024;

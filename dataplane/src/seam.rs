@@ -194,8 +194,9 @@ pub enum Effect<M> {
         op: OpId,
         /// Where to.
         to: SocketAddr,
-        /// Which of our addresses to bind first, port 0 for any; `None` leaves it to the kernel. One address and port of a
-        /// peer can be reached some 28,000 times from one source address, so a load generator spreads over several.
+        /// Which of our addresses to bind first, port 0 for any; `None` leaves it to the kernel.
+        /// One address and port of a peer can be reached some 28,000 times from one source address,
+        /// so a load generator spreads over several.
         from: Option<SocketAddr>,
     },
     /// Read from the socket, or stop. Idempotent.

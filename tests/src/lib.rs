@@ -4,7 +4,6 @@
 
 pub mod check;
 pub mod client;
-pub mod parity;
 pub mod peer;
 pub mod process;
 pub mod sim;

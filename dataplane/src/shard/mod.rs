@@ -4,7 +4,7 @@
 //! ```text
 //!             ┌────────────── Shard ───────────────┐
 //!  Input ───▶ │ ConnTable: slot → Owner            │
-//!             │   Http ─────▶ conn  ──▶ route, cache, fetch
+//!             │   Http ─────▶ conn ─▶ request ─▶ cache, fetch
 //!             │   Upstream ─▶ fetch, origin        │ ───▶ Out ───▶ Effect
 //!             │   Stream ───▶ streams              │
 //!             │   Feed ─────▶ feed (shard 0 only)  │
@@ -15,42 +15,63 @@
 //! calls [`Out::close`] forgets the socket at once: the table marks it `Closing` and no further
 //! input of it reaches anyone.
 //!
+//! A connection is lifted out of its slab while it runs, so that it can use all the rest
+//! ([`Edge`]). What a fetch has for a connection is noted and told when the input has been handled.
+//!
 //! Leaves to others: the kernel (`engine`), bytes ↔ messages (`proto`), what may be served
 //! (`cache`).
 
+pub mod admin;
+pub mod answer;
+pub mod conn;
 pub mod conn_table;
-pub mod fanout;
+pub mod drain;
 pub mod feed;
-pub mod heartbeat;
-pub mod history;
-pub mod jitter;
+pub mod fetch;
+pub mod forward;
 pub mod mail;
 pub mod observe;
 pub mod origin;
 pub mod out;
+pub mod request;
+pub mod respond;
 pub mod route;
-pub mod slow_consumer;
+pub mod slab;
 pub mod stream;
 pub mod timers;
-pub mod topic;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
 
+use cache::{Cache, Near, Wake, WakeWith};
 use proto::feed::site::Site;
 
 use self::{
+    conn::Conn,
     conn_table::{ConnTable, Owner},
+    drain::Drain,
     feed::Feed,
-    mail::{FeedState, Mail},
+    fetch::Fetch,
+    forward::Names,
+    mail::{ConfigChange, FeedState, Mail},
+    observe::{Board, Metric, Observe},
+    origin::Origins,
     out::{Op, Out},
+    respond::{DateLine, RequestIds},
+    route::{OriginName, Routes},
+    slab::{Ref, Slab},
     stream::Streams,
+    timers::{Timer, Timers},
 };
-use crate::seam::{
-    Actor, Close, Control, Effect, Input, ListenerId, Mono, Now, Payload, ShardId, SocketId,
+use crate::{
+    config::Timeouts,
+    limits,
+    seam::{
+        Actor, Close, Control, Effect, Input, ListenerId, Mono, Now, Payload, ShardId, SocketId,
+    },
 };
 
 /// What a shard is made with. Cloned for each shard, with its own `shard` and `seed`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Which shard; 0 holds the feed.
     pub shard: ShardId,
@@ -62,6 +83,8 @@ pub struct Settings {
     pub edge_id: Arc<str>,
     /// The PoP's name.
     pub pop: Arc<str>,
+    /// Which engine drives the shard and why; for people.
+    pub engine: Arc<str>,
     /// Control, if this edge has one; else `sites` is all there is.
     pub control: Option<ControlLink>,
     /// Sites from `edge.toml`; only without control.
@@ -72,9 +95,19 @@ pub struct Settings {
     pub admin_listener: Option<ListenerId>,
     /// Listeners of this shard, the admin one included.
     pub listener_count: u16,
+    /// Sockets of this shard, at most; as the engine says.
+    pub sockets_max: u32,
     /// Most streams on this shard. Beyond: refused as DESIGN §7 says, by `200`, `retry:` and a
     /// close.
     pub streams_max: u32,
+    /// The cache of the process.
+    pub cache: Arc<Cache>,
+    /// Entries of this shard's near table.
+    pub near_entries: usize,
+    /// The metrics of the process.
+    pub board: Arc<Board>,
+    /// What is waited for, and how long.
+    pub timeouts: Timeouts,
 }
 
 /// How to reach control.
@@ -90,89 +123,241 @@ pub struct ControlLink {
 
 /// One core's part of the edge.
 pub struct Shard {
-    settings: Settings,
-    out: Out,
-    sockets: ConnTable,
-    streams: Streams,
+    conns: Slab<Box<Conn>>,
+    edge: Edge,
     feed: Option<Feed>,
+    drain: Option<Drain>,
+    /// Connections of the admin listener among `conns`.
+    admin_count: usize,
+    /// Buckets of the near table still to be swept after a purge.
+    sweep_left: usize,
+    started: bool,
+    due: Vec<Timer>,
+}
+
+/// All of a shard but its downstream connections: what one of them uses while it runs.
+pub struct Edge {
+    settings: Settings,
+    timeouts: Timeouts,
+    names: Names,
+    routes: Routes,
+    control: Option<Rc<ControlOrigin>>,
+    cache: Arc<Cache>,
+    near: Near,
+    fetches: Slab<Fetch>,
+    origins: Origins,
+    streams: Streams,
+    sockets: ConnTable,
+    timers: Timers,
+    out: Out,
+    observe: Observe,
+    date: DateLine,
+    ids: RequestIds,
+    /// Reused for targets that are made up.
+    scratch: String,
+    /// Connections whose fetch has moved on.
+    notices: Vec<Ref>,
+    /// Waiters of any shard that the cache wants told.
+    wakes: Vec<Wake>,
+    /// The connection that runs has ended.
+    freed: Option<Ref>,
+    draining: bool,
     feed_state: Arc<FeedState>,
     watermark: u64,
-    started: bool,
-    /// Requests came since the last turn that was asked for.
-    requests_wait: bool,
+}
+
+/// Control as the origin of the pages.
+#[derive(Debug)]
+struct ControlOrigin {
+    /// Its own name, as `Host`.
+    host_field: String,
+    /// Its row.
+    origins: Rc<[u32]>,
+}
+
+impl Edge {
+    fn new(settings: Settings, now: Now) -> Self {
+        let timeouts = settings.timeouts;
+        let mut origins = Origins::new(timeouts.origin_idle_ms);
+        let control = settings.control.as_ref().map(|link| {
+            let name = OriginName { host: Arc::clone(&link.host), port: link.port };
+            let row = origins.row(&name);
+            Rc::new(ControlOrigin { host_field: name.to_host_field(), origins: Rc::from([row]) })
+        });
+        Self {
+            timeouts,
+            names: Names::new(&settings.edge_id),
+            routes: Routes::new(settings.seed, settings.control.is_some()),
+            control,
+            cache: Arc::clone(&settings.cache),
+            near: Near::new(settings.near_entries),
+            fetches: Slab::new(),
+            origins,
+            streams: Streams::new(&settings),
+            sockets: ConnTable::new(settings.seed),
+            timers: Timers::new(now.mono),
+            out: Out::new(settings.shard, settings.shard_count),
+            observe: Observe::new(Arc::clone(&settings.board), settings.shard),
+            date: DateLine::new(),
+            ids: RequestIds::new(settings.seed ^ now.wall_ms),
+            scratch: String::new(),
+            notices: Vec::new(),
+            wakes: Vec::new(),
+            freed: None,
+            draining: false,
+            feed_state: Arc::default(),
+            watermark: 0,
+            settings,
+        }
+    }
+
+    /// The connection that runs has given its socket up.
+    fn free_conn(&mut self, at: Ref) {
+        self.freed = Some(at);
+    }
+
+    fn is_freed(&self, at: Ref) -> bool {
+        self.freed == Some(at)
+    }
 }
 
 impl Shard {
     /// A shard that has not begun: it does so with its first input, which comes at once because
     /// [`Actor::next_deadline`] lies in the past until then.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, now: Now) -> Self {
         Self {
-            out: Out::new(settings.shard, settings.shard_count),
-            sockets: ConnTable::new(settings.seed),
-            streams: Streams::new(&settings),
+            conns: Slab::new(),
             feed: Feed::new(&settings),
-            feed_state: Arc::default(),
-            watermark: 0,
+            edge: Edge::new(settings, now),
+            drain: None,
+            admin_count: 0,
+            sweep_left: 0,
             started: false,
-            requests_wait: false,
-            settings,
+            due: Vec::new(),
         }
     }
 
     fn start(&mut self, now: Now) {
         self.started = true;
-        if let Some(feed) = &mut self.feed {
-            feed.start(now, &mut self.out);
+        if self.edge.settings.control.is_none() {
+            let sites = self.edge.settings.sites.to_vec();
+            self.edge.routes.apply(&ConfigChange::Replace { sites, pages: Vec::new() });
         }
+        if let Some(feed) = &mut self.feed {
+            feed.start(now, &mut self.edge.out);
+        }
+    }
+
+    /// Connections that are not the operator's.
+    fn visitor_count(&self) -> usize {
+        self.conns.len() - self.admin_count
+    }
+
+    /// Runs one connection, unless it is gone.
+    fn with_conn(&mut self, at: Ref, run: impl FnOnce(&mut Conn, &mut Edge)) {
+        let Some(mut conn) = self.conns.take(at) else { return };
+        run(&mut conn, &mut self.edge);
+        if self.edge.freed.take().is_some() {
+            self.admin_count -= usize::from(conn.is_admin());
+            self.conns.free(at);
+            self.edge.observe.set(Metric::HttpConns, self.conns.len() as u64);
+        } else {
+            self.conns.put(at, conn);
+        }
+    }
+
+    fn with_conn_of(
+        &mut self,
+        slot: u32,
+        socket: SocketId,
+        run: impl FnOnce(&mut Conn, &mut Edge),
+    ) {
+        let Some(at) = self.conns.at_slot(slot) else { return };
+        debug_assert!(self.conns.get(at).is_some_and(|conn| conn.socket() == socket));
+        self.with_conn(at, run);
     }
 
     fn accepted(&mut self, now: Now, socket: SocketId, listener: ListenerId, peer: SocketAddr) {
-        let _ = (now, listener);
-        let allowed = self.sockets.open_peer(socket, peer, Owner::Http(0));
-        if !allowed {
-            self.out.close(socket, Close::Abort);
+        let admin = self.edge.settings.admin_listener == Some(listener);
+        self.edge.observe.count(Metric::Accepted);
+        // The last slots are the operator's, and the origins'.
+        let reserve = limits::SOCKETS_RESERVED.min(self.edge.settings.sockets_max / 8) as usize;
+        let full = self.edge.sockets.open() + reserve >= self.edge.settings.sockets_max as usize;
+        let at = self.conns.insert(|at| Box::new(Conn::new(at, socket, peer.ip(), admin, now)));
+        let allowed = self.edge.sockets.open_peer(socket, peer, Owner::Http(at.slot));
+        self.edge.observe.set(Metric::Sockets, self.edge.sockets.open() as u64);
+        if !admin && (full || !allowed) {
+            let why = if full { Metric::TableRefused } else { Metric::PeerRefused };
+            self.edge.observe.count(why);
+            self.conns.free(at);
+            return self.edge.out.close(socket, Close::Abort);
         }
+        self.admin_count += usize::from(admin);
+        self.edge.observe.set(Metric::HttpConns, self.conns.len() as u64);
+        self.edge.out.receive(socket, true);
+        let first_look = now.mono.after_ms(self.edge.timeouts.request_head_ms);
+        self.edge.timers.set(first_look, Timer::Conn(at));
     }
 
-    fn connected(&mut self, now: Now, op: Op, result: Result<SocketId, std::io::ErrorKind>) {
+    fn connected(&mut self, now: Now, op: Op, result: Result<SocketId, ErrorKind>) {
         match op {
             Op::Feed(number) => {
                 if let Ok(socket) = result {
-                    self.sockets.open_own(socket, Owner::Feed);
+                    self.edge.sockets.open_own(socket, Owner::Feed);
                 }
-                if let Some(feed) = &mut self.feed {
-                    feed.handle_connected(now, number, result, &mut self.out);
+                match (&mut self.feed, result) {
+                    (Some(feed), result) => {
+                        feed.handle_connected(now, number, result, &mut self.edge.out);
+                    }
+                    (None, Ok(socket)) => self.edge.out.close(socket, Close::Abort),
+                    (None, Err(_)) => {}
                 }
             }
-            Op::Origin(_) | Op::LastKnown(_) => {}
+            Op::Origin(number) => self.edge.origin_connected(now, number, result),
+            Op::LastKnown(_) => panic!("nothing on disk is connected to"),
         }
     }
 
     fn received(&mut self, now: Now, socket: SocketId, bytes: &[u8]) {
-        self.requests_wait = true;
-        match self.sockets.owner(socket) {
+        match self.edge.sockets.owner(socket) {
+            Owner::Http(slot) => {
+                self.with_conn_of(slot, socket, |conn, edge| conn.received(edge, now, bytes));
+            }
+            Owner::Upstream(slot) => self.edge.origin_received(now, socket, slot, bytes),
+            Owner::Idle(row) => {
+                self.edge.origins.handle_idle_input(row, socket, &mut self.edge.out);
+            }
             Owner::Feed => {
                 if let Some(feed) = &mut self.feed {
-                    feed.handle_received(now, socket, bytes, &mut self.out);
+                    feed.handle_received(now, socket, bytes, &mut self.edge.out);
                 }
             }
             // A stream's client has nothing to say; what it had pipelined behind its request is
             // dropped.
             Owner::Stream(_) | Owner::Closing | Owner::Free => {}
-            Owner::Http(_) | Owner::Upstream(_) | Owner::Idle(_) => {}
         }
     }
 
-    fn gone(&mut self, now: Now, socket: SocketId) {
-        match self.sockets.owner(socket) {
-            Owner::Stream(stream) => self.streams.handle_gone(now, stream, socket, &mut self.out),
+    /// The other side has ended its half (`hung_up: false`), or the connection is gone.
+    fn gone(&mut self, now: Now, socket: SocketId, hung_up: bool) {
+        match self.edge.sockets.owner(socket) {
+            Owner::Http(slot) => self.with_conn_of(slot, socket, |conn, edge| {
+                if hung_up { conn.abort(edge) } else { conn.eof(edge, now) }
+            }),
+            Owner::Upstream(slot) => self.edge.origin_gone(now, socket, slot),
+            Owner::Idle(row) => {
+                self.edge.origins.handle_idle_input(row, socket, &mut self.edge.out);
+            }
+            Owner::Stream(stream) => {
+                let edge = &mut self.edge;
+                edge.streams.handle_gone(now, stream, socket, &mut edge.out);
+            }
             Owner::Feed => {
                 if let Some(feed) = &mut self.feed {
-                    feed.handle_gone(now, socket, &mut self.out);
+                    feed.handle_gone(now, socket, &mut self.edge.out);
                 }
             }
-            Owner::Http(_) | Owner::Upstream(_) | Owner::Idle(_) | Owner::Closing | Owner::Free => {
-            }
+            Owner::Closing | Owner::Free => {}
         }
     }
 
@@ -180,57 +365,136 @@ impl Shard {
         &mut self,
         now: Now,
         socket: SocketId,
-        result: Result<(), std::io::ErrorKind>,
+        result: Result<(), ErrorKind>,
         payload: Payload,
     ) {
-        match self.sockets.owner(socket) {
+        let edge = &mut self.edge;
+        match edge.sockets.owner(socket) {
+            Owner::Http(slot) => self.with_conn_of(slot, socket, |conn, edge| {
+                conn.sent(edge, now, result, payload);
+            }),
+            Owner::Upstream(slot) => edge.origin_sent(now, socket, slot, result, payload),
             Owner::Stream(stream) => {
-                self.streams.handle_sent(now, stream, socket, result, payload, &mut self.out);
+                edge.streams.handle_sent(now, stream, socket, result, payload, &mut edge.out);
             }
             Owner::Feed => {
                 if let Some(feed) = &mut self.feed {
-                    feed.handle_sent(now, socket, result, payload, &mut self.out);
+                    feed.handle_sent(now, socket, result, payload, &mut edge.out);
                 }
             }
-            Owner::Http(_) | Owner::Upstream(_) | Owner::Idle(_) | Owner::Closing | Owner::Free => {
-                self.out.recycle(payload)
-            }
+            Owner::Idle(_) | Owner::Closing | Owner::Free => edge.out.recycle(payload),
         }
     }
 
     fn mail(&mut self, now: Now, from: ShardId, mail: Mail) {
+        let edge = &mut self.edge;
         match mail {
-            Mail::Config(_change) => {}
+            Mail::Config(change) => edge.routes.apply(&change),
             // Each input is handled whole, so between two inputs every shard stands at a turn
-            // boundary.
+            // boundary: whoever looked up before has its answer in the writer or is a fetch, which
+            // the cache checks against the purge.
             Mail::Purge { ticket } => {
-                self.out.mail(from, Mail::PurgePassed { ticket, from: self.settings.shard });
+                self.sweep_left = edge.near.bucket_count();
+                edge.out.yield_turn();
+                edge.out.mail(from, Mail::PurgePassed { ticket, from: edge.settings.shard });
             }
             Mail::PurgePassed { ticket, from } => {
                 if let Some(feed) = &mut self.feed {
-                    feed.handle_purge_passed(now, ticket, from, &mut self.out);
+                    feed.handle_purge_passed(now, ticket, from, &mut edge.out);
                 }
             }
-            Mail::Publish(record) => self.streams.handle_publish(now, &record, &mut self.out),
-            Mail::Applied { applied, how } => {
-                self.streams.handle_applied(now, &applied, how, &mut self.out);
-            }
-            Mail::Watermark(position) => self.watermark = self.watermark.max(position),
-            Mail::FeedState(state) => self.feed_state = state,
-            Mail::Wake { .. } => {}
-            Mail::Drain { .. } => {}
+            Mail::Publish(record) => edge.streams.handle_publish(now, &record, &mut edge.out),
+            Mail::Watermark(position) => edge.watermark = edge.watermark.max(position),
+            Mail::FeedState(state) => edge.feed_state = state,
+            Mail::Wake(wake) => self.wake(now, wake.waiter.id, wake.with),
+            Mail::Drain { on: true } => self.drain(now, false),
+            Mail::Drain { on: false } => self.undo_drain(now),
         }
+    }
+
+    fn wake(&mut self, now: Now, waiter: u64, with: WakeWith) {
+        self.with_conn(Ref::from_u64(waiter), |conn, edge| conn.woken(edge, now, with));
     }
 
     fn deadline(&mut self, now: Now) {
-        self.streams.handle_deadline(now, &mut self.out);
+        let mut due = std::mem::take(&mut self.due);
+        self.edge.timers.expire(now.mono, &mut due);
+        for timer in due.drain(..) {
+            match timer {
+                Timer::Conn(at) => self.with_conn(at, |conn, edge| conn.timer(edge, now)),
+                Timer::Fetch(at) => self.edge.fetch_timer(now, at),
+                Timer::Origin(row, serial) => {
+                    let edge = &mut self.edge;
+                    edge.origins.handle_timer(now, row, serial, &mut edge.out);
+                }
+            }
+        }
+        self.due = due;
+        self.edge.near.sweep(limits::SWEEP_BUCKETS);
+        self.edge.streams.handle_deadline(now, &mut self.edge.out);
         if let Some(feed) = &mut self.feed {
-            feed.handle_deadline(now, &mut self.out);
+            feed.handle_deadline(now, &mut self.edge.out);
         }
     }
 
-    fn control(&mut self, now: Now, control: Control) {
-        let _ = (now, control);
+    fn turn(&mut self, now: Now) {
+        self.edge.out.continued();
+        if self.sweep_left > 0 {
+            self.edge.near.sweep(limits::SWEEP_BUCKETS);
+            self.sweep_left = self.sweep_left.saturating_sub(limits::SWEEP_BUCKETS);
+            if self.sweep_left > 0 {
+                self.edge.out.yield_turn();
+            }
+        }
+        self.edge.streams.handle_continue(now, &mut self.edge.out);
+        if let Some(feed) = &mut self.feed {
+            feed.handle_continue(now, &mut self.edge.out);
+        }
+    }
+
+    fn file(&mut self, now: Now, op: Op, result: std::io::Result<Vec<u8>>) {
+        match (op, &mut self.feed) {
+            (Op::LastKnown(number), Some(feed)) => {
+                feed.handle_file(now, number, result, &mut self.edge.out);
+            }
+            (Op::LastKnown(_), None) => {}
+            (Op::Feed(_) | Op::Origin(_), _) => panic!("only what is kept on disk is a file"),
+        }
+    }
+
+    fn resolved(&mut self, now: Now, op: Op, result: Result<Vec<SocketAddr>, ErrorKind>) {
+        match op {
+            Op::Origin(number) => self.edge.origin_resolved(now, number, result),
+            Op::Feed(number) => {
+                if let Some(feed) = &mut self.feed {
+                    feed.handle_resolved(now, number, result, &mut self.edge.out);
+                }
+            }
+            Op::LastKnown(_) => panic!("nothing on disk has a name to look up"),
+        }
+    }
+
+    /// Tells connections and other shards what this input has moved on.
+    fn tell(&mut self, now: Now) {
+        loop {
+            if let Some(at) = self.edge.notices.pop() {
+                self.with_conn(at, |conn, edge| conn.wake(edge, now));
+                continue;
+            }
+            if let Some(Wake { waiter, with }) = self.edge.wakes.pop() {
+                if waiter.shard == self.edge.settings.shard {
+                    self.wake(now, waiter.id, with);
+                } else {
+                    self.edge.out.mail(waiter.shard, Mail::Wake(Wake { waiter, with }));
+                }
+                continue;
+            }
+            let orphans = self.edge.cache.take_orphans();
+            if orphans.is_empty() {
+                return;
+            }
+            self.edge.wakes.extend(orphans);
+        }
     }
 }
 
@@ -238,7 +502,7 @@ impl Actor for Shard {
     type Mail = Mail;
 
     fn handle(&mut self, now: Now, input: Input<'_, Mail>) {
-        self.out.begin();
+        self.edge.out.begin();
         if !self.started {
             self.start(now);
         }
@@ -246,59 +510,48 @@ impl Actor for Shard {
             Input::Received { socket, bytes } => self.received(now, socket, bytes),
             Input::Sent { socket, result, payload } => self.sent(now, socket, result, payload),
             Input::Accepted { socket, listener, peer, .. } => {
-                self.accepted(now, socket, listener, peer)
+                self.accepted(now, socket, listener, peer);
             }
             Input::Connected { op, result } => self.connected(now, Op::of(op), result),
-            Input::Eof { socket } | Input::HungUp { socket } => self.gone(now, socket),
+            Input::Eof { socket } => self.gone(now, socket, false),
+            Input::HungUp { socket } => self.gone(now, socket, true),
             Input::Writable { socket } => {
-                if let Owner::Stream(stream) = self.sockets.owner(socket) {
-                    self.streams.handle_writable(now, stream, socket, &mut self.out);
+                let edge = &mut self.edge;
+                if let Owner::Stream(stream) = edge.sockets.owner(socket) {
+                    edge.streams.handle_writable(now, stream, socket, &mut edge.out);
                 }
             }
             Input::SendFailed { socket, sent_bytes, error } => {
-                if let Owner::Stream(stream) = self.sockets.owner(socket) {
-                    self.streams.handle_send_failed(
-                        now,
-                        stream,
-                        socket,
-                        sent_bytes,
-                        error,
-                        &mut self.out,
-                    );
+                let edge = &mut self.edge;
+                if let Owner::Stream(stream) = edge.sockets.owner(socket) {
+                    let out = &mut edge.out;
+                    edge.streams.handle_send_failed(now, stream, socket, sent_bytes, error, out);
                 }
             }
             Input::Closed { socket } => {
-                self.sockets.free(socket);
+                self.edge.sockets.free(socket);
+                self.edge.observe.set(Metric::Sockets, self.edge.sockets.open() as u64);
             }
             Input::Mail { from, mail } => self.mail(now, from, mail),
-            Input::File { op, result } => {
-                if let (Op::LastKnown(number), Some(feed)) = (Op::of(op), &mut self.feed) {
-                    feed.handle_file(now, number, result, &mut self.out);
-                }
-            }
-            Input::Resolved { op, result } => {
-                if let (Op::Feed(number), Some(feed)) = (Op::of(op), &mut self.feed) {
-                    feed.handle_resolved(now, number, result, &mut self.out);
-                }
-            }
+            Input::File { op, result } => self.file(now, Op::of(op), result),
+            Input::Resolved { op, result } => self.resolved(now, Op::of(op), result),
             Input::Deadline => self.deadline(now),
-            Input::Continue => {
-                self.out.continued();
-                let requests_wait = std::mem::take(&mut self.requests_wait);
-                self.streams.handle_continue(now, requests_wait, &mut self.out);
-                if let Some(feed) = &mut self.feed {
-                    feed.handle_continue(now, &mut self.out);
-                }
-            }
-            Input::Control(control) => self.control(now, control),
+            Input::Continue => self.turn(now),
+            Input::Control(Control::Drain) => self.drain(now, true),
+            // Control says what to serve; the rest of `edge.toml` needs a restart.
+            Input::Control(Control::Reload) => {}
         }
-        while let Some(socket) = self.out.pop_closing() {
-            self.sockets.set_owner(socket, Owner::Closing);
+        self.tell(now);
+        while let Some(socket) = self.edge.out.pop_closing() {
+            self.edge.sockets.set_owner(socket, Owner::Closing);
+        }
+        if self.drain.is_some() {
+            self.look_at_drain(now);
         }
     }
 
     fn poll_effect(&mut self) -> Option<Effect<Mail>> {
-        self.out.poll()
+        self.edge.out.poll()
     }
 
     fn next_deadline(&self) -> Option<Mono> {
@@ -306,10 +559,12 @@ impl Actor for Shard {
             return Some(Mono(0));
         }
         let feed = self.feed.as_ref().and_then(Feed::next_deadline);
-        [self.streams.next_deadline(), feed].into_iter().flatten().min()
+        let drain = self.drain.as_ref().and_then(Drain::next_deadline);
+        let own = [self.edge.timers.next_deadline(), self.edge.streams.next_deadline()];
+        own.into_iter().chain([feed, drain]).flatten().min()
     }
 
     fn fanout_targets(&self, range: std::ops::Range<u32>) -> &[SocketId] {
-        self.out.targets(range)
+        self.edge.out.targets(range)
     }
 }

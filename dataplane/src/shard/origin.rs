@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 use super::{
     out::{Op, Out},
     route::OriginName,
+    slab::Ref,
     timers::{Timer, Timers},
 };
 use crate::{
@@ -55,12 +56,9 @@ struct Row {
     next: usize,
     resolved_until: Mono,
     resolving: bool,
-    waiting: Vec<FetchRef>,
+    waiting: Vec<Ref>,
     idle: Vec<Idle>,
 }
-
-/// A fetch, by index and serial.
-pub type FetchRef = (u32, u32);
 
 struct Idle {
     socket: SocketId,
@@ -110,7 +108,7 @@ impl Origins {
         &mut self,
         now: Now,
         row: u32,
-        fetch: FetchRef,
+        fetch: Ref,
         fresh: bool,
         out: &mut Out,
     ) -> Acquired {
@@ -141,7 +139,7 @@ impl Origins {
         now: Now,
         number: u64,
         result: Result<Vec<SocketAddr>, io::ErrorKind>,
-    ) -> Vec<FetchRef> {
+    ) -> Vec<Ref> {
         let Some(origin) = self.rows.get_mut(number as usize) else { return Vec::new() };
         origin.resolving = false;
         let kept_ms = match result {
@@ -228,6 +226,10 @@ mod tests {
         Now { mono: Mono(0).after_ms(ms), wall_ms: ms }
     }
 
+    fn fetch(slot: u32) -> Ref {
+        Ref { slot, generation: 0 }
+    }
+
     fn socket(slot: u32) -> SocketId {
         SocketId { slot, generation: 0 }
     }
@@ -237,18 +239,18 @@ mod tests {
         let mut out = Out::new(0, 1);
         let mut origins = Origins::new(1000);
         let row = origins.row(&OriginName::parse("http://o.example:81").expect("valid"));
-        assert_eq!(origins.acquire(at(0), row, (1, 0), false, &mut out), Acquired::Resolving);
-        assert_eq!(origins.acquire(at(0), row, (2, 0), false, &mut out), Acquired::Resolving);
+        assert_eq!(origins.acquire(at(0), row, fetch(1), false, &mut out), Acquired::Resolving);
+        assert_eq!(origins.acquire(at(0), row, fetch(2), false, &mut out), Acquired::Resolving);
         assert!(out.poll().is_some() && out.poll().is_none(), "one look-up");
         let address: SocketAddr = "10.0.0.1:81".parse().expect("an address");
         let waited = origins.handle_resolved(at(1), row.into(), Ok(vec![address]));
-        assert_eq!(waited, [(1, 0), (2, 0)]);
-        let acquired = origins.acquire(at(2), row, (3, 0), false, &mut out);
+        assert_eq!(waited, [fetch(1), fetch(2)]);
+        let acquired = origins.acquire(at(2), row, fetch(3), false, &mut out);
         assert_eq!(acquired, Acquired::Address(address));
         let late = at(limits::RESOLVED_MS + 2);
-        assert_eq!(origins.acquire(late, row, (4, 0), false, &mut out), Acquired::Resolving);
+        assert_eq!(origins.acquire(late, row, fetch(4), false, &mut out), Acquired::Resolving);
         let failed = Err(io::ErrorKind::TimedOut);
-        assert_eq!(origins.handle_resolved(late, row.into(), failed), [(4, 0)]);
+        assert_eq!(origins.handle_resolved(late, row.into(), failed), [fetch(4)]);
         assert_eq!(origins.address(row), Some(address));
     }
 
@@ -262,9 +264,9 @@ mod tests {
             assert!(origins.release(at(0), row, socket(slot), &mut timers));
         }
         origins.handle_idle_input(row, socket(2), &mut out);
-        let acquired = origins.acquire(at(1), row, (1, 0), false, &mut out);
+        let acquired = origins.acquire(at(1), row, fetch(1), false, &mut out);
         assert_eq!(acquired, Acquired::Kept(socket(1)));
-        let fresh = origins.acquire(at(1), row, (1, 0), true, &mut out);
+        let fresh = origins.acquire(at(1), row, fetch(1), true, &mut out);
         assert!(matches!(fresh, Acquired::Address(_)));
         let mut due = Vec::new();
         timers.expire(at(1100).mono, &mut due);

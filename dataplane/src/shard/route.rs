@@ -3,7 +3,8 @@
 //! ```text
 //!  Host ─┬─ of a site ──────▶ site, longest prefix → cache | pass
 //!        ├─ of a page ──────▶ page at `/`
-//!        └─ any other ──────▶ with control: the shared host, `/<slug>/…` and the list of pages at `/`
+//!        └─ any other ──────▶ with control: the shared host, `/<slug>/…` and the list of pages at
+//! `/`
 //!                             without:      refused, 421
 //! ```
 //! Any name that nothing claims is the shared host: pages hold no secrets, their keys do not
@@ -12,14 +13,14 @@
 //!
 //! Leaves to others: what a policy means (`request`), reading the configuration (`feed`, `config`).
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{cell::OnceCell, hash::BuildHasher, rc::Rc, sync::Arc};
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use proto::feed::site::{Page, Policy, Site, page_key};
 
-use super::mail::ConfigChange;
-use crate::config::authority;
+use super::{mail::ConfigChange, origin::Origins};
+use crate::{config::authority, limits};
 
 /// A site as the shard uses it.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct SiteRoute {
     pub hosts: Vec<String>,
     /// Tried in order, at least one.
     pub origins: Vec<OriginName>,
+    /// The origins' rows on this shard, once they were asked for.
+    rows: OnceCell<Rc<[u32]>>,
     /// Longest prefix first.
     prefixes: Vec<(String, Policy)>,
 }
@@ -58,15 +61,15 @@ pub struct PageRoute {
 
 /// What a request's host and path lead to.
 #[derive(Debug)]
-pub enum Routed<'t, 'p> {
+pub enum Routed<'p> {
     /// A site, and what to do with this path.
-    Site(&'t Arc<SiteRoute>, Policy),
+    Site(Rc<SiteRoute>, Policy),
     /// Part of a page; the path below the page, starting with `/`.
-    Page(&'t Arc<PageRoute>, &'p str),
+    Page(Rc<PageRoute>, &'p str),
     /// A page's live stream.
-    Events(&'t Arc<PageRoute>),
+    Events(Rc<PageRoute>),
     /// A page without its last slash.
-    AddSlash(&'t Arc<PageRoute>),
+    AddSlash(Rc<PageRoute>),
     /// The list of pages.
     Index,
     /// A shared host has nothing there.
@@ -78,9 +81,9 @@ pub enum Routed<'t, 'p> {
 /// The table of one shard.
 pub struct Routes {
     hosts: HashTable<(String, Claim)>,
-    slugs: HashTable<Arc<PageRoute>>,
-    sites: HashMap<Arc<str>, Arc<SiteRoute>>,
-    pages: HashMap<Arc<str>, Arc<PageRoute>>,
+    slugs: HashTable<Rc<PageRoute>>,
+    sites: HashMap<Arc<str>, Rc<SiteRoute>>,
+    pages: HashMap<Arc<str>, Rc<PageRoute>>,
     hasher: FixedState,
     shared_host: bool,
     loaded: bool,
@@ -88,8 +91,8 @@ pub struct Routes {
 
 #[derive(Debug)]
 enum Claim {
-    Site(Arc<SiteRoute>),
-    Page(Arc<PageRoute>),
+    Site(Rc<SiteRoute>),
+    Page(Rc<PageRoute>),
 }
 
 impl Routes {
@@ -117,7 +120,7 @@ impl Routes {
     }
 
     /// The site with this id.
-    pub fn site(&self, id: &str) -> Option<&Arc<SiteRoute>> {
+    pub fn site(&self, id: &str) -> Option<&Rc<SiteRoute>> {
         self.sites.get(id)
     }
 
@@ -144,17 +147,17 @@ impl Routes {
 
     /// Leads a request to what answers it. `host` as in the request, with or without port; `path`
     /// without query.
-    pub fn find<'t, 'p>(&'t self, host: &[u8], path: &'p str) -> Routed<'t, 'p> {
+    pub fn find<'p>(&self, host: &[u8], path: &'p str) -> Routed<'p> {
         match self.claim(host) {
-            Some(Claim::Site(site)) => Routed::Site(site, site.policy(path)),
-            Some(Claim::Page(page)) if path == "/events" => Routed::Events(page),
-            Some(Claim::Page(page)) => Routed::Page(page, path),
+            Some(Claim::Site(site)) => Routed::Site(Rc::clone(site), site.policy(path)),
+            Some(Claim::Page(page)) if path == "/events" => Routed::Events(Rc::clone(page)),
+            Some(Claim::Page(page)) => Routed::Page(Rc::clone(page), path),
             None if self.shared_host => self.find_shared(path),
             None => Routed::UnknownHost,
         }
     }
 
-    fn find_shared<'t, 'p>(&'t self, path: &'p str) -> Routed<'t, 'p> {
+    fn find_shared<'p>(&self, path: &'p str) -> Routed<'p> {
         let Some(below) = path.strip_prefix('/') else { return Routed::NotFound };
         if below.is_empty() {
             return Routed::Index;
@@ -164,14 +167,14 @@ impl Routes {
         let hash = self.hasher.hash_one(slug);
         match self.slugs.find(hash, |page| page.slug == slug) {
             None => Routed::NotFound,
-            Some(page) if rest.is_empty() => Routed::AddSlash(page),
-            Some(page) if rest == "/events" => Routed::Events(page),
-            Some(page) => Routed::Page(page, rest),
+            Some(page) if rest.is_empty() => Routed::AddSlash(Rc::clone(page)),
+            Some(page) if rest == "/events" => Routed::Events(Rc::clone(page)),
+            Some(page) => Routed::Page(Rc::clone(page), rest),
         }
     }
 
     fn claim(&self, host: &[u8]) -> Option<&Claim> {
-        let mut lower = [0; HOST_BYTES_MAX];
+        let mut lower = [0; limits::HOST_BYTES_MAX];
         let host = without_port(host);
         let host = host.strip_suffix(b".").unwrap_or(host);
         let lower = lower.get_mut(..host.len())?;
@@ -206,9 +209,9 @@ impl Routes {
     fn put_site(&mut self, site: &Site) {
         self.remove_site(&site.id);
         let Some(route) = SiteRoute::new(site) else { return };
-        let route = Arc::new(route);
+        let route = Rc::new(route);
         for host in &route.hosts {
-            self.put_host(host, Claim::Site(Arc::clone(&route)));
+            self.put_host(host, Claim::Site(Rc::clone(&route)));
         }
         self.sites.insert(Arc::clone(&route.id), route);
     }
@@ -222,21 +225,21 @@ impl Routes {
 
     fn put_page(&mut self, page: &Page) {
         self.remove_page(&page.id);
-        let route = Arc::new(PageRoute {
+        let route = Rc::new(PageRoute {
             id: page.id.as_str().into(),
             slug: page.slug.clone(),
             hosts: page.hosts.clone(),
             topic: page_key(&page.id),
         });
         for host in &route.hosts {
-            self.put_host(host, Claim::Page(Arc::clone(&route)));
+            self.put_host(host, Claim::Page(Rc::clone(&route)));
         }
         let (hash, hasher) = (self.hasher.hash_one(route.slug.as_str()), &self.hasher);
         if let Ok(held) = self.slugs.find_entry(hash, |held| held.slug == route.slug) {
             held.remove();
         }
         self.slugs
-            .insert_unique(hash, Arc::clone(&route), |page| hasher.hash_one(page.slug.as_str()));
+            .insert_unique(hash, Rc::clone(&route), |page| hasher.hash_one(page.slug.as_str()));
         self.pages.insert(Arc::clone(&route.id), route);
     }
 
@@ -267,8 +270,14 @@ impl SiteRoute {
             id: site.id.as_str().into(),
             hosts: site.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             origins,
+            rows: OnceCell::new(),
             prefixes,
         })
+    }
+
+    /// Rows of the origins.
+    pub fn rows(&self, origins: &mut Origins) -> &Rc<[u32]> {
+        self.rows.get_or_init(|| self.origins.iter().map(|name| origins.row(name)).collect())
     }
 
     fn policy(&self, path: &str) -> Policy {
@@ -293,9 +302,6 @@ impl OriginName {
         }
     }
 }
-
-/// A DNS name has at most 253 bytes; a longer host is nobody's.
-const HOST_BYTES_MAX: usize = 255;
 
 /// Takes the port off an authority.
 fn without_port(host: &[u8]) -> &[u8] {

@@ -4,16 +4,17 @@
 //! fires: if it moved on, the owner sets the timer again. So a request on a kept-alive connection
 //! costs a store, not a wheel operation.
 
+use super::slab::Ref;
 use crate::seam::Mono;
 
 /// Whose timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
-    /// A downstream connection: index and serial.
-    Conn(u32, u32),
-    /// A fetch: index and serial.
-    Fetch(u32, u32),
-    /// An idle connection to an origin: index and serial.
+    /// A downstream connection.
+    Conn(Ref),
+    /// A fetch.
+    Fetch(Ref),
+    /// A kept connection to an origin: row and serial.
     Origin(u32, u32),
 }
 
@@ -128,13 +129,13 @@ mod tests {
             let start = Mono::default().after_ms(start_ms);
             let mut timers = Timers::new(start);
             for (at, delay_ms) in delays_ms.iter().enumerate() {
-                timers.set(start.after_ms(*delay_ms), Timer::Conn(at as u32, 0));
+                timers.set(start.after_ms(*delay_ms), Timer::Origin(at as u32, 0));
             }
             let (mut fired, mut due) = (0, Vec::new());
             while let Some(now) = timers.next_deadline() {
                 timers.expire(now, &mut due);
                 for timer in due.drain(..) {
-                    let Timer::Conn(index, _) = timer else { unreachable!("only those were set") };
+                    let Timer::Origin(index, _) = timer else { unreachable!("only those were set") };
                     let at = start.after_ms(delays_ms[index as usize]);
                     prop_assert!(now >= at && now.since_ns(at) <= TICK_NS, "{now:?} for {at:?}");
                     fired += 1;
@@ -149,7 +150,7 @@ mod tests {
     fn a_long_sleep_fires_everything_that_was_due() {
         let mut timers = Timers::new(Mono(0));
         for seconds in 0..600 {
-            timers.set(Mono(0).after_ms(seconds * 1000), Timer::Fetch(seconds as u32, 0));
+            timers.set(Mono(0).after_ms(seconds * 1000), Timer::Origin(seconds as u32, 0));
         }
         let mut due = Vec::new();
         timers.expire(Mono(0).after_ms(599_100), &mut due);

@@ -1,0 +1,159 @@
+//! What the admin listener answers: health, readiness, metrics, status, drain.
+//!
+//! Ready means: configuration loaded, listening, not draining. It does not mean that control is
+//! reachable, because an edge serves without control; `/v1/status` tells of that.
+//!
+//! Leaves to others: counting (`observe`), carrying a drain out (`drain`).
+
+use proto::http1::{head::Method, server::Request};
+use serde_json::json;
+
+use super::{
+    Edge,
+    conn::Exchange,
+    mail::Mail,
+    observe::{Metric, write_metric},
+    request::AskedRef,
+    respond::{Own, Writer},
+};
+use crate::seam::Now;
+
+impl Edge {
+    /// Answers a request of the admin listener.
+    pub fn admin(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let head = &request.head;
+        let reads = matches!(head.method, Method::Get | Method::Head);
+        let mut text = String::new();
+        let own = match (head.target.path(), head.method) {
+            ("/livez", _) if reads => Own::text(200, "alive\n"),
+            ("/readyz", _) if reads => match self.unready_reason() {
+                None => Own::text(200, "ready\n"),
+                Some(reason) => Own::text(503, reason),
+            },
+            ("/metrics", _) if reads => {
+                self.write_metrics(&mut text);
+                let content_type = "text/plain; version=0.0.4; charset=utf-8";
+                Own { content_type, ..Own::text(200, &text) }
+            }
+            ("/v1/status", _) if reads => {
+                text = self.status().to_string() + "\n";
+                Own { content_type: "application/json", ..Own::text(200, &text) }
+            }
+            ("/v1/drain", Method::Get | Method::Head) => {
+                text = json!({ "draining": self.draining }).to_string() + "\n";
+                Own { content_type: "application/json", ..Own::text(200, &text) }
+            }
+            ("/v1/drain", Method::Post | Method::Delete) => {
+                let on = head.method == Method::Post;
+                self.out.mail_all(|| Mail::Drain { on });
+                text = json!({ "draining": on }).to_string() + "\n";
+                Own { content_type: "application/json", ..Own::text(202, &text) }
+            }
+            ("/livez" | "/readyz" | "/metrics" | "/v1/status", _) => {
+                Own { fields: "Allow: GET, HEAD\r\n", ..Own::text(405, "Only GET and HEAD.") }
+            }
+            ("/v1/drain", _) => Own {
+                fields: "Allow: GET, HEAD, POST, DELETE\r\n",
+                ..Own::text(405, "GET tells, POST drains, DELETE undoes.")
+            },
+            _ => Own::text(404, "There are /livez, /readyz, /metrics, /v1/status and /v1/drain."),
+        };
+        self.own(now, &own, asked, writer)
+    }
+
+    fn unready_reason(&self) -> Option<&'static str> {
+        if self.draining {
+            return Some("Draining.");
+        }
+        (!self.routes.loaded()).then_some("No configuration yet: waiting for control.")
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let board = self.observe.board();
+        let cache = self.cache.stats();
+        let (sites, pages) = self.routes.counts();
+        let state = &self.feed_state;
+        json!({
+            "id": &*self.settings.edge_id,
+            "pop": &*self.settings.pop,
+            "version": env!("CARGO_PKG_VERSION"),
+            "engine": &*self.settings.engine,
+            "shards": self.settings.shard_count,
+            "cursor": (!state.cursor.is_empty()).then_some(&state.cursor),
+            "watermark": self.watermark,
+            "feed": {
+                "connected": state.connected,
+                "lag_ms": state.lag_ms,
+                "control": self.settings.control.is_some(),
+            },
+            "streams": board.sum(Metric::Streams),
+            "sites": sites,
+            "pages": pages,
+            "cache": {
+                "entries": cache.entries,
+                "used_bytes": cache.used_bytes,
+                "dead_bytes": cache.dead_bytes,
+                "memory_bytes": cache.memory_bytes,
+            },
+            "draining": self.draining,
+        })
+    }
+
+    fn write_metrics(&self, text: &mut String) {
+        self.observe.board().write_prometheus(text);
+        let cache = self.cache.stats();
+        let state = &self.feed_state;
+        for (name, kind, help, value) in [
+            ("pharos_cache_entries", "gauge", "Stored responses.", cache.entries),
+            (
+                "pharos_cache_used_bytes",
+                "gauge",
+                "Bytes held, the dead included.",
+                cache.used_bytes,
+            ),
+            (
+                "pharos_cache_dead_bytes",
+                "gauge",
+                "Bytes of purged or evicted responses still held.",
+                cache.dead_bytes,
+            ),
+            ("pharos_cache_memory_bytes", "gauge", "Limit of the bytes held.", cache.memory_bytes),
+            ("pharos_cache_stored_total", "counter", "Responses stored.", cache.stored),
+            (
+                "pharos_cache_updated_total",
+                "counter",
+                "Stored responses updated by a 304.",
+                cache.updated,
+            ),
+            ("pharos_cache_not_stored_total", "counter", "Responses not stored.", cache.not_stored),
+            (
+                "pharos_cache_evicted_total",
+                "counter",
+                "Responses given up for space.",
+                cache.evicted,
+            ),
+            ("pharos_cache_purged_total", "counter", "Responses purged.", cache.purged),
+            (
+                "pharos_feed_connected",
+                "gauge",
+                "Whether control's feed is followed.",
+                u64::from(state.connected),
+            ),
+            (
+                "pharos_feed_lag_ms",
+                "gauge",
+                "Age of the newest news from control.",
+                state.lag_ms.unwrap_or(0),
+            ),
+            ("pharos_watermark", "gauge", "Feed position applied by all shards.", self.watermark),
+        ] {
+            write_metric(text, name, kind, help, value);
+        }
+    }
+}

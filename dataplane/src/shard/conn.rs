@@ -1,0 +1,452 @@
+//! One downstream connection: received bytes → requests → answers, in order, one exchange at a
+//! time.
+//!
+//! ```text
+//!            Received                    at once: next request of the same receive
+//!   ┌──────┐ ───────▶ proto's Server ──▶ request ──────────────────────────┐
+//!   │ idle │                                │ later                        ▼
+//!   └──────┘ ◀── done, nothing left ── Exchange ◀─ wake: fetch, entry ─ Writer ──▶ one Send
+//! ```
+//! All answers to one receive gather in the writer and leave in one send. While an answer is
+//! outstanding, what else the client sends waits, bounded; a client that does not read stops its
+//! own requests. One timer a connection runs all the time and looks, when it fires, at what is
+//! being waited for.
+//!
+//! Owns its buffers; the connection is boxed and freed when a stream takes the socket over. Leaves
+//! to others: framing (`proto::http1::server`), what to answer (`request`), pieces of an answer
+//! under way (`answer`).
+
+use std::net::IpAddr;
+
+use cache::WakeWith;
+use proto::http1::{
+    encode::CONTINUE,
+    head::FieldSpace,
+    refusal::Refusal,
+    server::{After, Server, ServerEof, Step, Waiting},
+};
+
+use super::{
+    Edge,
+    answer::{Advance, Answer},
+    conn_table::Owner,
+    observe::Metric,
+    request::{Asked, Scene},
+    respond::{Own, Persistence, Writer},
+    slab::Ref,
+    stream::Subscribe,
+    timers::Timer,
+};
+use crate::{
+    config::Timeouts,
+    limits,
+    seam::{Close, Mono, Now, Payload, SocketId},
+};
+
+/// A downstream connection.
+pub struct Conn {
+    at: Ref,
+    socket: SocketId,
+    peer: IpAddr,
+    admin: bool,
+    server: Server,
+    writer: Writer,
+    exchange: Exchange,
+    /// A `Send` is in flight.
+    sending: bool,
+    /// `Receive` is on.
+    receiving: bool,
+    /// Nothing more is read; close like this when everything has been sent.
+    ending: Option<Close>,
+    wait: Wait,
+    wait_since: Mono,
+}
+
+/// What is owed to the client beside what waits in the writer.
+pub enum Exchange {
+    /// Nothing.
+    None,
+    /// Room in the writer: the answer is complete, the next request waits for the client to read.
+    Flush,
+    /// An answer that is not there yet, or only in part.
+    Answer(Box<Answer>),
+    /// The connection becomes a stream as soon as everything before has been sent.
+    Stream(Box<StreamRequest>),
+}
+
+/// A request for a stream.
+#[derive(Debug)]
+pub struct StreamRequest {
+    /// Topic.
+    pub topic: String,
+    /// Not yet understood.
+    pub last_event_id: Option<String>,
+    /// What was asked.
+    pub asked: Asked,
+}
+
+/// What the connection waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wait {
+    /// As the protocol machine says.
+    Client(Waiting),
+    /// The client to read.
+    Sending,
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    pub fn new(at: Ref, socket: SocketId, peer: IpAddr, admin: bool, now: Now) -> Self {
+        Self {
+            at,
+            socket,
+            peer,
+            admin,
+            server: Server::new(limits::REQUEST_BODY_BYTES_MAX),
+            writer: Writer::default(),
+            exchange: Exchange::None,
+            sending: false,
+            receiving: true,
+            ending: None,
+            // The first byte is awaited as a head is: a silent new connection is no idle old one.
+            wait: Wait::Client(Waiting::Head),
+            wait_since: now.mono,
+        }
+    }
+
+    /// Whether it came in by the admin listener.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> SocketId {
+        self.socket
+    }
+
+    /// Bytes from the client.
+    pub fn received(&mut self, edge: &mut Edge, now: Now, bytes: &[u8]) {
+        if self.wait == Wait::Client(Waiting::Body) {
+            self.wait_since = now.mono;
+        }
+        self.read(edge, now, bytes);
+        self.settle(edge, now);
+    }
+
+    /// The client will send no more.
+    pub fn eof(&mut self, edge: &mut Edge, now: Now) {
+        match self.server.eof() {
+            ServerEof::Outstanding => {}
+            ServerEof::Idle => self.end(Close::Graceful),
+            ServerEof::Refused(refusal) => self.refuse(edge, now, refusal),
+        }
+        self.settle(edge, now);
+    }
+
+    /// A send ended.
+    pub fn sent(
+        &mut self,
+        edge: &mut Edge,
+        now: Now,
+        result: Result<(), std::io::ErrorKind>,
+        payload: Payload,
+    ) {
+        self.sending = false;
+        edge.observe.add(Metric::SentBytes, payload.len() as u64);
+        edge.out.recycle(payload);
+        if result.is_err() {
+            return self.abort(edge);
+        }
+        if !self.writer.is_empty() {
+            // Gathered meanwhile; goes out before more is added.
+            self.settle(edge, now);
+        }
+        if matches!(self.exchange, Exchange::Flush | Exchange::Answer(_)) {
+            self.go_on(edge, now);
+        }
+        self.settle(edge, now);
+    }
+
+    /// The cache tells of what the exchange waits for.
+    pub fn woken(&mut self, edge: &mut Edge, now: Now, with: WakeWith) {
+        if let Exchange::Answer(answer) = &mut self.exchange {
+            answer.woken(with);
+        }
+        self.wake(edge, now);
+    }
+
+    /// What the exchange waits for has moved on.
+    pub fn wake(&mut self, edge: &mut Edge, now: Now) {
+        if matches!(self.exchange, Exchange::Answer(_)) {
+            self.go_on(edge, now);
+            self.settle(edge, now);
+        }
+    }
+
+    /// The connection's timer has fired.
+    pub fn timer(&mut self, edge: &mut Edge, now: Now) {
+        match self.deadline(&edge.timeouts) {
+            Some(at) if now.mono < at => edge.timers.set(at, Timer::Conn(self.at)),
+            // Waits for a fetch, which has deadlines of its own.
+            None => edge.timers.set(now.mono.after_ms(IDLE_LOOK_MS), Timer::Conn(self.at)),
+            Some(_) => self.timed_out(edge, now),
+        }
+    }
+
+    /// The process drains: no more requests after what is under way.
+    pub fn drain(&mut self, edge: &mut Edge, now: Now) {
+        self.server.close_after_response();
+        if self.is_idle() {
+            self.end(Close::Graceful);
+        }
+        self.settle(edge, now);
+    }
+
+    /// When the present wait ends.
+    fn deadline(&self, timeouts: &Timeouts) -> Option<Mono> {
+        let limit_ms = match self.wait {
+            Wait::Sending => timeouts.transfer_ms,
+            Wait::Client(Waiting::Idle) => timeouts.keep_alive_ms,
+            Wait::Client(Waiting::Head) => timeouts.request_head_ms,
+            Wait::Client(Waiting::Body) => timeouts.transfer_ms,
+            Wait::Client(Waiting::Nothing) => return None,
+        };
+        Some(self.wait_since.after_ms(limit_ms))
+    }
+
+    fn timed_out(&mut self, edge: &mut Edge, now: Now) {
+        match self.wait {
+            Wait::Sending => {
+                edge.observe.count(Metric::SlowClient);
+                return self.abort(edge);
+            }
+            Wait::Client(waiting) => match waiting.refusal() {
+                // Nothing of a request came on a new connection: nobody to answer.
+                Some(_) if self.server.waiting() == Waiting::Idle => self.end(Close::Graceful),
+                Some(refusal) => {
+                    edge.observe.count(Metric::SlowClient);
+                    self.refuse(edge, now, refusal);
+                }
+                None => self.end(Close::Graceful),
+            },
+        }
+        self.settle(edge, now);
+        // Should the client not even take the refusal, the timer comes once more.
+        edge.timers.set(now.mono.after_ms(edge.timeouts.transfer_ms), Timer::Conn(self.at));
+    }
+
+    /// Steps through what has come.
+    fn read(&mut self, edge: &mut Edge, now: Now, mut input: &[u8]) {
+        while self.ending.is_none() {
+            let mut space = FieldSpace::new();
+            match self.server.step(&mut input, &mut space) {
+                Step::Head(request) => {
+                    let scene = Scene { at: self.at, peer: self.peer, admin: self.admin };
+                    let wants_continue = request.expect_continue;
+                    self.exchange = edge.request(now, scene, &request, &mut self.writer);
+                    let takes_body = match &self.exchange {
+                        Exchange::Answer(answer) => answer.takes_body(),
+                        _ => false,
+                    };
+                    if wants_continue && takes_body {
+                        self.writer.text(&mut edge.out).extend_from_slice(CONTINUE);
+                        self.server.continued();
+                    }
+                    match self.exchange {
+                        Exchange::None => self.done(),
+                        // It may be there already.
+                        Exchange::Answer(_) => self.go_on_once(edge, now),
+                        Exchange::Flush | Exchange::Stream(_) => {}
+                    }
+                }
+                Step::Body(bytes) => {
+                    if let Exchange::Answer(answer) = &self.exchange {
+                        answer.request_body(edge, now, bytes);
+                    }
+                }
+                Step::BodyEnd(_) => {
+                    if let Exchange::Answer(answer) = &self.exchange {
+                        answer.request_body_end(edge, now);
+                    }
+                }
+                Step::Refused(refusal) => self.refuse(edge, now, refusal),
+                Step::Close => self.end(Close::Graceful),
+                Step::NeedMore => break,
+            }
+        }
+    }
+
+    /// Goes on with the exchange, and with requests that waited behind it.
+    fn go_on(&mut self, edge: &mut Edge, now: Now) {
+        self.go_on_once(edge, now);
+        if matches!(self.exchange, Exchange::None) {
+            self.read(edge, now, &[]);
+        }
+    }
+
+    fn go_on_once(&mut self, edge: &mut Edge, now: Now) {
+        match &mut self.exchange {
+            Exchange::Flush => self.done(),
+            Exchange::Answer(answer) => {
+                let scene = Scene { at: self.at, peer: self.peer, admin: self.admin };
+                let keep_alive = self.server.persists() && !edge.draining;
+                match answer.advance(edge, now, scene, keep_alive, &mut self.writer) {
+                    Advance::Done => {
+                        if !keep_alive {
+                            self.server.close_after_response();
+                        }
+                        self.done();
+                    }
+                    Advance::DoneClose => {
+                        self.server.close_after_response();
+                        self.done();
+                    }
+                    Advance::Waiting => {}
+                    Advance::Broken => self.end(Close::Abort),
+                }
+            }
+            Exchange::None | Exchange::Stream(_) => {}
+        }
+    }
+
+    /// The answer is in the writer, whole.
+    fn done(&mut self) {
+        if !self.writer.has_room() {
+            self.exchange = Exchange::Flush;
+            return;
+        }
+        self.exchange = Exchange::None;
+        if self.server.response_done() == After::Close {
+            self.end(Close::Graceful);
+        }
+    }
+
+    /// Answers a request that cannot be read, if an answer can still be told from what went before.
+    fn refuse(&mut self, edge: &mut Edge, now: Now, refusal: Refusal) {
+        edge.observe.count(Metric::BadRequest);
+        let begun = match &self.exchange {
+            Exchange::Answer(answer) => answer.has_begun(),
+            _ => false,
+        };
+        self.leave_exchange(edge);
+        if begun {
+            return self.end(Close::Abort);
+        }
+        let asked = Asked {
+            persistence: Persistence { keep_alive: false, http10: false },
+            to_head: false,
+            request_id: edge.ids.next().as_slice().into(),
+        };
+        let own = Own::text(refusal.status(), refusal.text());
+        edge.own(now, &own, asked.lend(), &mut self.writer);
+        self.end(Close::Graceful);
+    }
+
+    fn end(&mut self, how: Close) {
+        self.ending = Some(how);
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.exchange, Exchange::None) && self.server.waiting() == Waiting::Idle
+    }
+
+    fn leave_exchange(&mut self, edge: &mut Edge) {
+        if let Exchange::Answer(answer) = std::mem::replace(&mut self.exchange, Exchange::None) {
+            answer.leave(edge, self.at);
+        }
+    }
+
+    /// Ends at once; what waits is dropped.
+    pub fn abort(&mut self, edge: &mut Edge) {
+        self.leave_exchange(edge);
+        self.writer.clear(&mut edge.out);
+        edge.out.close(self.socket, Close::Abort);
+        edge.free_conn(self.at);
+    }
+
+    /// Does what follows from the present state: sends, reads or not, notes what is waited for,
+    /// closes.
+    fn settle(&mut self, edge: &mut Edge, now: Now) {
+        if edge.is_freed(self.at) {
+            return;
+        }
+        if let (Some(Close::Abort), false) = (self.ending, self.sending)
+            && self.writer.is_empty()
+        {
+            return self.abort(edge);
+        }
+        if !self.sending && !self.writer.is_empty() {
+            self.sending = true;
+            self.wait_since = now.mono;
+            edge.out.send(self.socket, self.writer.take());
+        }
+        if edge.draining && !self.admin && !self.sending && self.is_idle() {
+            self.end(Close::Graceful);
+        }
+        if !self.sending {
+            if let Some(how) = self.ending {
+                self.leave_exchange(edge);
+                edge.out.close(self.socket, how);
+                return edge.free_conn(self.at);
+            }
+            if matches!(self.exchange, Exchange::Stream(_)) {
+                return self.become_stream(edge, now);
+            }
+        }
+        let wants = self.wants_input(edge);
+        if wants != self.receiving {
+            self.receiving = wants;
+            edge.out.receive(self.socket, wants);
+        }
+        let wait = match self.server.waiting() {
+            // Whoever waits for a request while our answer is in flight waits for the client to
+            // read it.
+            Waiting::Idle | Waiting::Nothing if self.sending => Wait::Sending,
+            waiting => Wait::Client(waiting),
+        };
+        // A head's deadline runs from its first byte, a send's from its start.
+        if wait != self.wait {
+            self.wait = wait;
+            self.wait_since = now.mono;
+        }
+    }
+
+    fn wants_input(&self, edge: &Edge) -> bool {
+        if self.ending.is_some() {
+            return false;
+        }
+        match &self.exchange {
+            Exchange::None => true,
+            Exchange::Stream(_) => false,
+            Exchange::Flush => self.server.kept_bytes() < limits::PIPELINED_BYTES,
+            Exchange::Answer(answer) => {
+                self.server.kept_bytes() < limits::PIPELINED_BYTES && answer.takes_more_body(edge)
+            }
+        }
+    }
+
+    /// Gives the socket to the streams.
+    fn become_stream(&mut self, edge: &mut Edge, now: Now) {
+        let exchange = std::mem::replace(&mut self.exchange, Exchange::None);
+        let Exchange::Stream(request) = exchange else { return };
+        if self.receiving {
+            edge.out.receive(self.socket, false);
+        }
+        edge.observe.count(Metric::StreamsOpened);
+        let subscribe = Subscribe {
+            socket: self.socket,
+            topic: &request.topic,
+            last_event_id: request.last_event_id.as_deref(),
+            request_id: std::str::from_utf8(&request.asked.request_id).unwrap_or_default(),
+            http10: request.asked.persistence.http10,
+        };
+        // A refused stream is being closed already, which the table learns at the end of this turn.
+        if let Some(stream) = edge.streams.subscribe(now, subscribe, &mut edge.out) {
+            edge.sockets.set_owner(self.socket, Owner::Stream(stream));
+        }
+        edge.free_conn(self.at);
+    }
+}
+
+/// How often a connection that waits for a fetch is looked at.
+const IDLE_LOOK_MS: u64 = 30_000;

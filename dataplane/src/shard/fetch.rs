@@ -1,0 +1,888 @@
+//! A fetch: one request to an origin and what becomes of its answer.
+//!
+//! ```text
+//!  start ─▶ Resolving ─▶ Connecting ─▶ Head ──────────▶ Body ─────▶ Ended ─▶ freed when nobody
+//! reads
+//!     └───── kept connection ──────────▲ │ dead, safe: once more   ▲
+//!                                        └─ failed: next address, next origin, stale, 502/504
+//! ```
+//! The answer goes one of two ways. A *stored* one is written into the cache's body, which the
+//! requester and any number of others follow at their own pace; the cache accounts for its bytes,
+//! so a slow reader holds nobody back. One that is *relayed* goes through a bounded pipe to the one
+//! connection that asked, and upstream is read no faster than that connection takes it. The
+//! request's body streams the other way through a bounded buffer.
+//!
+//! Owns the upstream connection during the exchange, and the lease. Leaves to others: addresses and
+//! kept connections (`origin`), what may be stored (`cache`), what the client is sent (`answer`).
+
+use std::{collections::VecDeque, io, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use cache::{Entry, Freshness, HeadOutcome, Lease, Wake, WakeWith, Writer as StoreWriter};
+use proto::{
+    field::name::Known,
+    http1::{
+        client::{Client, ClientEof, ClientStep, Response, ResponseError},
+        encode,
+        framing::BodyFraming,
+        head::{FieldSpace, Fields, parse_request},
+    },
+};
+
+use super::{
+    Edge,
+    conn_table::Owner,
+    observe::Metric,
+    origin::Acquired,
+    out::Op,
+    request::{CacheLabel, HeadFields},
+    slab::Ref,
+    timers::Timer,
+};
+use crate::{
+    limits,
+    seam::{Close, Mono, Now, Payload, Segment, SocketId},
+};
+
+/// One request to an origin.
+pub struct Fetch {
+    phase: Phase,
+    exchange: Client,
+    /// Rows of the origins to try, in order, and where in it we are.
+    origins: Rc<[u32]>,
+    origin_at: usize,
+    addresses_tried: usize,
+    socket: Option<SocketId>,
+    /// The connection was used before: it may have died unseen.
+    kept_connection: bool,
+    retried: bool,
+    request: Outgoing,
+    sending: bool,
+    receiving: bool,
+    method: Reach,
+    lease: Option<Lease>,
+    store: Option<StoreWriter>,
+    /// The connection that asked, as long as it is there.
+    reader: Option<Ref>,
+    label: CacheLabel,
+    kept: Rc<[u8]>,
+    invalidates: Option<Invalidation>,
+    outcome: Outcome,
+    pipe: Pipe,
+    started_wall_ms: u64,
+    deadline: Mono,
+}
+
+/// Where a fetch is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Resolving,
+    Connecting,
+    /// Sending the request, waiting for the head of the answer.
+    Head,
+    Body,
+    /// Nothing comes any more.
+    Ended,
+}
+
+/// What matters of a method.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Reach {
+    to_head: bool,
+    idempotent: bool,
+}
+
+/// The request on its way.
+struct Outgoing {
+    /// Complete head; kept for the one retry.
+    head: Vec<u8>,
+    /// Content, framed, that waits for the socket.
+    body: Vec<u8>,
+    chunked: bool,
+    /// All of it is in `body`, or sent.
+    ended: bool,
+    /// Some content was accepted: cannot be repeated.
+    begun: bool,
+    head_sent: bool,
+}
+
+/// What has become of a fetch, as its reader sees it.
+pub enum Outcome {
+    /// Nothing yet.
+    Pending,
+    /// The cache answers with this.
+    Stored(Arc<Entry>, Freshness, CacheLabel),
+    /// Relayed: this head, then the pipe.
+    Relay(RelayHead),
+    /// There is no answer.
+    Failed(Failure),
+    /// The reader has taken it.
+    Taken,
+}
+
+/// A head to pass on.
+pub struct RelayHead {
+    /// Status.
+    pub status: u16,
+    /// Status line and fields, without framing and without the empty line.
+    pub text: Vec<u8>,
+    /// How long the body is; `UntilClose` where only its end tells.
+    pub body: BodyFraming,
+    /// `Content-Length` of an answer without a body, to be passed on.
+    pub length: Option<u64>,
+    /// `text` has a `Date`.
+    pub has_date: bool,
+    /// Why it is relayed.
+    pub label: CacheLabel,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The origin's name has no address.
+    Unresolved,
+    /// No connection.
+    Connect(io::ErrorKind),
+    /// No connection in time.
+    ConnectTimeout,
+    /// No head in time.
+    HeadTimeout,
+    /// The body stopped coming.
+    BodyTimeout,
+    /// The connection broke, or what came is no HTTP.
+    Response(ResponseError),
+    /// The request could not be sent.
+    Send,
+    /// This shard has as many fetches as it may.
+    Overloaded,
+}
+
+impl Failure {
+    /// Status and text for the client.
+    pub fn answer(self) -> (u16, String) {
+        match self {
+            Self::Unresolved => (502, "The origin's name has no address.".to_owned()),
+            Self::Connect(kind) => (502, format!("The origin could not be reached: {kind}.")),
+            Self::ConnectTimeout => (504, "The origin did not take a connection in time.".into()),
+            Self::HeadTimeout => (504, "The origin did not answer in time.".to_owned()),
+            Self::BodyTimeout => (504, "The origin stopped answering.".to_owned()),
+            Self::Response(error) => (502, format!("The origin's answer is of no use: {error}.")),
+            Self::Send => (502, "The origin did not take the request.".to_owned()),
+            Self::Overloaded => (503, "Too many requests wait for origins.".to_owned()),
+        }
+    }
+
+    fn metric(self) -> Metric {
+        match self {
+            Self::Unresolved | Self::Connect(_) | Self::Send => Metric::FetchConnectFailed,
+            Self::ConnectTimeout | Self::HeadTimeout | Self::BodyTimeout => Metric::FetchTimeout,
+            Self::Response(ResponseError::ClosedBeforeHead | ResponseError::Truncated) => {
+                Metric::FetchBroken
+            }
+            Self::Response(_) => Metric::FetchMalformed,
+            Self::Overloaded => Metric::Overloaded,
+        }
+    }
+}
+
+/// Content on its way from the origin to the one reader.
+#[derive(Default)]
+struct Pipe {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    /// `Ok`: all of it is in the pipe.
+    end: Option<Result<(), ()>>,
+}
+
+/// What a reader finds in the pipe.
+#[derive(Debug)]
+pub enum Piped {
+    /// Content.
+    Bytes(Bytes),
+    /// Nothing at the moment.
+    Wait,
+    /// It was all.
+    End,
+    /// It was cut off.
+    Broken,
+}
+
+/// How to fetch.
+pub struct Plan {
+    /// Rows of the origins, in order of preference.
+    pub origins: Rc<[u32]>,
+    /// Head of the request, complete.
+    pub head: Vec<u8>,
+    /// Head of the client's request, for `Vary`; only with a lease.
+    pub kept: Rc<[u8]>,
+    /// Its body's framing.
+    pub body: BodyFraming,
+    /// Where its answer may be stored.
+    pub lease: Option<Lease>,
+    /// Who asks; nobody does for a validation in the background.
+    pub reader: Option<Ref>,
+    /// Why, when its answer is relayed.
+    pub label: CacheLabel,
+    /// The method is HEAD.
+    pub to_head: bool,
+    /// The method may be repeated.
+    pub idempotent: bool,
+    /// What its success outdates.
+    pub invalidates: Option<Invalidation>,
+}
+
+/// A cache key that an unsafe method outdates (RFC 9111 §4.4).
+pub struct Invalidation {
+    /// The site's id.
+    pub site_id: Box<str>,
+    /// Host, as in the key.
+    pub host: Box<str>,
+    /// Path and query.
+    pub target: Box<str>,
+}
+
+impl Fetch {
+    /// What has become of it, for the reader; leaves `Pending` or `Taken`.
+    pub fn take_outcome(&mut self) -> Outcome {
+        match self.outcome {
+            Outcome::Pending => Outcome::Pending,
+            _ => std::mem::replace(&mut self.outcome, Outcome::Taken),
+        }
+    }
+
+    /// The next piece of a relayed body.
+    pub fn next_piece(&mut self) -> Piped {
+        if let Some(bytes) = self.pipe.pieces.pop_front() {
+            self.pipe.bytes -= bytes.len();
+            return Piped::Bytes(bytes);
+        }
+        match self.pipe.end {
+            None => Piped::Wait,
+            Some(Ok(())) => Piped::End,
+            Some(Err(())) => Piped::Broken,
+        }
+    }
+
+    /// Whether more of the request's body is welcome.
+    pub fn takes_more_body(&self) -> bool {
+        self.request.body.len() < limits::REQUEST_PIPE_BYTES
+    }
+
+    fn origin(&self) -> u32 {
+        self.origins[self.origin_at]
+    }
+
+    fn wants_input(&self) -> bool {
+        self.pipe.bytes < limits::RELAY_PIPE_BYTES
+    }
+}
+
+impl Edge {
+    /// Starts a fetch.
+    pub fn start_fetch(&mut self, now: Now, plan: Plan) -> Ref {
+        let Plan {
+            origins,
+            head,
+            kept,
+            body,
+            lease,
+            reader,
+            label,
+            to_head,
+            idempotent,
+            invalidates,
+        } = plan;
+        self.observe.count(Metric::Fetches);
+        let full = self.fetches.len() >= limits::FETCHES_MAX;
+        let has_content = body.has_content();
+        let at = self.fetches.insert(|_| Fetch {
+            phase: Phase::Resolving,
+            exchange: Client::new(),
+            origins,
+            origin_at: 0,
+            addresses_tried: 0,
+            socket: None,
+            kept_connection: false,
+            retried: false,
+            request: Outgoing {
+                head,
+                body: Vec::new(),
+                chunked: body == BodyFraming::Chunked,
+                ended: !has_content,
+                begun: false,
+                head_sent: false,
+            },
+            sending: false,
+            receiving: true,
+            method: Reach { to_head, idempotent },
+            lease,
+            store: None,
+            reader,
+            label,
+            kept,
+            invalidates,
+            outcome: Outcome::Pending,
+            pipe: Pipe::default(),
+            started_wall_ms: now.wall_ms,
+            deadline: now.mono.after_ms(self.timeouts.connect_ms),
+        });
+        self.observe.set(Metric::FetchActive, self.fetches.len() as u64);
+        self.timers.set(now.mono.after_ms(self.timeouts.connect_ms), Timer::Fetch(at));
+        if full {
+            self.fetch_failed(now, at, Failure::Overloaded);
+        } else {
+            self.fetch_connect(now, at, false);
+        }
+        at
+    }
+
+    /// Gets a connection for a fetch. `fresh`: not a kept one.
+    fn fetch_connect(&mut self, now: Now, at: Ref, fresh: bool) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        fetch.deadline = now.mono.after_ms(self.timeouts.connect_ms);
+        fetch.kept_connection = false;
+        match self.origins.acquire(now, fetch.origin(), at, fresh, &mut self.out) {
+            Acquired::Kept(socket) => {
+                self.observe.count(Metric::OriginReused);
+                fetch.kept_connection = true;
+                self.sockets.set_owner(socket, Owner::Upstream(at.slot));
+                self.fetch_connected(now, at, socket);
+            }
+            Acquired::Address(address) => {
+                fetch.phase = Phase::Connecting;
+                self.out.connect(fetch_op(at), address);
+            }
+            Acquired::Resolving => fetch.phase = Phase::Resolving,
+            Acquired::Unresolved => self.fetch_unreachable(now, at, Failure::Unresolved),
+        }
+    }
+
+    /// A name was looked up: everyone who waited goes on.
+    pub fn origin_resolved(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<Vec<std::net::SocketAddr>, io::ErrorKind>,
+    ) {
+        for at in self.origins.handle_resolved(now, number, result) {
+            let Some(fetch) = self.fetches.get_mut(at) else { continue };
+            if fetch.phase != Phase::Resolving {
+                continue;
+            }
+            match self.origins.address(fetch.origin()) {
+                Some(address) => {
+                    fetch.phase = Phase::Connecting;
+                    self.out.connect(fetch_op(at), address);
+                }
+                None => self.fetch_unreachable(now, at, Failure::Unresolved),
+            }
+        }
+    }
+
+    /// A connection to an origin was made, or not.
+    pub fn origin_connected(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<SocketId, io::ErrorKind>,
+    ) {
+        let at = fetch_of(number);
+        let waits = self
+            .fetches
+            .get(at)
+            .is_some_and(|fetch| fetch.phase == Phase::Connecting)
+            .then_some(at);
+        match (waits, result) {
+            (Some(at), Ok(socket)) => {
+                self.observe.count(Metric::OriginConnects);
+                self.sockets.open_own(socket, Owner::Upstream(at.slot));
+                self.out.receive(socket, true);
+                self.fetch_connected(now, at, socket);
+            }
+            (Some(at), Err(kind)) => self.fetch_unreachable(now, at, Failure::Connect(kind)),
+            (None, Ok(socket)) => {
+                // Whoever wanted it is gone.
+                self.sockets.open_own(socket, Owner::Closing);
+                self.out.close(socket, Close::Abort);
+            }
+            (None, Err(_)) => {}
+        }
+    }
+
+    fn fetch_connected(&mut self, now: Now, at: Ref, socket: SocketId) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        fetch.socket = Some(socket);
+        fetch.phase = Phase::Head;
+        fetch.exchange = Client::new();
+        fetch.exchange.begin(fetch.method.to_head);
+        fetch.receiving = true;
+        fetch.request.head_sent = false;
+        fetch.deadline = now.mono.after_ms(self.timeouts.origin_head_ms);
+        self.fetch_send(now, at);
+    }
+
+    /// Sends what is there of the request.
+    fn fetch_send(&mut self, now: Now, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let Some(socket) = fetch.socket else { return };
+        if fetch.sending {
+            return;
+        }
+        let mut buffer = self.out.buffer();
+        if !fetch.request.head_sent {
+            buffer.extend_from_slice(&fetch.request.head);
+            fetch.request.head_sent = true;
+        }
+        buffer.append(&mut fetch.request.body);
+        if buffer.is_empty() {
+            return self.out.recycle_buffer(buffer);
+        }
+        fetch.sending = true;
+        fetch.deadline = fetch.deadline.max(now.mono.after_ms(self.timeouts.origin_head_ms));
+        self.out.send(socket, Payload::One(Segment::Owned(buffer)));
+    }
+
+    /// Content of the request, from the client.
+    pub fn fetch_request_body(&mut self, now: Now, at: Ref, bytes: &[u8]) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let request = &mut fetch.request;
+        request.begun = true;
+        if fetch.phase == Phase::Ended {
+            return;
+        }
+        if request.chunked {
+            encode::chunk(&mut request.body, bytes);
+        } else {
+            request.body.extend_from_slice(bytes);
+        }
+        if fetch.phase == Phase::Head || fetch.phase == Phase::Body {
+            self.fetch_send(now, at);
+        }
+    }
+
+    /// The request is complete.
+    pub fn fetch_request_end(&mut self, now: Now, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        fetch.request.ended = true;
+        if fetch.request.chunked && fetch.phase != Phase::Ended {
+            fetch.request.body.extend_from_slice(encode::BODY_END);
+        }
+        if fetch.phase == Phase::Head || fetch.phase == Phase::Body {
+            self.fetch_send(now, at);
+        }
+    }
+
+    /// A send to an origin ended.
+    pub fn origin_sent(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        slot: u32,
+        result: Result<(), io::ErrorKind>,
+        payload: Payload,
+    ) {
+        self.out.recycle(payload);
+        let Some(at) = self.fetch_at(slot, socket) else { return };
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        fetch.sending = false;
+        match result {
+            // An origin may answer and close without reading everything: its answer still counts,
+            // and if none comes, the end of the connection tells.
+            Err(_) if fetch.phase == Phase::Head && !fetch.exchange.has_begun() => {
+                if !self.fetch_retry(now, at) {
+                    self.fetch_failed(now, at, Failure::Send);
+                }
+            }
+            Err(_) => {}
+            Ok(()) => {
+                self.fetch_send(now, at);
+                if let Some(fetch) = self.fetches.get(at)
+                    && let Some(reader) = fetch.reader
+                    && !fetch.request.ended
+                {
+                    self.notices.push(reader);
+                }
+                self.fetch_reuse_or_close(now, at);
+            }
+        }
+    }
+
+    /// Bytes from an origin.
+    pub fn origin_received(&mut self, now: Now, socket: SocketId, slot: u32, bytes: &[u8]) {
+        let Some(at) = self.fetch_at(slot, socket) else { return };
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        // Lifted out, so that the head it lends and the rest of the edge can be used together.
+        let mut exchange = std::mem::take(&mut fetch.exchange);
+        let mut input = bytes;
+        loop {
+            let mut space = FieldSpace::new();
+            match exchange.step(&mut input, &mut space) {
+                // 100 was answered by us, 103 is a hint that nothing here depends on.
+                ClientStep::Informational(_) => {}
+                ClientStep::Head(response) => self.fetch_head(now, at, &response),
+                ClientStep::Body(bytes) => self.fetch_body(now, at, bytes),
+                ClientStep::End(_) => self.fetch_end(at),
+                ClientStep::Failed(error) => {
+                    self.fetch_broken(now, at, error, exchange.has_begun());
+                    break;
+                }
+                ClientStep::NeedMore => break,
+            }
+        }
+        if let Some(fetch) = self.fetches.get_mut(at)
+            && fetch.socket == Some(socket)
+        {
+            fetch.exchange = exchange;
+            self.fetch_pace(at);
+            self.fetch_reuse_or_close(now, at);
+        }
+    }
+
+    /// An origin ended its side, or the connection is gone.
+    pub fn origin_gone(&mut self, now: Now, socket: SocketId, slot: u32) {
+        let Some(at) = self.fetch_at(slot, socket) else { return };
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let begun = fetch.exchange.has_begun();
+        match fetch.exchange.eof() {
+            ClientEof::End => self.fetch_end(at),
+            ClientEof::Failed(error) => self.fetch_broken(now, at, error, begun),
+            ClientEof::Idle => {}
+        }
+        self.fetch_close_socket(at, socket);
+        self.fetch_release_if_over(at);
+    }
+
+    /// The fetch's timer has fired.
+    pub fn fetch_timer(&mut self, now: Now, at: Ref) {
+        let Some(fetch) = self.fetches.get(at) else { return };
+        if now.mono < fetch.deadline || fetch.phase == Phase::Ended {
+            let next = fetch.deadline.max(now.mono.after_ms(1_000));
+            return self.timers.set(next, Timer::Fetch(at));
+        }
+        match fetch.phase {
+            Phase::Resolving | Phase::Connecting => {
+                self.fetch_unreachable(now, at, Failure::ConnectTimeout);
+            }
+            Phase::Head => self.fetch_failed(now, at, Failure::HeadTimeout),
+            // Held back by its reader, whose connection has a deadline of its own.
+            Phase::Body if !fetch.receiving => {
+                let next = now.mono.after_ms(self.timeouts.origin_body_ms);
+                if let Some(fetch) = self.fetches.get_mut(at) {
+                    fetch.deadline = next;
+                }
+            }
+            Phase::Body => self.fetch_failed(now, at, Failure::BodyTimeout),
+            Phase::Ended => {}
+        }
+        if let Some(fetch) = self.fetches.get(at) {
+            self.timers.set(fetch.deadline.max(now.mono.after_ms(50)), Timer::Fetch(at));
+        }
+    }
+
+    /// The connection that asked is gone, or has all it needs.
+    pub fn fetch_leave(&mut self, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        fetch.reader = None;
+        fetch.pipe.pieces.clear();
+        fetch.pipe.bytes = 0;
+        // What may be stored is fetched to the end: others may wait, and the next will come.
+        let goes_on = match fetch.phase {
+            Phase::Ended => false,
+            Phase::Body => fetch.store.is_some(),
+            _ => fetch.lease.is_some() && fetch.request.ended,
+        };
+        if !goes_on {
+            self.fetch_abort(at);
+        }
+    }
+
+    /// The reader has taken from the pipe: upstream may be read again.
+    pub fn fetch_pace(&mut self, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let Some(socket) = fetch.socket else { return };
+        let wants = fetch.wants_input();
+        // Some way below the mark, so that it does not go on and off with each piece.
+        let low = fetch.pipe.bytes <= limits::RELAY_PIPE_BYTES / 2;
+        if fetch.receiving != wants && (low || !wants) {
+            fetch.receiving = wants;
+            self.out.receive(socket, wants);
+        }
+    }
+
+    /// The final head has come: the cache decides, or it is passed on.
+    fn fetch_head(&mut self, now: Now, at: Ref, response: &Response<'_>) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        if fetch.phase != Phase::Head {
+            return;
+        }
+        fetch.phase = Phase::Body;
+        fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
+        if let Some(key) = fetch.invalidates.take_if(|_| matches!(response.head.status, 200..400)) {
+            let host = key.host.as_bytes();
+            let key = self.cache.cache_key(&key.site_id, host, key.target.as_bytes());
+            self.cache.invalidate(&key);
+        }
+        let Some(lease) = fetch.lease.take() else {
+            return self.fetch_relay(at, response);
+        };
+        let fields = HeadFields(response.head.fields);
+        let told = cache::Response {
+            status: response.head.status,
+            reason: response.head.reason.as_bytes(),
+            fields: &fields,
+            length: content_length(response),
+            request_at_ms: fetch.started_wall_ms,
+            response_at_ms: now.wall_ms,
+            append: self.names.via_line(),
+        };
+        let mut space = FieldSpace::new();
+        let kept = Rc::clone(&fetch.kept);
+        let asked = match parse_request(&kept, &mut space) {
+            Ok(Some((head, _))) => HeadFields(head.fields),
+            _ => HeadFields(Fields::EMPTY),
+        };
+        let outcome = lease.head(&asked, &told, &mut self.wakes);
+        match outcome {
+            HeadOutcome::Fill { writer, entry, .. } => {
+                fetch.store = Some(writer);
+                fetch.outcome = Outcome::Stored(entry, Freshness::Fresh, CacheLabel::Miss);
+                self.notices.extend(fetch.reader);
+            }
+            HeadOutcome::Updated(entry) => {
+                let label = CacheLabel::Revalidated;
+                fetch.outcome = Outcome::Stored(entry, Freshness::Fresh, label);
+                self.notices.extend(fetch.reader);
+            }
+            HeadOutcome::Stale(entry) => {
+                let (freshness, label) = (Freshness::OriginFailed, CacheLabel::Stale);
+                fetch.outcome = Outcome::Stored(entry, freshness, label);
+                self.notices.extend(fetch.reader);
+            }
+            HeadOutcome::NotStored(_) => self.fetch_relay(at, response),
+        }
+    }
+
+    /// Passes a head on to the one who asked; without one there is no use in going on.
+    fn fetch_relay(&mut self, at: Ref, response: &Response<'_>) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let Some(reader) = fetch.reader else { return self.fetch_abort(at) };
+        let head = &response.head;
+        let mut text = Vec::with_capacity(512);
+        encode::status_line(&mut text, head.status);
+        let except = [Known::XCacheStatus, Known::XRequestId];
+        encode::end_to_end_fields(&mut text, &head.fields, &except);
+        let has_length = response.body == BodyFraming::None && head.status != 204;
+        fetch.outcome = Outcome::Relay(RelayHead {
+            status: head.status,
+            text,
+            body: response.body,
+            length: if has_length { content_length(response) } else { None },
+            has_date: head.fields.has(Known::Date),
+            label: fetch.label,
+        });
+        self.notices.push(reader);
+    }
+
+    fn fetch_body(&mut self, now: Now, at: Ref, bytes: &[u8]) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        if fetch.phase != Phase::Body {
+            return;
+        }
+        fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
+        if let Some(store) = &mut fetch.store {
+            let mut woken = Vec::new();
+            let taken = store.append(bytes, &mut woken);
+            self.wake_followers(woken);
+            if taken.is_err() {
+                self.fetch_abort(at);
+            }
+            return;
+        }
+        let is_relayed = matches!(fetch.outcome, Outcome::Relay(_) | Outcome::Taken);
+        if let Some(reader) = fetch.reader.filter(|_| is_relayed) {
+            fetch.pipe.pieces.push_back(Bytes::copy_from_slice(bytes));
+            fetch.pipe.bytes += bytes.len();
+            self.notices.push(reader);
+        }
+    }
+
+    /// The answer is complete.
+    fn fetch_end(&mut self, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        if fetch.phase != Phase::Body {
+            return;
+        }
+        fetch.phase = Phase::Ended;
+        fetch.pipe.end = Some(Ok(()));
+        self.notices.extend(fetch.reader);
+        if let Some(store) = fetch.store.take() {
+            let mut woken = Vec::new();
+            // An answer shorter than announced has failed already, as a truncated one.
+            let _ = store.finish(&mut woken);
+            self.wake_followers(woken);
+        }
+    }
+
+    /// There will be no answer, or no more of it.
+    fn fetch_failed(&mut self, now: Now, at: Ref, failure: Failure) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        self.observe.count(failure.metric());
+        match fetch.lease.take() {
+            Some(lease) => {
+                let stale = lease.fail(now.wall_ms, &mut self.wakes);
+                fetch.outcome = match stale {
+                    Some(entry) => {
+                        Outcome::Stored(entry, Freshness::OriginFailed, CacheLabel::Stale)
+                    }
+                    None => Outcome::Failed(failure),
+                };
+            }
+            None if matches!(fetch.outcome, Outcome::Pending) => {
+                fetch.outcome = Outcome::Failed(failure);
+            }
+            // The head is gone already: the reader sees the body break off.
+            None => {}
+        }
+        fetch.pipe.end = Some(Err(()));
+        self.notices.extend(fetch.reader);
+        self.fetch_abort(at);
+    }
+
+    fn wake_followers(&mut self, woken: Vec<cache::Waiter>) {
+        let wake = |waiter| Wake { waiter, with: WakeWith::Progress };
+        self.wakes.extend(woken.into_iter().map(wake));
+    }
+
+    /// The connection broke, or what came is no answer.
+    fn fetch_broken(&mut self, now: Now, at: Ref, error: ResponseError, begun: bool) {
+        let Some(fetch) = self.fetches.get(at) else { return };
+        if fetch.phase == Phase::Ended {
+            return;
+        }
+        if begun || !self.fetch_retry(now, at) {
+            self.fetch_failed(now, at, Failure::Response(error));
+        }
+    }
+
+    /// Repeats a request that may be repeated, if it was sent on a connection that may have died
+    /// unseen.
+    fn fetch_retry(&mut self, now: Now, at: Ref) -> bool {
+        let Some(fetch) = self.fetches.get_mut(at) else { return false };
+        let may = fetch.kept_connection
+            && !fetch.retried
+            && fetch.method.idempotent
+            && !fetch.request.begun;
+        if !may {
+            return false;
+        }
+        fetch.retried = true;
+        fetch.sending = false;
+        if let Some(socket) = fetch.socket.take() {
+            self.out.close(socket, Close::Abort);
+        }
+        self.observe.count(Metric::FetchRetries);
+        self.fetch_connect(now, at, true);
+        true
+    }
+
+    /// No connection: the next address, the next origin, or it has failed.
+    fn fetch_unreachable(&mut self, now: Now, at: Ref, failure: Failure) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        fetch.addresses_tried += 1;
+        let addresses = self.origins.address_count(fetch.origin());
+        let timed_out = failure == Failure::ConnectTimeout;
+        if fetch.addresses_tried < addresses && !timed_out {
+            return self.fetch_connect(now, at, true);
+        }
+        if fetch.origin_at + 1 < fetch.origins.len() {
+            fetch.origin_at += 1;
+            fetch.addresses_tried = 0;
+            return self.fetch_connect(now, at, false);
+        }
+        self.fetch_failed(now, at, failure);
+    }
+
+    /// Ends an exchange that cannot be used on.
+    fn fetch_abort(&mut self, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        fetch.phase = Phase::Ended;
+        if let Some(socket) = fetch.socket.take() {
+            self.out.close(socket, Close::Abort);
+        }
+        if let Some(store) = fetch.store.take() {
+            let mut woken = Vec::new();
+            store.fail(&mut woken);
+            self.wake_followers(woken);
+        }
+        self.fetch_release_if_over(at);
+    }
+
+    fn fetch_close_socket(&mut self, at: Ref, socket: SocketId) {
+        if let Some(fetch) = self.fetches.get_mut(at)
+            && fetch.socket == Some(socket)
+        {
+            fetch.socket = None;
+            self.out.close(socket, Close::Abort);
+        }
+    }
+
+    /// Keeps the connection of a complete exchange for the next one, or closes it.
+    fn fetch_reuse_or_close(&mut self, now: Now, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        if fetch.phase != Phase::Ended || fetch.sending {
+            return;
+        }
+        if let Some(socket) = fetch.socket.take() {
+            let clean = fetch.exchange.is_reusable()
+                && fetch.request.ended
+                && fetch.request.body.is_empty()
+                && !self.draining;
+            let row = fetch.origin();
+            if clean && self.origins.release(now, row, socket, &mut self.timers) {
+                if !fetch.receiving {
+                    self.out.receive(socket, true);
+                }
+                self.sockets.set_owner(socket, Owner::Idle(row));
+            } else {
+                self.out.close(socket, Close::Graceful);
+            }
+        }
+        self.fetch_release_if_over(at);
+    }
+
+    /// Frees a fetch that has neither a connection nor a reader.
+    fn fetch_release_if_over(&mut self, at: Ref) {
+        let Some(fetch) = self.fetches.get(at) else { return };
+        if fetch.phase == Phase::Ended && fetch.socket.is_none() && fetch.reader.is_none() {
+            self.fetches.free(at);
+            self.observe.set(Metric::FetchActive, self.fetches.len() as u64);
+        }
+    }
+
+    fn fetch_at(&self, slot: u32, socket: SocketId) -> Option<Ref> {
+        let at = self.fetches.at_slot(slot)?;
+        (self.fetches.get(at)?.socket == Some(socket)).then_some(at)
+    }
+}
+
+/// The operation that connects for a fetch: 24 bits of slot, 32 of generation.
+fn fetch_op(at: Ref) -> Op {
+    Op::Origin(u64::from(at.generation) << 24 | u64::from(at.slot))
+}
+
+fn fetch_of(number: u64) -> Ref {
+    Ref { slot: number as u32 & 0xff_ffff, generation: (number >> 24) as u32 }
+}
+
+/// The length that a response announces, of a body that comes or (HEAD, 304) of one that does not.
+fn content_length(response: &Response<'_>) -> Option<u64> {
+    match response.body {
+        BodyFraming::Length(length) => Some(length),
+        BodyFraming::None if response.head.status == 204 => Some(0),
+        BodyFraming::None => {
+            let value = response.head.fields.known(Known::ContentLength)?;
+            std::str::from_utf8(value).ok()?.trim().parse().ok()
+        }
+        BodyFraming::Chunked | BodyFraming::UntilClose => None,
+    }
+}

@@ -1,0 +1,307 @@
+//! What a proxy adds, changes and takes away: the head of a request on its way to an origin, and
+//! the rule for each field of a response on its way back.
+//!
+//! Hop-by-hop fields and those that `Connection` names stay on their hop (RFC 9110 §7.6.1). Framing
+//! is made anew for each hop. `Via` and `CDN-Loop` (RFC 8586) are added; a request that carries our
+//! own name in `CDN-Loop` has come round and is refused. `X-Forwarded-For` and `Forwarded` (RFC
+//! 7239) are extended, `X-Forwarded-Proto` and `-Host` are ours alone: only the last hop can vouch
+//! for them.
+//!
+//! Leaves to others: which conditionals to send (`cache`), which target and host (`route`).
+
+use std::{io::Write, net::IpAddr};
+
+use proto::{
+    field::{
+        list,
+        name::{Known, same},
+    },
+    http1::{
+        framing::BodyFraming,
+        head::{Fields, Method, RequestHead},
+    },
+};
+
+/// This edge's name in messages, and the lines made of it once.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// `pharos-<id>`: pseudonym in `Via`, cdn-id in `CDN-Loop`.
+    pseudonym: String,
+    /// `Via: 1.1 pharos-<id>\r\n`.
+    via_line: Vec<u8>,
+}
+
+/// What the client said that the origin is told beside its own fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Its address.
+    pub peer: IpAddr,
+    /// The host it asked for, with port, as sent.
+    pub host: &'a str,
+    /// The request's id.
+    pub request_id: &'a str,
+}
+
+/// What goes to the origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Upstream<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// Value of `Host`.
+    pub host: &'a str,
+    /// The body's framing on this hop.
+    pub body: BodyFraming,
+    /// Whether the answer is for the cache: the client's conditionals and ranges are answered here.
+    pub for_cache: bool,
+}
+
+impl Names {
+    /// For the edge with this id.
+    pub fn new(edge_id: &str) -> Self {
+        let pseudonym = format!("pharos-{edge_id}");
+        let via_line = format!("Via: 1.1 {pseudonym}\r\n").into_bytes();
+        Self { pseudonym, via_line }
+    }
+
+    /// The `Via` line of our own answers.
+    pub fn via_line(&self) -> &[u8] {
+        &self.via_line
+    }
+
+    /// Whether this request has been here before.
+    pub fn is_loop(&self, fields: &Fields<'_>) -> bool {
+        fields.has(Known::CdnLoop)
+            && fields.known_all(Known::CdnLoop).flat_map(list::members).any(|member| {
+                let (id, _) = list::split_outside_quotes(member, b';');
+                list::trim(id).eq_ignore_ascii_case(self.pseudonym.as_bytes())
+            })
+    }
+
+    /// Writes the head for the origin, up to where conditionals and the empty line go.
+    pub fn write_request(
+        &self,
+        head: &RequestHead<'_>,
+        upstream: Upstream<'_>,
+        client: Client<'_>,
+        to: &mut Vec<u8>,
+    ) {
+        let Upstream { method, target, host, .. } = upstream;
+        let _ = write!(to, "{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+        let named = ConnectionNamed::of(&head.fields);
+        for (name, value) in head.fields.iter() {
+            if passes_to_origin(name, upstream.for_cache) && !named.holds(name) {
+                write_field(name, value, to);
+            }
+        }
+        write_framing(&head.method, upstream.body, to);
+        self.write_chain(&head.fields, client, to);
+    }
+
+    /// The fields that tell of the hops so far and of this one.
+    fn write_chain(&self, fields: &Fields<'_>, client: Client<'_>, to: &mut Vec<u8>) {
+        let Client { peer, host, request_id } = client;
+        write_joined("Via", fields.known_all(Known::Via), to);
+        let _ = write!(to, "1.1 {}\r\n", self.pseudonym);
+        write_joined("CDN-Loop", fields.known_all(Known::CdnLoop), to);
+        let _ = write!(to, "{}\r\n", self.pseudonym);
+        write_joined("X-Forwarded-For", fields.known_all(Known::XForwardedFor), to);
+        let _ = write!(to, "{peer}\r\nX-Forwarded-Proto: http\r\n");
+        if !host.is_empty() {
+            let _ = write!(to, "X-Forwarded-Host: {host}\r\n");
+        }
+        write_joined("Forwarded", fields.known_all(Known::Forwarded), to);
+        let _ = match peer {
+            IpAddr::V4(peer) => write!(to, "for={peer}"),
+            IpAddr::V6(peer) => write!(to, "for=\"[{peer}]\""),
+        };
+        if !host.is_empty() {
+            let _ = write!(to, ";host=\"{host}\"");
+        }
+        let _ = write!(to, ";proto=http\r\nX-Request-Id: {request_id}\r\n");
+    }
+}
+
+/// The field names that `Connection` names, which stay on this hop.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionNamed<'a>(Option<Fields<'a>>);
+
+impl<'a> ConnectionNamed<'a> {
+    /// Of a head.
+    pub fn of(fields: &Fields<'a>) -> Self {
+        Self(fields.has(Known::Connection).then_some(*fields))
+    }
+
+    /// Whether this name is among them.
+    pub fn holds(&self, name: &str) -> bool {
+        match &self.0 {
+            None => false,
+            Some(fields) => fields
+                .known_all(Known::Connection)
+                .flat_map(list::members)
+                .any(|member| member.eq_ignore_ascii_case(name.as_bytes())),
+        }
+    }
+}
+
+/// Whether a response field goes on to clients, and into the cache. Hop-by-hop fields and framing
+/// do not; `Age` and our own names are written anew for each answer.
+pub fn passes_to_client(name: &str) -> bool {
+    match Known::of(name) {
+        Some(Known::ContentLength | Known::Age | Known::XCacheStatus | Known::XRequestId) => false,
+        Some(known) => !known.is_hop_by_hop(),
+        None => true,
+    }
+}
+
+/// Writes one field line.
+pub fn write_field(name: &str, value: &[u8], to: &mut Vec<u8>) {
+    to.extend_from_slice(name.as_bytes());
+    to.extend_from_slice(b": ");
+    to.extend_from_slice(value);
+    to.extend_from_slice(b"\r\n");
+}
+
+/// Whether a request field goes on as it is.
+fn passes_to_origin(name: &str, for_cache: bool) -> bool {
+    match Known::of(name) {
+        Some(
+            Known::Host
+            | Known::ContentLength
+            | Known::Expect
+            | Known::Via
+            | Known::CdnLoop
+            | Known::XForwardedFor
+            | Known::XForwardedProto
+            | Known::XForwardedHost
+            | Known::Forwarded
+            | Known::XRequestId,
+        ) => false,
+        Some(
+            Known::IfMatch
+            | Known::IfNoneMatch
+            | Known::IfModifiedSince
+            | Known::IfUnmodifiedSince
+            | Known::IfRange
+            | Known::Range,
+        ) => !for_cache,
+        Some(known) => !known.is_hop_by_hop(),
+        // Obsolete and unknown to the RFC's list, but of the same kind (RFC 9110 appendix B.5).
+        None => !same(name, "Proxy-Connection") && !same(name, "HTTP2-Settings"),
+    }
+}
+
+fn write_framing(method: &Method<'_>, body: BodyFraming, to: &mut Vec<u8>) {
+    match body {
+        BodyFraming::Length(length) => {
+            let _ = write!(to, "Content-Length: {length}\r\n");
+        }
+        BodyFraming::Chunked => to.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        // RFC 9110 §8.6: methods that usually have content say when they have none.
+        BodyFraming::None if matches!(method, Method::Post | Method::Put | Method::Patch) => {
+            to.extend_from_slice(b"Content-Length: 0\r\n");
+        }
+        BodyFraming::None | BodyFraming::UntilClose => {}
+    }
+}
+
+/// `Name: a, b, ` with all values so far, ready for ours.
+fn write_joined<'a>(name: &str, values: impl Iterator<Item = &'a [u8]>, to: &mut Vec<u8>) {
+    let _ = write!(to, "{name}: ");
+    for value in values.filter(|value| !value.is_empty()) {
+        to.extend_from_slice(value);
+        to.extend_from_slice(b", ");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::http1::head::{FieldSpace, parse_request};
+
+    use super::*;
+
+    fn forwarded(request: &str, for_cache: bool) -> String {
+        let mut space = FieldSpace::new();
+        let (head, _) =
+            parse_request(request.as_bytes(), &mut space).expect("well-formed").expect("complete");
+        let upstream = Upstream {
+            method: head.method.as_str(),
+            target: "/t",
+            host: "o.example",
+            body: BodyFraming::None,
+            for_cache,
+        };
+        let client =
+            Client { peer: [10, 0, 0, 1].into(), host: "a.example:8080", request_id: "id1" };
+        let mut to = Vec::new();
+        Names::new("e1").write_request(&head, upstream, client, &mut to);
+        String::from_utf8(to).expect("text")
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_those_named_by_connection_stay_on_their_hop() {
+        let sent = forwarded(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\n\
+             Keep-Alive: 5\r\nUpgrade: h2c\r\nProxy-Connection: x\r\nCookie: c=1\r\nX-Other: 2\r\n\r\n",
+            false,
+        );
+        for gone in ["close", "X-Mine", "TE:", "Keep-Alive", "Upgrade", "Proxy-Connection"] {
+            assert!(!sent.contains(gone), "{gone} in {sent}");
+        }
+        assert!(
+            sent.starts_with("GET /t HTTP/1.1\r\nHost: o.example\r\nCookie: c=1\r\nX-Other: 2\r\n")
+        );
+    }
+
+    #[test]
+    fn the_chain_of_hops_is_extended_and_what_only_we_know_is_replaced() {
+        let sent = forwarded(
+            "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.0 x\r\nX-Forwarded-For: 1.2.3.4\r\nCDN-Loop: y\r\n\
+             X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nForwarded: for=1.2.3.4\r\n\
+             X-Request-Id: theirs\r\n\r\n",
+            false,
+        );
+        for line in [
+            "Via: 1.0 x, 1.1 pharos-e1\r\n",
+            "CDN-Loop: y, pharos-e1\r\n",
+            "X-Forwarded-For: 1.2.3.4, 10.0.0.1\r\n",
+            "X-Forwarded-Proto: http\r\n",
+            "X-Forwarded-Host: a.example:8080\r\n",
+            "Forwarded: for=1.2.3.4, for=10.0.0.1;host=\"a.example:8080\";proto=http\r\n",
+            "X-Request-Id: id1\r\n",
+        ] {
+            assert!(sent.contains(line), "{line} in {sent}");
+        }
+        assert!(!sent.contains("evil") && !sent.contains("theirs"));
+    }
+
+    #[test]
+    fn conditionals_and_ranges_pass_only_when_the_answer_is_not_for_the_cache() {
+        let request =
+            "GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\nRange: bytes=0-1\r\n\r\n";
+        assert!(forwarded(request, false).contains("If-None-Match: \"x\"\r\nRange: bytes=0-1\r\n"));
+        let sent = forwarded(request, true);
+        assert!(!sent.contains("If-None-Match") && !sent.contains("Range"), "{sent}");
+    }
+
+    #[test]
+    fn a_post_without_a_body_says_so() {
+        let sent = forwarded("POST / HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        assert!(sent.contains("Content-Length: 0\r\n"), "{sent}");
+    }
+
+    #[test]
+    fn a_request_that_carries_our_name_has_come_round() {
+        let is_loop = |value: &str| {
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\nCDN-Loop: {value}\r\n\r\n");
+            let mut space = FieldSpace::new();
+            let (head, _) = parse_request(request.as_bytes(), &mut space)
+                .expect("well-formed")
+                .expect("complete");
+            Names::new("e1").is_loop(&head.fields)
+        };
+        assert!(is_loop("x, Pharos-E1; v=1"));
+        assert!(!is_loop("pharos-e11, x;y=\"pharos-e1\""));
+    }
+}

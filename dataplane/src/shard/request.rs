@@ -1,0 +1,854 @@
+//! One request, as a table of steps: what it is → where it leads → what the cache says → answer or
+//! fetch.
+//!
+//! ```text
+//!  admin? ─ method ─ loop? ─ route ─┬─ own answer (redirect, unknown host, …)
+//!                                   ├─ stream
+//!                                   ├─ pass ─────────────────────────▶ fetch, relayed
+//!                                   └─ cache ─┬─ hit, stale ─────────▶ written at once
+//!                                             ├─ miss, revalidate ───▶ fetch, stored
+//!                                             ├─ wait ───────────────▶ asked again when woken
+//!                                             └─ bypass ─────────────▶ fetch, relayed
+//! ```
+//! A near hit allocates nothing: the key is made in place, the head is copied from the entry's, and
+//! what changes is written behind it.
+//!
+//! Leaves to others: bytes ↔ requests (`conn`, `proto`), the decision (`cache`), the exchange with
+//! the origin (`fetch`).
+
+use std::{net::IpAddr, rc::Rc};
+
+use cache::{Asking, Decision, FieldSource, Freshness, Hit, Lease, Waiter, WakeWith};
+use proto::{
+    feed::{cursor::VersionVector, site::Policy},
+    field::name::Known,
+    http1::{
+        encode,
+        framing::BodyFraming,
+        head::{FieldSpace, Fields, Method, RequestHead, Version, parse_request},
+        server::Request,
+    },
+    target::Authority,
+};
+
+use super::{
+    Edge,
+    answer::{Advance, Answer, Coding, State, StoredBody},
+    conn::{Exchange, StreamRequest},
+    fetch::{Invalidation, Plan},
+    forward::{Client, Upstream, write_field},
+    observe::Metric,
+    respond::{Frame, Own, Persistence, Writer, usable_request_id, write_own},
+    route::{PageRoute, Routed, SiteRoute},
+    slab::Ref,
+};
+use crate::{limits, seam::Now};
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene {
+    /// The connection.
+    pub at: Ref,
+    /// Its other side.
+    pub peer: IpAddr,
+    /// It came in by the admin listener.
+    pub admin: bool,
+}
+
+/// Whose request it is, and what it has waited for.
+#[derive(Clone, Copy)]
+pub struct Turn<'w> {
+    /// Whose.
+    pub scene: Scene,
+    /// How often it waited for another's fetch.
+    pub waits: u8,
+    /// What it was woken with.
+    pub with: Option<&'w WakeWith>,
+}
+
+/// What an answer depends on, while the request is at hand.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedRef<'a> {
+    /// How the connection goes on.
+    pub persistence: Persistence,
+    /// The method is HEAD.
+    pub to_head: bool,
+    /// The request's id.
+    pub request_id: &'a [u8],
+}
+
+/// The same, kept for an answer that comes later.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// How the connection goes on.
+    pub persistence: Persistence,
+    /// The method is HEAD.
+    pub to_head: bool,
+    /// The request's id.
+    pub request_id: Box<[u8]>,
+}
+
+impl Asked {
+    /// As lent.
+    pub fn lend(&self) -> AskedRef<'_> {
+        let Self { persistence, to_head, request_id } = self;
+        AskedRef { persistence: *persistence, to_head: *to_head, request_id }
+    }
+}
+
+impl AskedRef<'_> {
+    fn keep(&self) -> Asked {
+        let Self { persistence, to_head, request_id } = *self;
+        Asked { persistence, to_head, request_id: request_id.into() }
+    }
+}
+
+/// What a request came to, as `X-Cache-Status` says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CacheLabel {
+    /// From the cache, fresh.
+    Hit,
+    /// From the origin.
+    Miss,
+    /// From the cache, after the origin said that it still holds.
+    Revalidated,
+    /// From the cache, though stale.
+    Stale,
+    /// From the origin, because of the request.
+    Bypass,
+    /// From the origin, because of the route.
+    Pass,
+}
+
+impl CacheLabel {
+    /// `X-Cache-Status: …\r\n`.
+    fn line(self) -> &'static [u8] {
+        match self {
+            Self::Hit => b"X-Cache-Status: HIT\r\n",
+            Self::Miss => b"X-Cache-Status: MISS\r\n",
+            Self::Revalidated => b"X-Cache-Status: REVALIDATED\r\n",
+            Self::Stale => b"Warning: 110 - \"Response is Stale\"\r\nX-Cache-Status: STALE\r\n",
+            Self::Bypass => b"X-Cache-Status: BYPASS\r\n",
+            Self::Pass => b"X-Cache-Status: PASS\r\n",
+        }
+    }
+
+    /// Where it is counted.
+    pub fn metric(self) -> Metric {
+        match self {
+            Self::Hit => Metric::Hit,
+            Self::Miss => Metric::Miss,
+            Self::Revalidated => Metric::Revalidated,
+            Self::Stale => Metric::Stale,
+            Self::Bypass => Metric::Bypass,
+            Self::Pass => Metric::Pass,
+        }
+    }
+}
+
+/// Fields of a head, as the cache reads them.
+pub struct HeadFields<'a>(pub Fields<'a>);
+
+impl FieldSource for HeadFields<'_> {
+    fn each<'s>(&'s self, show: &mut dyn FnMut(&'s [u8], &'s [u8])) {
+        for (name, value) in self.0.iter() {
+            show(name.as_bytes(), value);
+        }
+    }
+
+    fn get_all<'s>(&'s self, name: &str, show: &mut dyn FnMut(&'s [u8])) {
+        match Known::of(name) {
+            Some(known) => self.0.known_all(known).for_each(show),
+            None => self.0.get_all(name).for_each(show),
+        }
+    }
+
+    fn get<'s>(&'s self, name: &str) -> Option<&'s [u8]> {
+        match Known::of(name) {
+            Some(known) => self.0.known(known),
+            None => self.0.get(name),
+        }
+    }
+}
+
+/// Where a request leads that goes through the cache or to an origin.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Part of the cache key: the site's id, empty for pages.
+    site_id: &'a str,
+    /// Part of the cache key: the host that the origin sees; empty for pages.
+    key_host: &'a str,
+    /// Part of the cache key, and what the origin is asked for.
+    target: &'a str,
+    /// `Host` for the origin.
+    host: &'a str,
+    /// Whom to ask.
+    origins: &'a Rc<[u32]>,
+}
+
+impl Edge {
+    /// Answers a request, or says what it waits for.
+    pub fn request(
+        &mut self,
+        now: Now,
+        scene: Scene,
+        request: &Request<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        self.observe.count(Metric::Requests);
+        let made;
+        let request_id = match request.head.fields.known(Known::XRequestId) {
+            Some(theirs) if usable_request_id(theirs) => theirs,
+            _ => {
+                made = self.ids.next();
+                &made
+            }
+        };
+        let asked = AskedRef {
+            persistence: Persistence {
+                keep_alive: persists(request) && !self.draining,
+                http10: request.head.version == Version::Http10,
+            },
+            to_head: request.head.method == Method::Head,
+            request_id,
+        };
+        if scene.admin {
+            return self.admin(now, request, asked, writer);
+        }
+        let turn = Turn { scene, waits: 0, with: None };
+        self.answer(now, turn, request, asked, writer)
+    }
+
+    /// The steps, from the route on.
+    fn answer(
+        &mut self,
+        now: Now,
+        turn: Turn<'_>,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let head = &request.head;
+        if let Some(own) = refused_method(head) {
+            return self.own(now, &own, asked, writer);
+        }
+        if self.names.is_loop(&head.fields) {
+            self.observe.count(Metric::Loop);
+            let text = "This request has been here before: the origin's name leads back here.";
+            return self.own(now, &Own::text(508, text), asked, writer);
+        }
+        match self.routes.find(head.authority.host.as_bytes(), head.target.path()) {
+            Routed::Site(site, policy) => {
+                self.site(now, turn, request, asked, &site, policy, writer)
+            }
+            Routed::Page(page, rest) => {
+                let mut target = std::mem::take(&mut self.scratch);
+                write_page_target(&page, rest, head.target.query(), &mut target);
+                let exchange = self.page(now, turn, request, asked, &target, writer);
+                self.scratch = target;
+                exchange
+            }
+            Routed::Index => self.page(now, turn, request, asked, "/pages/", writer),
+            Routed::Events(page) => self.events(now, request, asked, &page, writer),
+            Routed::AddSlash(page) => {
+                let query = head.target.query().map(|query| format!("?{query}"));
+                let fields = format!("Location: /{}/{}\r\n", page.slug, query.unwrap_or_default());
+                let own = Own { fields: &fields, ..Own::text(308, "") };
+                self.own(now, &own, asked, writer)
+            }
+            Routed::NotFound => {
+                let own = Own::text(404, "There is no status page at this address.");
+                self.own(now, &own, asked, writer)
+            }
+            Routed::UnknownHost => {
+                self.observe.count(Metric::UnknownHost);
+                let own = Own::text(421, "No site with this host name is served here.");
+                self.own(now, &own, asked, writer)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call of one step, all of it needed")]
+    fn site(
+        &mut self,
+        now: Now,
+        turn: Turn<'_>,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        site: &Rc<SiteRoute>,
+        policy: Policy,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let target = request.head.target.path_and_query();
+        let rooted;
+        let target = if target.starts_with('?') {
+            rooted = format!("/{target}");
+            &rooted
+        } else {
+            target
+        };
+        let mut host = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
+        let Some(host) = host_of(&request.head.authority, &mut host) else {
+            let own = Own::text(400, "The host name is too long.");
+            return self.own(now, &own, asked, writer);
+        };
+        let origins = site.rows(&mut self.origins);
+        let place = Place { site_id: &site.id, key_host: host, target, host, origins };
+        // A GET with content is legal and means nothing that a cache could know.
+        let is_pass = policy == Policy::Pass || request.body.has_content();
+        if is_pass {
+            return self.relay(now, turn.scene, request, asked, place, CacheLabel::Pass);
+        }
+        self.cached(now, request, asked, turn, place, writer)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call of one step, all of it needed")]
+    fn page(
+        &mut self,
+        now: Now,
+        turn: Turn<'_>,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        target: &str,
+        writer: &mut Writer,
+    ) -> Exchange {
+        if !matches!(request.head.method, Method::Get | Method::Head) {
+            return self.own(now, &only_get(), asked, writer);
+        }
+        let Some(control) = self.control.clone() else {
+            return self.own(now, &Own::text(404, "This edge has no pages."), asked, writer);
+        };
+        let place = Place {
+            site_id: "",
+            key_host: "",
+            target,
+            host: &control.host_field,
+            origins: &control.origins,
+        };
+        self.cached(now, request, asked, turn, place, writer)
+    }
+
+    fn events(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        page: &PageRoute,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let head = &request.head;
+        match head.method {
+            Method::Get => {
+                let last_event_id = match head.fields.known(Known::LastEventId) {
+                    Some(value) => std::str::from_utf8(value).ok().map(str::to_owned),
+                    None => query_value(head.target.query(), "last_event_id"),
+                };
+                let topic = page.topic.clone();
+                Exchange::Stream(Box::new(StreamRequest {
+                    topic,
+                    last_event_id,
+                    asked: asked.keep(),
+                }))
+            }
+            Method::Head => {
+                let fields = "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n";
+                let own = Own { status: 200, content_type: "text/event-stream", fields, body: b"" };
+                self.own(now, &own, asked, writer)
+            }
+            _ => self.own(now, &only_get(), asked, writer),
+        }
+    }
+
+    /// Asks the cache.
+    fn cached(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        turn: Turn<'_>,
+        place: Place<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let fields = HeadFields(request.head.fields);
+        let min_version = min_version(&request.head.fields);
+        let asking = Asking {
+            now_ms: now.wall_ms,
+            waiter: self.waiter(turn.scene.at),
+            min_version: min_version.as_ref(),
+            waits: turn.waits,
+        };
+        let question = self.question(request, place, &fields);
+        let decision = match turn.with {
+            None => self.cache.lookup(&mut self.near, &question, &asking),
+            Some(with) => self.cache.lookup_woken(&mut self.near, &question, &asking, with),
+        };
+        let scene = turn.scene;
+        match decision {
+            Decision::Hit(hit) => self.write_hit(scene, &hit, CacheLabel::Hit, asked, writer),
+            Decision::Stale { hit, revalidate } => {
+                if let Some(lease) = revalidate {
+                    self.fetch_for_cache(now, None, request, asked, place, lease);
+                }
+                self.write_hit(scene, &hit, CacheLabel::Stale, asked, writer)
+            }
+            Decision::Revalidate(lease) | Decision::Miss(lease) => {
+                let fetch = self.fetch_for_cache(now, Some(scene), request, asked, place, lease);
+                let state = State::Fetch { fetch, takes_body: false };
+                self.later(request, asked, turn.waits, state)
+            }
+            Decision::Wait => {
+                self.observe.count(Metric::Collapsed);
+                self.later(request, asked, turn.waits + 1, State::Collapsed { woken: None })
+            }
+            Decision::Bypass(_) => {
+                self.relay(now, scene, request, asked, place, CacheLabel::Bypass)
+            }
+            Decision::Unsatisfiable => {
+                let own = Own::text(504, "Nothing usable is stored, and only that was asked for.");
+                self.own(now, &own, asked, writer)
+            }
+        }
+    }
+
+    fn question<'q>(
+        &self,
+        request: &Request<'_>,
+        place: Place<'q>,
+        fields: &'q HeadFields<'_>,
+    ) -> cache::Request<'q> {
+        let cache_key =
+            self.cache.cache_key(place.site_id, place.key_host.as_bytes(), place.target.as_bytes());
+        let method = match request.head.method {
+            Method::Get => cache::Method::Get,
+            other => cache::Method::from_name(other.as_str().as_bytes()),
+        };
+        cache::Request::new(method, cache_key, fields)
+    }
+
+    /// Writes a stored response, or as much of it as is there.
+    fn write_hit(
+        &mut self,
+        scene: Scene,
+        hit: &Hit,
+        label: CacheLabel,
+        asked: AskedRef<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let entry = hit.local.entry();
+        self.observe.count(label.metric());
+        let text = writer.text(&mut self.out);
+        let has_body = match hit.answer {
+            cache::Answer::NotModified => {
+                text.extend_from_slice(&hit.local.not_modified_head());
+                self.observe.answered(304);
+                false
+            }
+            cache::Answer::Full => {
+                text.extend_from_slice(entry.head());
+                self.observe.answered(entry.status());
+                !asked.to_head && !matches!(entry.status(), 204 | 304)
+            }
+        };
+        text.extend_from_slice(b"Age: ");
+        encode::decimal(text, hit.age_s);
+        text.extend_from_slice(b"\r\n");
+        let mut persistence = asked.persistence;
+        let coding = match (entry.has_length() || !has_body, persistence.http10) {
+            (true, _) => Coding::Length,
+            (false, true) => {
+                persistence.keep_alive = false;
+                Coding::Close
+            }
+            (false, false) => {
+                text.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                Coding::Chunked
+            }
+        };
+        write_tail(text, label, asked.request_id, persistence);
+        if !has_body {
+            return Exchange::None;
+        }
+        let mut body = StoredBody::new(hit.local.clone(), coding);
+        match body.write(self.waiter(scene.at), &mut self.out, writer) {
+            Advance::Done => Exchange::None,
+            _ => {
+                let mut asked = asked.keep();
+                asked.persistence = persistence;
+                let state = State::Stored(body);
+                Exchange::Answer(Box::new(Answer { asked, kept: Rc::from([]), waits: 0, state }))
+            }
+        }
+    }
+
+    /// An answer that comes later.
+    fn later(
+        &self,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        waits: u8,
+        state: State,
+    ) -> Exchange {
+        let kept = keep_head(&request.head);
+        Exchange::Answer(Box::new(Answer { asked: asked.keep(), kept, waits, state }))
+    }
+
+    /// Fetches for the cache, and for a connection if one asks.
+    fn fetch_for_cache(
+        &mut self,
+        now: Now,
+        reader: Option<Scene>,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        place: Place<'_>,
+        lease: Lease,
+    ) -> Ref {
+        let to_head = lease.method() == cache::Method::Head;
+        let method = if to_head { "HEAD" } else { "GET" };
+        let upstream = Upstream {
+            method,
+            target: place.target,
+            host: place.host,
+            body: BodyFraming::None,
+            for_cache: true,
+        };
+        let peer = reader.map_or(IpAddr::from([127, 0, 0, 1]), |scene| scene.peer);
+        let mut head = Vec::with_capacity(limits::SEND_BUFFER_BYTES);
+        self.names.write_request(&request.head, upstream, client(request, asked, peer), &mut head);
+        lease.conditional_fields(&mut head);
+        head.extend_from_slice(b"\r\n");
+        self.start_fetch(
+            now,
+            Plan {
+                origins: Rc::clone(place.origins),
+                head,
+                kept: keep_head(&request.head),
+                body: BodyFraming::None,
+                lease: Some(lease),
+                reader: reader.map(|scene| scene.at),
+                label: CacheLabel::Miss,
+                to_head,
+                idempotent: true,
+                invalidates: None,
+            },
+        )
+    }
+
+    /// Passes a request on and its answer back, past the cache.
+    fn relay(
+        &mut self,
+        now: Now,
+        scene: Scene,
+        request: &Request<'_>,
+        asked: AskedRef<'_>,
+        place: Place<'_>,
+        label: CacheLabel,
+    ) -> Exchange {
+        let method = request.head.method;
+        let upstream = Upstream {
+            method: method.as_str(),
+            target: place.target,
+            host: place.host,
+            body: request.body,
+            for_cache: false,
+        };
+        let mut head = Vec::with_capacity(limits::SEND_BUFFER_BYTES);
+        let client = client(request, asked, scene.peer);
+        self.names.write_request(&request.head, upstream, client, &mut head);
+        head.extend_from_slice(b"\r\n");
+        let invalidates = (!method.is_safe()).then(|| Invalidation {
+            site_id: place.site_id.into(),
+            host: place.key_host.into(),
+            target: place.target.into(),
+        });
+        let fetch = self.start_fetch(
+            now,
+            Plan {
+                origins: Rc::clone(place.origins),
+                head,
+                kept: Rc::from([]),
+                body: request.body,
+                lease: None,
+                reader: Some(scene.at),
+                label,
+                to_head: method == Method::Head,
+                idempotent: method.is_idempotent(),
+                invalidates,
+            },
+        );
+        let state = State::Fetch { fetch, takes_body: request.body.has_content() };
+        let kept = Rc::from([]);
+        Exchange::Answer(Box::new(Answer { asked: asked.keep(), kept, waits: 0, state }))
+    }
+
+    /// Asks again for a request that waited.
+    pub fn ask_again(
+        &mut self,
+        now: Now,
+        turn: Turn<'_>,
+        kept: &[u8],
+        asked: &Asked,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let mut space = FieldSpace::new();
+        // It was parsed before; what cannot be read now was never asked.
+        let Ok(Some((head, _))) = parse_request(kept, &mut space) else { return Exchange::None };
+        let body = BodyFraming::None;
+        let keep_alive = asked.persistence.keep_alive;
+        let request = Request { head, body, keep_alive, expect_continue: false };
+        self.answer(now, turn, &request, asked.lend(), writer)
+    }
+
+    /// Answers with what our own fetch has brought.
+    #[expect(clippy::too_many_arguments, reason = "one call of one step, all of it needed")]
+    pub fn answer_with(
+        &mut self,
+        now: Now,
+        scene: Scene,
+        entry: &std::sync::Arc<cache::Entry>,
+        freshness: Freshness,
+        label: CacheLabel,
+        kept: &[u8],
+        asked: &Asked,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let mut space = FieldSpace::new();
+        let Ok(Some((head, _))) = parse_request(kept, &mut space) else { return Exchange::None };
+        if let (Some(least), Some(version)) = (min_version(&head.fields), entry.version())
+            && !version.covers(&least)
+        {
+            // Control itself waited for it and did not reach it.
+            self.observe.count(Metric::VersionTooOld);
+            let own = Own {
+                fields: "Retry-After: 1\r\n",
+                ..Own::text(503, "The version asked for has not arrived here yet.")
+            };
+            return self.own(now, &own, asked.lend(), writer);
+        }
+        let fields = HeadFields(head.fields);
+        let cache_key = entry.cache_key().borrowed();
+        let method = cache::Method::from_name(head.method.as_str().as_bytes());
+        let question = cache::Request::new(method, cache_key, &fields);
+        let hit = self.cache.serve(&mut self.near, &question, now.wall_ms, entry, freshness);
+        self.write_hit(scene, &hit, label, asked.lend(), writer)
+    }
+
+    /// Writes an answer of our own.
+    pub fn own(
+        &mut self,
+        now: Now,
+        own: &Own<'_>,
+        asked: AskedRef<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        self.observe.answered(own.status);
+        let frame = Frame {
+            persistence: asked.persistence,
+            to_head: asked.to_head,
+            request_id: asked.request_id,
+            via_line: self.names.via_line(),
+            date_line: self.date.at(now),
+        };
+        write_own(own, frame, writer.text(&mut self.out));
+        Exchange::None
+    }
+
+    /// How the cache finds a connection again.
+    pub fn waiter(&self, at: Ref) -> Waiter {
+        Waiter { shard: self.settings.shard, id: at.to_u64() }
+    }
+}
+
+/// Appends the lines that change with each answer, and the empty line.
+pub fn write_tail(
+    text: &mut Vec<u8>,
+    label: CacheLabel,
+    request_id: &[u8],
+    persistence: Persistence,
+) {
+    text.extend_from_slice(label.line());
+    text.extend_from_slice(b"X-Request-Id: ");
+    text.extend_from_slice(request_id);
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(persistence.line());
+    text.extend_from_slice(b"\r\n");
+}
+
+/// Whether the connection can go on after an answer that is given at once; as `Server::persists`,
+/// which cannot be asked while the request is lent.
+fn persists(request: &Request<'_>) -> bool {
+    request.keep_alive
+        && !request.expect_continue
+        && match request.body {
+            BodyFraming::Length(length) => length <= proto::limits::DRAIN_BYTES_MAX,
+            _ => true,
+        }
+}
+
+/// Methods that are answered without a look at the route.
+fn refused_method(head: &RequestHead<'_>) -> Option<Own<'static>> {
+    match head.method {
+        // It would show what the proxies in front added (RFC 9110 §9.3.8).
+        Method::Trace => Some(Own {
+            fields: "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+            ..Own::text(405, "TRACE is not offered here.")
+        }),
+        Method::Connect => Some(Own::text(501, "CONNECT is not offered here.")),
+        Method::Options if head.target.path_and_query() == "*" => Some(Own {
+            fields: "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+            ..Own::text(204, "")
+        }),
+        // A proxy answers itself when it may not pass on (RFC 9110 §7.6.2).
+        Method::Options if head.fields.known(Known::MaxForwards) == Some(b"0") => {
+            Some(Own { fields: "Allow: GET, HEAD, OPTIONS\r\n", ..Own::text(204, "") })
+        }
+        _ => None,
+    }
+}
+
+fn only_get() -> Own<'static> {
+    Own { fields: "Allow: GET, HEAD\r\n", ..Own::text(405, "Only GET and HEAD are offered here.") }
+}
+
+/// What the origin is told of the client.
+fn client<'a>(request: &Request<'a>, asked: AskedRef<'a>, peer: IpAddr) -> Client<'a> {
+    let host = match request.head.fields.known(Known::Host) {
+        Some(host) => std::str::from_utf8(host).unwrap_or_default(),
+        None => request.head.authority.host,
+    };
+    Client { peer, host, request_id: std::str::from_utf8(asked.request_id).unwrap_or_default() }
+}
+
+/// `Pharos-Min-Version`; one that cannot be read asks for nothing.
+fn min_version(fields: &Fields<'_>) -> Option<VersionVector> {
+    let value = fields.known(Known::PharosMinVersion)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The head as text, to be parsed again: for a request that asks more than once, and for `Vary`
+/// when its answer comes.
+fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
+    let mut text = Vec::with_capacity(512);
+    let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    for part in [head.method.as_str(), " ", head.target.path_and_query(), " ", version, "\r\n"] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    if !head.authority.host.is_empty() || head.version == Version::Http11 {
+        text.extend_from_slice(b"Host: ");
+        text.extend_from_slice(head.authority.host.as_bytes());
+        if let Some(port) = head.authority.port {
+            text.push(b':');
+            encode::decimal(&mut text, port.into());
+        }
+        text.extend_from_slice(b"\r\n");
+    }
+    for (name, value) in head.fields.iter() {
+        if Known::of(name) != Some(Known::Host) {
+            write_field(name, value, &mut text);
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    text.into()
+}
+
+/// The host as key and as `Host` for the origin: lower case, with the port unless it is 80. `None`
+/// if it is longer than any name.
+fn host_of<'b>(
+    authority: &Authority<'_>,
+    buffer: &'b mut [u8; limits::HOST_BYTES_MAX + PORT_BYTES],
+) -> Option<&'b str> {
+    let host = authority.host.as_bytes();
+    if host.len() > limits::HOST_BYTES_MAX {
+        return None;
+    }
+    let mut len = host.len();
+    buffer[..len].copy_from_slice(host);
+    buffer[..len].make_ascii_lowercase();
+    if let Some(port) = authority.port.filter(|&port| port != 80) {
+        let text = format!(":{port}");
+        buffer[len..len + text.len()].copy_from_slice(text.as_bytes());
+        len += text.len();
+    }
+    std::str::from_utf8(&buffer[..len]).ok()
+}
+
+/// `:65535`.
+const PORT_BYTES: usize = 6;
+
+/// What control is asked for: the page by its id, and the query, except for the page itself, which
+/// has none; so a link with tracking parameters finds the same entry.
+fn write_page_target(page: &PageRoute, rest: &str, query: Option<&str>, to: &mut String) {
+    to.clear();
+    to.push_str("/pages/");
+    to.push_str(&page.id);
+    to.push_str(rest);
+    if let Some(query) = query.filter(|_| rest != "/") {
+        to.push('?');
+        to.push_str(query);
+    }
+}
+
+/// Value of a name in a query, percent-decoded.
+fn query_value(query: Option<&str>, name: &str) -> Option<String> {
+    let found = query?.split('&').find_map(|pair| match pair.split_once('=') {
+        Some((key, value)) if key == name => Some(value),
+        _ => None,
+    })?;
+    let mut bytes = Vec::with_capacity(found.len());
+    let mut rest = found.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let decoded = match (first, behind) {
+            (b'%', [high, low, ..]) => {
+                let digit = |b: &u8| char::from(*b).to_digit(16);
+                digit(high).zip(digit(low)).map(|(high, low)| (high * 16 + low) as u8)
+            }
+            _ => None,
+        };
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_head_says_the_same_when_it_is_read_again() {
+        let text = b"GET http://A.example:81/x?y HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n";
+        let mut space = FieldSpace::new();
+        let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("complete");
+        let kept = keep_head(&head);
+        assert_eq!(&*kept, b"GET /x?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
+        let mut buffer = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
+        assert_eq!(host_of(&head.authority, &mut buffer), Some("a.example:81"));
+    }
+
+    #[test]
+    fn a_value_in_a_query_is_decoded() {
+        let find = |query| query_value(Some(query), "last_event_id");
+        assert_eq!(find("a=1&last_event_id=eu%3A1%2cus"), Some("eu:1,us".to_owned()));
+        assert_eq!(find("last_event_id=50%"), Some("50%".to_owned()));
+        assert_eq!(find("x_last_event_id=1"), None);
+    }
+
+    #[test]
+    fn a_page_is_asked_for_by_id_and_without_tracking_parameters() {
+        let page = PageRoute {
+            id: "p1".into(),
+            slug: "demo".into(),
+            hosts: Vec::new(),
+            topic: "page/p1".into(),
+        };
+        let target = |rest, query| {
+            let mut to = String::new();
+            write_page_target(&page, rest, query, &mut to);
+            to
+        };
+        assert_eq!(target("/", Some("utm=1")), "/pages/p1/");
+        assert_eq!(
+            target("/api/v2/incidents.json", Some("page=2")),
+            "/pages/p1/api/v2/incidents.json?page=2"
+        );
+    }
+}
