@@ -1,14 +1,15 @@
 //! A bounded receive buffer: what one machine must keep of received bytes until the rest has come.
 //!
-//! Empty it owns no memory, so an idle connection costs nothing beside its record. It belongs to one machine; the
-//! maximum is given with each push, because it depends on what is being waited for.
+//! Empty it owns no memory, so an idle connection costs nothing beside its record. It belongs to
+//! one machine; the maximum is given with each push, because it depends on what is being waited
+//! for.
 
 /// Bytes received and not yet consumed, in order.
 #[derive(Debug, Default)]
 pub struct Buf {
     bytes: Vec<u8>,
-    /// Consumed prefix of `bytes`, ≤ `bytes.len()`. Kept until the next push or [`Buf::release`], so that what was
-    /// taken stays borrowed meanwhile.
+    /// Consumed prefix of `bytes`, ≤ `bytes.len()`. Kept until the next push or [`Buf::release`],
+    /// so that what was taken stays borrowed meanwhile.
     start: usize,
 }
 
@@ -33,7 +34,8 @@ impl Buf {
         self.len() == 0
     }
 
-    /// Appends as much of `input` as fits under `bytes_max` unconsumed bytes; says how much that was.
+    /// Appends as much of `input` as fits under `bytes_max` unconsumed bytes; says how much that
+    /// was.
     pub fn push(&mut self, input: &[u8], bytes_max: usize) -> usize {
         let taken = input.len().min(bytes_max.saturating_sub(self.len()));
         if taken > 0 {

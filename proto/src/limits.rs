@@ -23,15 +23,16 @@ pub const CURSOR_BYTES_MAX: usize = 2048;
 
 /// Bytes of a request body, unless the caller says less. Beyond: 413.
 pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 30;
-/// Bytes of chunk extensions in one body, all chunks together. Beyond: 400; it is more likely an attack
-/// (one data byte behind 250 bytes of extension) than a use.
+/// Bytes of chunk extensions in one body, all chunks together. Beyond: 400; it is more likely an
+/// attack (one data byte behind 250 bytes of extension) than a use.
 pub const CHUNK_EXTENSION_BYTES_MAX: u32 = 16 * 1024;
 /// Empty lines before a request line (RFC 9112 §2.2 asks for at least one). Beyond: 400.
 pub const EMPTY_LINES_MAX: u8 = 4;
-/// Bytes of an unwanted request body that are read and thrown away to keep a connection. Beyond: it closes.
+/// Bytes of an unwanted request body that are read and thrown away to keep a connection. Beyond: it
+/// closes.
 pub const DRAIN_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of pipelined requests kept while a response is outstanding; the caller stops receiving, so this is
-/// what the kernel had already handed over. Beyond: 400 and close.
+/// Bytes of pipelined requests kept while a response is outstanding; the caller stops receiving, so
+/// this is what the kernel had already handed over. Beyond: 400 and close.
 pub const PIPELINE_BYTES_MAX: usize = 256 * 1024;
 /// Informational (1xx) heads before a final one. Beyond: a bad gateway.
 pub const INFORMATIONAL_COUNT_MAX: u8 = 16;

@@ -1,12 +1,14 @@
 //! HTTP dates (RFC 9110 §5.6.7): three formats read, one written.
 //!
-//! Own code because a cache reads two to four of them a response and needs no calendar library for it; days are
-//! counted with the civil-date arithmetic of the proleptic Gregorian calendar.
+//! Own code because a cache reads two to four of them a response and needs no calendar library for
+//! it; days are counted with the civil-date arithmetic of the proleptic Gregorian calendar.
 
-/// Seconds since the Unix epoch of an IMF-fixdate, RFC 850 or asctime date; `None` if it is none of them.
+/// Seconds since the Unix epoch of an IMF-fixdate, RFC 850 or asctime date; `None` if it is none of
+/// them.
 ///
-/// `now_s` (Unix seconds) is only used for the two-digit years of RFC 850: one that seems more than 50 years ahead
-/// is in the past. The day's name is checked for syntax, not against the date. A leap second counts as the next second.
+/// `now_s` (Unix seconds) is only used for the two-digit years of RFC 850: one that seems more than
+/// 50 years ahead is in the past. The day's name is checked for syntax, not against the date. A
+/// leap second counts as the next second.
 pub fn parse(value: &[u8], now_s: i64) -> Option<i64> {
     match value.iter().position(|&b| b == b',') {
         Some(3) => parse_imf(value),
@@ -15,8 +17,8 @@ pub fn parse(value: &[u8], now_s: i64) -> Option<i64> {
     }
 }
 
-/// The IMF-fixdate of a moment, such as `Sun, 06 Nov 1994 08:49:37 GMT`. Moments outside the years 0 to 9999 become
-/// the nearest of those.
+/// The IMF-fixdate of a moment, such as `Sun, 06 Nov 1994 08:49:37 GMT`. Moments outside the years
+/// 0 to 9999 become the nearest of those.
 pub fn format(unix_s: i64) -> [u8; IMF_BYTES] {
     let unix_s = unix_s.clamp(YEAR_0_S, YEAR_10000_S - 1);
     let (days, second) = (unix_s.div_euclid(DAY_S), unix_s.rem_euclid(DAY_S));
@@ -233,7 +235,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_a_date_or_none(text in prop::collection::vec(any::<u8>(), 0..40), now_s: i64) {
+        fn any_bytes_are_a_date_or_none(
+            text in prop::collection::vec(any::<u8>(), 0..40),
+            now_s: i64,
+        ) {
             if let Some(unix_s) = parse(&text, now_s) {
                 prop_assert_eq!(parse(&format(unix_s), now_s), Some(unix_s));
             }

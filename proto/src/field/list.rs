@@ -1,8 +1,8 @@
 //! Comma-separated lists with quoted strings (RFC 9110 §5.6).
 //!
-//! A list is read leniently where the RFC asks for it (empty members are skipped, white space around commas does not count)
-//! and never across a quote: a comma inside a quoted string does not split. An unclosed quote runs to the end of its
-//! field line.
+//! A list is read leniently where the RFC asks for it (empty members are skipped, white space
+//! around commas does not count) and never across a quote: a comma inside a quoted string does not
+//! split. An unclosed quote runs to the end of its field line.
 
 use std::borrow::Cow;
 
@@ -35,14 +35,15 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// Whether a list of tokens has this one, in whatever case. For `Connection`, `Transfer-Encoding`, `Vary`.
+/// Whether a list of tokens has this one, in whatever case. For `Connection`, `Transfer-Encoding`,
+/// `Vary`.
 pub fn has_token(value: &[u8], token: &str) -> bool {
     members(value).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// Splits `name[=argument]`, a directive of `Cache-Control` or a parameter. `None` if the name is no token. The argument
-/// is a token or a quoted string with its quotes removed; an argument that is neither (a bad quote, spaces, nothing
-/// after `=`) is [`Argument::Invalid`].
+/// Splits `name[=argument]`, a directive of `Cache-Control` or a parameter. `None` if the name is
+/// no token. The argument is a token or a quoted string with its quotes removed; an argument that
+/// is neither (a bad quote, spaces, nothing after `=`) is [`Argument::Invalid`].
 pub fn directive(member: &[u8]) -> Option<(&str, Argument<'_>)> {
     let name_len = member.iter().take_while(|&&b| is_token_byte(b)).count();
     let name = std::str::from_utf8(&member[..name_len]).ok().filter(|name| !name.is_empty())?;
@@ -73,8 +74,8 @@ pub enum Argument<'a> {
 }
 
 impl Argument<'_> {
-    /// The argument as delta-seconds (RFC 9111 §1.2.2): decimal digits only; what is too large for `u32` becomes
-    /// its maximum, as the RFC allows from 2³¹ on. `None` for anything else.
+    /// The argument as delta-seconds (RFC 9111 §1.2.2): decimal digits only; what is too large for
+    /// `u32` becomes its maximum, as the RFC allows from 2³¹ on. `None` for anything else.
     pub fn seconds(&self) -> Option<u32> {
         let Self::Text(text) = self else { return None };
         delta_seconds(text)
@@ -92,7 +93,8 @@ pub fn delta_seconds(text: &[u8]) -> Option<u32> {
     )
 }
 
-/// The content of a quoted string, `None` if `text` is not exactly one. Borrowed unless something is escaped.
+/// The content of a quoted string, `None` if `text` is not exactly one. Borrowed unless something
+/// is escaped.
 pub fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if !inner.iter().any(|b| matches!(b, b'"' | b'\\')) {
@@ -218,7 +220,9 @@ mod tests {
         }
 
         #[test]
-        fn quoting_then_unquoting_is_identity(content in prop::collection::vec(any::<u8>(), 0..30)) {
+        fn quoting_then_unquoting_is_identity(
+            content in prop::collection::vec(any::<u8>(), 0..30),
+        ) {
             let mut quoted = vec![b'"'];
             for &b in &content {
                 if matches!(b, b'"' | b'\\') {

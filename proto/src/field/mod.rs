@@ -1,4 +1,5 @@
-//! Syntax of HTTP fields (RFC 9110 §5): names, lists, dates. What a field *means* is its user's business.
+//! Syntax of HTTP fields (RFC 9110 §5): names, lists, dates. What a field *means* is its user's
+//! business.
 
 pub mod date;
 pub mod list;

@@ -1,7 +1,7 @@
 //! Field names: the token rule, and the names that Pharos itself looks at.
 //!
-//! A head is classified once, while it is parsed: each name is looked up in a perfect hash built at compile time, and
-//! whoever asks later asks by [`Known`], without a second scan.
+//! A head is classified once, while it is parsed: each name is looked up in a perfect hash built at
+//! compile time, and whoever asks later asks by [`Known`], without a second scan.
 
 /// Whether `bytes` is a token (RFC 9110 §5.6.2): what field names, methods and codings are made of.
 pub fn is_token(bytes: &[u8]) -> bool {
@@ -13,8 +13,8 @@ pub const fn is_token_byte(b: u8) -> bool {
     TOKEN[b as usize]
 }
 
-/// Whether `bytes` can be sent as a field value as it is: no control bytes except HTAB (so no CR, LF or NUL), no white space
-/// at either end (RFC 9110 §5.5).
+/// Whether `bytes` can be sent as a field value as it is: no control bytes except HTAB (so no CR,
+/// LF or NUL), no white space at either end (RFC 9110 §5.5).
 pub fn is_value(bytes: &[u8]) -> bool {
     let is_space = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
     // No early exit: compiles to a vector loop.
@@ -111,13 +111,11 @@ impl Known {
     pub const COUNT: usize = ALL.len();
 
     /// Which of them `name` is, in whatever case.
-    #[inline]
+    #[inline(always)]
     pub fn of(name: &str) -> Option<Self> {
         let bytes = name.as_bytes();
-        let (known, text) = *ALL.get(usize::from(TABLE.slots[slot(bytes, TABLE.seed)?]))?;
-        // Most peers write names as the RFCs do; the exact comparison is the cheaper one.
-        (text.len() == bytes.len() && (text == name || text.eq_ignore_ascii_case(name)))
-            .then_some(known)
+        let &(known, text) = ALL.get(usize::from(TABLE.slots[slot(bytes, TABLE.seed)?]))?;
+        same_folded(bytes, text.as_bytes()).then_some(known)
     }
 
     /// The usual spelling.
@@ -141,6 +139,41 @@ impl Known {
                 | Self::ProxyAuthorization
         )
     }
+}
+
+/// Case-insensitive equality, eight bytes at a time: half the cost of `eq_ignore_ascii_case` on
+/// names (2 to 24 bytes).
+#[inline]
+fn same_folded(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    if let (Some(a_last), Some(b_last)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        // The last eight bytes overlap with the chunks before them.
+        let (a_words, b_words) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+        return fold(u64::from_le_bytes(*a_last)) == fold(u64::from_le_bytes(*b_last))
+            && a_words
+                .iter()
+                .zip(b_words)
+                .all(|(a, b)| fold(u64::from_le_bytes(*a)) == fold(u64::from_le_bytes(*b)));
+    }
+    fold(short_word(a)) == fold(short_word(b))
+}
+
+/// Up to seven bytes as one word, the same for the same bytes only (of one length).
+#[inline]
+fn short_word(bytes: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    }
+    bytes.iter().fold(0, |word, &b| word << 8 | u64::from(b))
+}
+
+/// Letters to lower case. Only bytes with bit 6 are touched, so `-` and digits stay apart from
+/// control bytes; of those touched, only capital letters become lower-case ones.
+#[inline]
+const fn fold(word: u64) -> u64 {
+    word | (word & 0x4040_4040_4040_4040) >> 1
 }
 
 /// Perfect hash over [`ALL`]: a seed under which no two names share a slot, found at compile time.
@@ -199,7 +232,8 @@ const TOKEN: [bool; 256] = {
         table[b] = matches!(
             b as u8,
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9'
-            | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
+            | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
         );
         b += 1;
     }
@@ -225,9 +259,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn other_names_are_unknown(name in "[!-~]{0,24}") {
-            let expected = ALL.iter().find(|(_, text)| same(text, &name)).map(|&(known, _)| known);
-            prop_assert_eq!(Known::of(&name), expected);
+        fn other_names_are_unknown(
+            name in "[!-~]{0,24}",
+            known in 0..Known::COUNT,
+            at: usize,
+            b in 0u8..128,
+        ) {
+            let by_scan = |name: &str| {
+                ALL.iter().find(|(_, text)| same(text, name)).map(|&(known, _)| known)
+            };
+            let mut damaged = ALL[known].1.as_bytes().to_vec();
+            let at = at % damaged.len();
+            damaged[at] = b;
+            let damaged = String::from_utf8(damaged).expect("ASCII");
+            prop_assert_eq!(Known::of(&damaged), by_scan(&damaged));
+
+            prop_assert_eq!(Known::of(&name), by_scan(&name));
         }
     }
 

@@ -1,6 +1,8 @@
-//! Reading a body, the same for both sides of a proxy: from what was kept and then from what just came.
+//! Reading a body, the same for both sides of a proxy: from what was kept and then from what just
+//! came.
 //!
-//! Content is never copied: it is lent from where it lies. Only a trailer section that comes in pieces is gathered, bounded.
+//! Content is never copied: it is lent from where it lies. Only a trailer section that comes in
+//! pieces is gathered, bounded.
 
 use super::{
     chunked::{Decoded, Decoder},
@@ -126,7 +128,8 @@ fn read_trailer<'a, 'i: 'a>(
             _ => return Err(BodyError::Trailer),
         }
     }
-    // Kept bytes may hold more than the section (pipelined requests), so the maximum is on top of them.
+    // Kept bytes may hold more than the section (pipelined requests), so the maximum is on top of
+    // them.
     let held = buffer.len();
     let pushed = buffer.push(input, held.max(limits::TRAILER_BYTES_MAX));
     let from = (*scanned as usize).saturating_sub(3);
@@ -147,7 +150,8 @@ fn read_trailer<'a, 'i: 'a>(
     }
 }
 
-/// Length of a trailer section, its empty line included, if it is complete. `from`: where to look on.
+/// Length of a trailer section, its empty line included, if it is complete. `from`: where to look
+/// on.
 fn section_end(bytes: &[u8], from: usize) -> Option<usize> {
     if bytes.starts_with(b"\r\n") {
         return Some(2);

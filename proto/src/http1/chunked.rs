@@ -1,7 +1,9 @@
-//! The chunked coding (RFC 9112 §7.1): an incremental decoder, and the few bytes around a chunk when encoding.
+//! The chunked coding (RFC 9112 §7.1): an incremental decoder, and the few bytes around a chunk
+//! when encoding.
 //!
-//! The decoder keeps no bytes: it says which ranges of its input are content. Lines end in CRLF and nothing else; extensions are
-//! checked for control bytes and skipped, within two limits: a line's and a body's.
+//! The decoder keeps no bytes: it says which ranges of its input are content. Lines end in CRLF and
+//! nothing else; extensions are checked for control bytes and skipped, within two limits: a line's
+//! and a body's.
 //!
 //! ```text
 //!   Size ──; ──▶ Extension ─CR▶ SizeLf ──▶ Data ──▶ DataCr ──▶ DataLf ──▶ Size
@@ -287,7 +289,10 @@ mod tests {
 
         #[test]
         fn cutting_changes_nothing(
-            body in prop::collection::vec(prop::sample::select(b"0123af;x \r\n\r\n\r\n".to_vec()), 0..40),
+            body in prop::collection::vec(
+                prop::sample::select(b"0123af;x \r\n\r\n\r\n".to_vec()),
+                0..40,
+            ),
             cut in any::<usize>(),
         ) {
             let cut = cut % (body.len() + 1);

@@ -8,10 +8,12 @@
 //!                                     └─ UntilClose ─eof┴─▶ Closed
 //! ```
 //!
-//! Upstream requests are not pipelined. `End` comes after each response, with or without a body, and never for a body that was cut off:
-//! that is [`ResponseError::Truncated`], so nothing incomplete is stored as complete.
+//! Upstream requests are not pipelined. `End` comes after each response, with or without a body,
+//! and never for a body that was cut off: that is [`ResponseError::Truncated`], so nothing
+//! incomplete is stored as complete.
 //!
-//! Leaves to others: sending the request (a connection is reusable only if all of that was sent, too), deadlines, retries.
+//! Leaves to others: sending the request (a connection is reusable only if all of that was sent,
+//! too), deadlines, retries.
 
 use super::{
     body::{BodyError, BodyReader, BodyStep},
@@ -111,7 +113,8 @@ pub enum ResponseError {
     Switched,
     /// Bytes without a request under way.
     Unsolicited,
-    /// The connection ended before the first byte of the response. A safe request may be tried again.
+    /// The connection ended before the first byte of the response. A safe request may be tried
+    /// again.
     ClosedBeforeHead,
     /// The connection ended within the response.
     Truncated,
@@ -241,12 +244,14 @@ impl Client {
         }
     }
 
-    /// Whether another request may be sent: the last response is complete, nothing came behind it, and its sender keeps the connection.
+    /// Whether another request may be sent: the last response is complete, nothing came behind it,
+    /// and its sender keeps the connection.
     pub fn is_reusable(&self) -> bool {
         self.state.phase == Phase::Idle && self.buffer.is_empty()
     }
 
-    /// Whether any byte of the present response has come: if not, a request that failed may be tried again.
+    /// Whether any byte of the present response has come: if not, a request that failed may be
+    /// tried again.
     pub fn has_begun(&self) -> bool {
         self.state.begun
     }
@@ -422,16 +427,21 @@ mod tests {
             ],
         );
         check(
-            "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\nContent-Length: 3\r\nConnection: \
+             close\r\n\r\nabc",
             &[
-                r#"200 "OK" Length(3) {"Content-Length": "3, 3", "Content-Length": "3", "Connection": "close"}"#,
+                concat!(
+                    r#"200 "OK" Length(3) {"Content-Length": "3, 3", "#,
+                    r#""Content-Length": "3", "Connection": "close"}"#,
+                ),
                 "body abc",
                 "end []",
                 "reusable false",
             ],
         );
         check(
-            "HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nX: y\r\n\r\n",
+            "HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nX: \
+             y\r\n\r\n",
             &[
                 r#"200 "" Chunked {"Transfer-Encoding": "Chunked"}"#,
                 "body abc",
@@ -607,7 +617,11 @@ mod tests {
 
         #[test]
         fn cutting_the_input_changes_nothing(
-            start in prop::sample::select(vec!["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]),
+            start in prop::sample::select(vec![
+                "",
+                "HTTP/1.1 200 OK\r\n",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ]),
             rest in responses(),
             cuts in prop::collection::vec(any::<usize>(), 0..5),
             to_head: bool,

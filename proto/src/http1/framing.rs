@@ -1,8 +1,9 @@
 //! How long a body is (RFC 9112 §6), and whether the connection lasts (§9.3).
 //!
-//! Requests are judged without mercy: whatever two parsers could read differently is refused, because the next request would
-//! begin at different places for them. Responses are judged by the letter of §6.3, where only identical repeated lengths are forgiven.
-//! A message is framed anew for the next hop, so nothing of what was received here travels on.
+//! Requests are judged without mercy: whatever two parsers could read differently is refused,
+//! because the next request would begin at different places for them. Responses are judged by the
+//! letter of §6.3, where only identical repeated lengths are forgiven. A message is framed anew for
+//! the next hop, so nothing of what was received here travels on.
 
 use super::{
     client::ResponseError,
@@ -32,11 +33,15 @@ impl BodyFraming {
 }
 
 /// The framing of a request's body.
-#[inline]
+#[inline(always)]
 pub fn request_framing(head: &RequestHead<'_>) -> Result<BodyFraming, Refusal> {
     if !head.fields.has_any(&[Known::ContentLength, Known::TransferEncoding]) {
         return Ok(BodyFraming::None);
     }
+    framing_by_fields(head)
+}
+
+fn framing_by_fields(head: &RequestHead<'_>) -> Result<BodyFraming, Refusal> {
     if head.fields.has(Known::TransferEncoding) {
         return match (head.version, head.fields.has(Known::ContentLength), coding(&head.fields)) {
             (Version::Http10, ..) => Err(Refusal::CodingInHttp10),
@@ -88,8 +93,15 @@ pub const fn has_no_body(status: u16, to_head: bool) -> bool {
 }
 
 /// Whether the sender of this head keeps the connection (RFC 9112 §9.3), as far as its fields say.
-#[inline]
+#[inline(always)]
 pub fn keeps_alive(version: Version, fields: &Fields<'_>) -> bool {
+    let Some(first) = fields.known(Known::Connection) else { return version == Version::Http11 };
+    // What nearly all clients say, if anything; reading it as a list costs 15 ns.
+    let usual = first == b"keep-alive" && !fields.is_repeated(Known::Connection);
+    usual || keeps_alive_by_list(version, fields)
+}
+
+fn keeps_alive_by_list(version: Version, fields: &Fields<'_>) -> bool {
     match version {
         Version::Http11 => !fields.has_token(Known::Connection, "close"),
         Version::Http10 => {
@@ -108,12 +120,20 @@ pub enum Expectation {
     Continue,
 }
 
-/// What a request expects (RFC 9110 §10.1.1). From HTTP/1.0, or without content to come, it is ignored.
-#[inline]
+/// What a request expects (RFC 9110 §10.1.1). From HTTP/1.0, or without content to come, it is
+/// ignored.
+#[inline(always)]
 pub fn expectation(head: &RequestHead<'_>, framing: BodyFraming) -> Result<Expectation, Refusal> {
     if !head.fields.has(Known::Expect) || head.version == Version::Http10 {
         return Ok(Expectation::None);
     }
+    expectation_by_field(head, framing)
+}
+
+fn expectation_by_field(
+    head: &RequestHead<'_>,
+    framing: BodyFraming,
+) -> Result<Expectation, Refusal> {
     let all_known = head.fields.known_all(Known::Expect).all(|value| {
         list::members(value).all(|member| member.eq_ignore_ascii_case(b"100-continue"))
     });

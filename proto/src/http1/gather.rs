@@ -1,7 +1,9 @@
-//! A head that comes in pieces, or behind kept bytes: gathered in the connection's buffer until it is complete.
+//! A head that comes in pieces, or behind kept bytes: gathered in the connection's buffer until it
+//! is complete.
 //!
-//! It is parsed again only when another line has come, so a head sent byte by byte costs its lines (at most `FIELD_COUNT_MAX` of
-//! them), not the square of its bytes. What is found does not depend on how the bytes were cut.
+//! It is parsed again only when another line has come, so a head sent byte by byte costs its lines
+//! (at most `FIELD_COUNT_MAX` of them), not the square of its bytes. What is found does not depend
+//! on how the bytes were cut.
 
 use crate::{buf::Buf, limits};
 
@@ -16,8 +18,9 @@ pub(super) enum Gathered<E> {
     Failed(E),
 }
 
-/// Moves what is needed from `input` to the non-empty `buffer`. `scanned` counts the bytes of the buffer known to hold no complete
-/// head. `parse` looks at the start of at most [`limits::HEAD_BYTES_MAX`] bytes and must fail on that many without a head.
+/// Moves what is needed from `input` to the non-empty `buffer`. `scanned` counts the bytes of the
+/// buffer known to hold no complete head. `parse` looks at the start of at most
+/// [`limits::HEAD_BYTES_MAX`] bytes and must fail on that many without a head.
 pub(super) fn gather<E: Copy + PartialEq>(
     buffer: &mut Buf,
     scanned: &mut u32,

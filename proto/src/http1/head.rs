@@ -1,10 +1,11 @@
 //! Request and response heads: bytes → head, without a copy, each field looked at once.
 //!
-//! httparse finds lines, names and values; everything that RFC 9112 wants refused and httparse lets pass (bare LF, targets,
-//! `Host`) is refused here. While the fields are checked they are classified into a [`Summary`], so that whoever needs one later
-//! asks by name in constant time.
+//! httparse finds lines, names and values; everything that RFC 9112 wants refused and httparse lets
+//! pass (bare LF, targets, `Host`) is refused here. While the fields are checked they are
+//! classified into a [`Summary`], so that whoever needs one later asks by name in constant time.
 //!
-//! Leaves to others: what the fields say about the body (`framing`), which bytes to feed (`server`, `client`).
+//! Leaves to others: what the fields say about the body (`framing`), which bytes to feed (`server`,
+//! `client`).
 
 use std::mem::MaybeUninit;
 
@@ -12,17 +13,25 @@ use super::{client::ResponseError, refusal::Refusal};
 use crate::{
     field::name::{self, Known},
     limits,
-    target::{Authority, Target},
+    target::{Authority, Form, Target},
 };
 
-/// Room for the fields of one head, made on the stack for each parse: not initialised, so it costs nothing.
-pub struct FieldSpace<'a>([MaybeUninit<httparse::Header<'a>>; limits::FIELD_COUNT_MAX]);
+/// Room for the fields of one head, made on the stack for each parse: the rows are not initialised,
+/// so it costs next to nothing.
+pub struct FieldSpace<'a> {
+    rows: [MaybeUninit<httparse::Header<'a>>; limits::FIELD_COUNT_MAX],
+    /// Here and not in [`Fields`], so that a head is cheap to hand over.
+    summary: Summary,
+}
 
 impl FieldSpace<'_> {
     /// Empty room.
     #[inline]
     pub const fn new() -> Self {
-        Self([const { MaybeUninit::uninit() }; limits::FIELD_COUNT_MAX])
+        Self {
+            rows: [const { MaybeUninit::uninit() }; limits::FIELD_COUNT_MAX],
+            summary: Summary::EMPTY,
+        }
     }
 }
 
@@ -39,7 +48,8 @@ pub struct RequestHead<'a> {
     pub method: Method<'a>,
     /// With what, checked to be of a form that the method allows.
     pub target: Target<'a>,
-    /// Of which host: of the target if it is absolute, else of `Host`; empty host for HTTP/1.0 without either.
+    /// Of which host: of the target if it is absolute, else of `Host`; empty host for HTTP/1.0
+    /// without either.
     pub authority: Authority<'a>,
     /// 1.0 or 1.1.
     pub version: Version,
@@ -139,12 +149,12 @@ pub enum Version {
     Http11,
 }
 
-/// The fields of a head, in the order received. Names are tokens, values hold no control bytes and no white space around
-/// them. Cheap to copy around by reference.
+/// The fields of a head, in the order received. Names are tokens, values hold no control bytes and
+/// no white space around them. Cheap to copy around by reference.
 #[derive(Clone, Copy)]
 pub struct Fields<'a> {
     rows: &'a [httparse::Header<'a>],
-    summary: Summary,
+    summary: &'a Summary,
 }
 
 /// Which known names are there, and where first.
@@ -158,12 +168,13 @@ struct Summary {
     first: [u8; Known::COUNT],
 }
 
+impl Summary {
+    const EMPTY: Self = Self { present: 0, repeated: 0, first: [0; Known::COUNT] };
+}
+
 impl<'a> Fields<'a> {
     /// No fields.
-    pub const EMPTY: Fields<'static> = Fields {
-        rows: &[],
-        summary: Summary { present: 0, repeated: 0, first: [0; Known::COUNT] },
-    };
+    pub const EMPTY: Fields<'static> = Fields { rows: &[], summary: &Summary::EMPTY };
 
     /// All fields: name as sent, value.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a [u8])> + Clone + use<'a> {
@@ -208,7 +219,8 @@ impl<'a> Fields<'a> {
         self.rows.get(usize::from(self.summary.first[known as usize])).map(|row| row.value)
     }
 
-    /// All values of this name, in order. Scans only from the first one, and only if it is repeated.
+    /// All values of this name, in order. Scans only from the first one, and only if it is
+    /// repeated.
     pub fn known_all(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         let rows = if self.has(known) {
             let from = usize::from(self.summary.first[known as usize]);
@@ -254,15 +266,15 @@ impl PartialEq for Fields<'_> {
     }
 }
 
-/// Reads a request head at the start of `bytes`. `Ok(None)` if it is not complete; else the head and its length. The caller
-/// bounds `bytes` and has skipped empty lines in front.
-#[inline]
+/// Reads a request head at the start of `bytes`. `Ok(None)` if it is not complete; else the head
+/// and its length. The caller bounds `bytes` and has skipped empty lines in front.
+#[inline(always)]
 pub fn parse_request<'a>(
     bytes: &'a [u8],
     space: &'a mut FieldSpace<'a>,
 ) -> Result<Option<(RequestHead<'a>, usize)>, Refusal> {
     let mut request = httparse::Request::new(&mut []);
-    let len = match request.parse_with_uninit_headers(bytes, &mut space.0) {
+    let len = match request.parse_with_uninit_headers(bytes, &mut space.rows) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => return refuse(error, bytes),
@@ -276,27 +288,34 @@ pub fn parse_request<'a>(
         return Err(Refusal::LineEnd);
     }
     let first_line = method.len() + 1 + target.len() + 1 + "HTTP/1.1".len();
-    let fields = classify(bytes, first_line, len, request.headers).ok_or(Refusal::LineEnd)?;
+    let fields = classify(bytes, first_line, len, request.headers, &mut space.summary)
+        .ok_or(Refusal::LineEnd)?;
     if target.len() > limits::TARGET_BYTES_MAX {
         return Err(Refusal::TargetTooLong);
     }
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let method = Method::of(method);
-    let target = Target::parse(target).map_err(|_| Refusal::Target)?;
-    let authority = check_target(&method, &target, check_host(version, &fields)?)?;
+    let (target, own) = Target::parse(target).map_err(|_| Refusal::Target)?;
+    let host = check_host(version, &fields)?;
+    check_form(&method, target.form)?;
+    // RFC 9112 §3.2.2: an absolute target replaces the `Host` field, which must be valid all the
+    // same.
+    let authority = if target.is_absolute() { own } else { host };
     Ok(Some((RequestHead { method, target, authority, version, fields }, len)))
 }
 
-/// Reads a response head at the start of `bytes`. `Ok(None)` if it is not complete; else the head and its length.
+/// Reads a response head at the start of `bytes`. `Ok(None)` if it is not complete; else the head
+/// and its length.
 pub fn parse_response<'a>(
     bytes: &'a [u8],
     space: &'a mut FieldSpace<'a>,
 ) -> Result<Option<(ResponseHead<'a>, usize)>, ResponseError> {
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default()
-        // RFC 9112 §5.1: a proxy must remove such white space from a response; a request with it is refused.
+        // RFC 9112 §5.1: a proxy must remove such white space from a response; a request with it is
+        // refused.
         .allow_spaces_after_header_name_in_responses(true)
-        .parse_response_with_uninit_headers(&mut response, bytes, &mut space.0);
+        .parse_response_with_uninit_headers(&mut response, bytes, &mut space.rows);
     let len = match parsed {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
@@ -310,14 +329,16 @@ pub fn parse_response<'a>(
     if !bytes.starts_with(b"HTTP/") || status < 100 {
         return Err(ResponseError::Head);
     }
-    let fields = classify(bytes, line_end.saturating_sub(1), len, response.headers)
-        .ok_or(ResponseError::Head)?;
+    let fields =
+        classify(bytes, line_end.saturating_sub(1), len, response.headers, &mut space.summary)
+            .ok_or(ResponseError::Head)?;
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     Ok(Some((ResponseHead { version, status, reason: response.reason.unwrap_or(""), fields }, len)))
 }
 
-/// Fields of a trailer section, each line checked, as it was received. Framing, routing and authentication fields
-/// mean nothing in a trailer (RFC 9110 §6.5.1): pass on or drop, never merge into the head.
+/// Fields of a trailer section, each line checked, as it was received. Framing, routing and
+/// authentication fields mean nothing in a trailer (RFC 9110 §6.5.1): pass on or drop, never merge
+/// into the head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Trailers<'a>(&'a [u8]);
 
@@ -333,7 +354,9 @@ impl<'a> Trailers<'a> {
         let mut rows = [httparse::EMPTY_HEADER; limits::FIELD_COUNT_MAX];
         match httparse::parse_headers(section, &mut rows) {
             Ok(httparse::Status::Complete((len, rows))) if len == section.len() => {
-                lines_end_in_crlf(section, None, len, rows).then(|| Self(&section[..len - 2]))
+                let crlf = ends_in_crlf(section, len, rows.len())
+                    && rows.iter().skip(1).all(|row| cr_before(section, offset(section, row)));
+                crlf.then(|| Self(&section[..len - 2]))
             }
             _ => None,
         }
@@ -355,20 +378,20 @@ impl<'a> Trailers<'a> {
     }
 }
 
-/// One pass over the fields: are all lines ended by CRLF, and which known names are where. `first_line` is the length of the
-/// first line without its end. `None` if a line ends otherwise.
-#[inline]
+/// One pass over the fields: are all lines ended by CRLF, and which known names are where. `None`
+/// if a line ends otherwise. `first_line` is the length of the first line without its end,
+/// `summary` is empty.
+#[inline(always)]
 fn classify<'a>(
     bytes: &'a [u8],
     first_line: usize,
     len: usize,
     rows: &'a [httparse::Header<'a>],
+    summary: &'a mut Summary,
 ) -> Option<Fields<'a>> {
-    if !lines_end_in_crlf(bytes, Some(first_line), len, rows) {
-        return None;
-    }
-    let mut summary = Summary { present: 0, repeated: 0, first: [0; Known::COUNT] };
+    let mut crlf = bytes.get(first_line) == Some(&b'\r') && ends_in_crlf(bytes, len, rows.len());
     for (at, row) in rows.iter().enumerate() {
+        crlf &= cr_before(bytes, offset(bytes, row));
         if let Some(known) = Known::of(row.name) {
             let bit = 1u64 << known as u8;
             if summary.present & bit == 0 {
@@ -379,36 +402,30 @@ fn classify<'a>(
             summary.present |= bit;
         }
     }
-    Some(Fields { rows, summary })
+    crlf.then_some(Fields { rows, summary })
 }
 
-/// httparse takes a bare LF as the end of a line; two parsers that disagree on that disagree on where a request ends. Each line ends
-/// right before the next name, so one byte a line tells.
+/// Whether the line before the one at `at` ends in CRLF. httparse takes a bare LF as an end, and
+/// two parsers that disagree on that disagree on where a request ends. A line ends right before the
+/// next one's name, so one byte tells.
 #[inline]
-fn lines_end_in_crlf(
-    bytes: &[u8],
-    first_line: Option<usize>,
-    len: usize,
-    rows: &[httparse::Header<'_>],
-) -> bool {
-    let offset = |row: &httparse::Header<'_>| {
-        (row.name.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize)
-    };
-    let cr_before = |at: usize| at >= 2 && bytes.get(at - 2) == Some(&b'\r');
-    let first_ok = first_line.is_none_or(|end| bytes.get(end) == Some(&b'\r'));
-    let (skip, end_ok) = match rows {
-        // A head without fields: the first line's end and the empty line.
-        [] => (0, cr_before(len)),
-        // The last field's line end lies before the empty line.
-        _ => {
-            (usize::from(first_line.is_none()), cr_before(len) && cr_before(len.saturating_sub(2)))
-        }
-    };
-    first_ok && end_ok && rows.iter().skip(skip).all(|row| cr_before(offset(row)))
+fn cr_before(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at.wrapping_sub(2)) == Some(&b'\r')
+}
+
+/// Whether the empty line, and the last field's line before it, end in CRLF.
+#[inline]
+fn ends_in_crlf(bytes: &[u8], len: usize, row_count: usize) -> bool {
+    cr_before(bytes, len) && (row_count == 0 || cr_before(bytes, len.wrapping_sub(2)))
+}
+
+#[inline]
+fn offset(bytes: &[u8], row: &httparse::Header<'_>) -> usize {
+    (row.name.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize)
 }
 
 /// RFC 9112 §3.2: exactly one valid `Host` in HTTP/1.1, at most one in 1.0.
-#[inline]
+#[inline(always)]
 fn check_host<'a>(version: Version, fields: &Fields<'a>) -> Result<Authority<'a>, Refusal> {
     let Some(value) = fields.known(Known::Host) else {
         return match version {
@@ -422,25 +439,19 @@ fn check_host<'a>(version: Version, fields: &Fields<'a>) -> Result<Authority<'a>
     std::str::from_utf8(value).ok().and_then(Authority::parse).ok_or(Refusal::HostInvalid)
 }
 
-/// Which forms a method allows (RFC 9112 §3.2), and the authority that counts: an absolute target's replaces the
-/// `Host` field (§3.2.2), which must be valid all the same.
-#[inline]
-fn check_target<'a>(
-    method: &Method<'a>,
-    target: &Target<'a>,
-    host: Authority<'a>,
-) -> Result<Authority<'a>, Refusal> {
-    match (method, target) {
+/// Which forms a method allows (RFC 9112 §3.2).
+#[inline(always)]
+fn check_form(method: &Method<'_>, form: Form) -> Result<(), Refusal> {
+    match (method, form) {
         (Method::Connect, _) => Err(Refusal::Connect),
-        (_, Target::Origin(_)) => Ok(host),
-        (_, Target::Absolute { authority, .. }) => Ok(*authority),
-        (Method::Options, Target::Asterisk) => Ok(host),
-        (_, Target::Asterisk | Target::Authority(_)) => Err(Refusal::Target),
+        (_, Form::Origin | Form::AbsoluteHttp | Form::AbsoluteHttps) => Ok(()),
+        (Method::Options, Form::Asterisk) => Ok(()),
+        (_, Form::Asterisk | Form::Authority) => Err(Refusal::Target),
     }
 }
 
-/// What httparse's error means. A first line that is not complete is not judged by its version yet, so that the
-/// answer does not depend on how the bytes were cut.
+/// What httparse's error means. A first line that is not complete is not judged by its version yet,
+/// so that the answer does not depend on how the bytes were cut.
 #[cold]
 fn refuse<T>(error: httparse::Error, bytes: &[u8]) -> Result<Option<T>, Refusal> {
     Err(match error {
@@ -477,7 +488,8 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_name_and_by_known_name() {
-        let input = "GET /x HTTP/1.1\r\nhost: h:81\r\nX-Own:\t a b \r\nCache-Control: no-cache\r\nx-own: c\r\ncache-control: no-store\r\nEmpty:\r\n\r\n";
+        let input = "GET /x HTTP/1.1\r\nhost: h:81\r\nX-Own:\t a b \r\nCache-Control: \
+                     no-cache\r\nx-own: c\r\ncache-control: no-store\r\nEmpty:\r\n\r\n";
         with_head(input, |head| {
             let fields = head.fields;
             assert_eq!((fields.len(), fields.is_empty()), (6, false));
@@ -539,7 +551,7 @@ mod tests {
             assert_eq!(head.method, Method::Other("get"))
         });
         with_head("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
-            assert_eq!((head.method, head.target), (Method::Options, Target::Asterisk));
+            assert_eq!((head.method, head.target.form), (Method::Options, Form::Asterisk));
         });
         assert!(Method::Put.is_idempotent() && !Method::Put.is_safe() && Method::Head.is_safe());
     }

@@ -1,6 +1,7 @@
 //! Why a request is refused, and which status that is: the only table of its kind.
 //!
-//! A refusal always ends the connection: after bytes whose framing is in doubt there is no safe place to go on reading.
+//! A refusal always ends the connection: after bytes whose framing is in doubt there is no safe
+//! place to go on reading.
 
 /// Why a request is refused by its form, before anybody asked what it wants.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -104,7 +105,8 @@ impl Refusal {
             Self::RequestLine => "The request line is not \"method target HTTP/1.1\".",
             Self::LineEnd => "A line of the request head does not end in CR LF.",
             Self::FieldName => {
-                "A field name is malformed: no space before the colon, no folded lines, no control bytes."
+                "A field name is malformed: no space before the colon, no folded lines, no control \
+                 bytes."
             }
             Self::FieldValue => "A field value holds a control byte.",
             Self::Target => {

@@ -9,11 +9,14 @@
 //!          └─ Refused · close · eof ──▶ Closed
 //! ```
 //!
-//! The caller loops over [`Server::step`] until it says `NeedMore`. A head that lies in one receive is parsed where it lies. After
-//! `Head` the caller either answers at once, calls [`Server::response_done`] and steps on, so that all answers to one receive leave in one
-//! send; or it answers later: meanwhile the body comes as it arrives, and bytes of further requests are kept, bounded, until `response_done`.
+//! The caller loops over [`Server::step`] until it says `NeedMore`. A head that lies in one receive
+//! is parsed where it lies. After `Head` the caller either answers at once, calls
+//! [`Server::response_done`] and steps on, so that all answers to one receive leave in one send; or
+//! it answers later: meanwhile the body comes as it arrives, and bytes of further requests are
+//! kept, bounded, until `response_done`.
 //!
-//! Leaves to others: the timer (see [`Server::waiting`] for which deadline runs), sending, what a request means.
+//! Leaves to others: the timer (see [`Server::waiting`] for which deadline runs), sending, what a
+//! request means.
 
 use super::{
     body::{BodyError, BodyReader, BodyStep},
@@ -87,7 +90,8 @@ pub struct Request<'a> {
     pub body: BodyFraming,
     /// Whether the client keeps the connection. See also [`Server::persists`].
     pub keep_alive: bool,
-    /// The client waits for 100 (Continue) before it sends the body: send one and call [`Server::continued`], or answer without it.
+    /// The client waits for 100 (Continue) before it sends the body: send one and call
+    /// [`Server::continued`], or answer without it.
     pub expect_continue: bool,
 }
 
@@ -167,8 +171,8 @@ impl Server {
         Self { buffer: Buf::new(), state }
     }
 
-    /// Reads on. Call again until `NeedMore`, `Refused` or `Close`, each time with new `space`. With `NeedMore` all of the input is
-    /// used up or kept.
+    /// Reads on. Call again until `NeedMore`, `Refused` or `Close`, each time with new `space`.
+    /// With `NeedMore` all of the input is used up or kept.
     #[inline]
     pub fn step<'a, 'i: 'a>(
         &'a mut self,
@@ -193,7 +197,7 @@ impl Server {
     }
 
     /// A head that begins in the input: the hot path.
-    #[inline]
+    #[inline(always)]
     fn step_head<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
@@ -317,7 +321,8 @@ impl Server {
         if fits { Step::NeedMore } else { self.state.refuse(Refusal::PipelineTooLong) }
     }
 
-    /// The response to the present request is complete. If its body is not read to the end, the rest is thrown away.
+    /// The response to the present request is complete. If its body is not read to the end, the
+    /// rest is thrown away.
     #[inline]
     pub fn response_done(&mut self) -> After {
         let persists = self.persists();
@@ -333,8 +338,8 @@ impl Server {
         After::Continue
     }
 
-    /// Whether the connection will take another request after the present one; if not, the response says `Connection: close`.
-    /// Asked when the response head is written.
+    /// Whether the connection will take another request after the present one; if not, the response
+    /// says `Connection: close`. Asked when the response head is written.
     #[inline]
     pub fn persists(&self) -> bool {
         let state = &self.state;
@@ -342,7 +347,8 @@ impl Server {
             && !(state.eof && self.buffer.is_empty())
             && match state.phase {
                 Phase::Head => true,
-                // A client that was not told to continue may or may not send its body: no safe place to read on.
+                // A client that was not told to continue may or may not send its body: no safe
+                // place to read on.
                 Phase::Body(_) if state.awaits_continue || state.eof => false,
                 Phase::Body(BodyReader::Length(left)) => left <= limits::DRAIN_BYTES_MAX,
                 Phase::Body(_) | Phase::Drain(_) => true,
@@ -350,7 +356,8 @@ impl Server {
             }
     }
 
-    /// No request after the present one, whatever the client wants. Call before the response head is written.
+    /// No request after the present one, whatever the client wants. Call before the response head
+    /// is written.
     pub fn close_after_response(&mut self) {
         self.state.keep_alive = false;
     }
@@ -409,7 +416,7 @@ impl Server {
 }
 
 impl State {
-    #[inline]
+    #[inline(always)]
     fn begin<'a>(&mut self, head: RequestHead<'a>) -> Step<'a> {
         let checked = framing::request_framing(&head).and_then(|body| {
             framing::expectation(&head, body).map(|expectation| (body, expectation))
@@ -458,7 +465,8 @@ impl State {
     }
 }
 
-/// Whether an empty line begins the kept bytes (not empty), and how much of it lies in the input behind them.
+/// Whether an empty line begins the kept bytes (not empty), and how much of it lies in the input
+/// behind them.
 fn empty_line(kept: &[u8], input: &[u8]) -> Option<usize> {
     match (kept, input) {
         ([b'\r', b'\n', ..], _) => Some(0),
@@ -807,7 +815,9 @@ mod tests {
 
     #[test]
     fn requests_of_one_receive_are_told_in_order_without_a_copy() {
-        let two = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcHEAD /3 HTTP/1.0\r\n\r\n";
+        let two = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\n\
+            POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
+            HEAD /3 HTTP/1.0\r\n\r\n";
         let expected = [
             r#"("GET", "/1", "a") None true false {"Host": "a"}"#,
             r#"("POST", "/2", "a") Length(3) true false {"Host": "a", "Content-Length": "3"}"#,
@@ -979,8 +989,10 @@ mod tests {
             "GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n",
             "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd",
             "POST /p HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
-            "POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;x\r\ncde\r\n0\r\n\r\n",
-            "PUT /t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: y\r\nZ: w\r\n\r\n",
+            "POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \
+             chunked\r\n\r\n2\r\nab\r\n3;x\r\ncde\r\n0\r\n\r\n",
+            "PUT /t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: \
+             y\r\nZ: w\r\n\r\n",
             "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
             "HEAD / HTTP/1.0\r\n\r\n",
             "\r\n",

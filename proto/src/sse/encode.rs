@@ -1,11 +1,12 @@
 //! Event → bytes.
 //!
-//! An event for many streams is encoded once, its chunk framing included: exactly one HTTP chunk an event, because clients that read
-//! chunk by chunk show an event only when its chunk is complete.
+//! An event for many streams is encoded once, its chunk framing included: exactly one HTTP chunk an
+//! event, because clients that read chunk by chunk show an event only when its chunk is complete.
 
 use crate::http1::{chunked, encode::decimal};
 
-/// One event, or a bare `retry:` or `id:` when it has no data (those change the client's state and dispatch nothing).
+/// One event, or a bare `retry:` or `id:` when it has no data (those change the client's state and
+/// dispatch nothing).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EventText<'a> {
     /// `event:`; the client says `message` if absent.

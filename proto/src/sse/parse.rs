@@ -1,7 +1,8 @@
 //! Bytes → events, by the rules of WHATWG HTML ("Interpreting an event stream").
 //!
-//! Incremental: bytes may be cut anywhere, also within a CRLF, the byte order mark or a UTF-8 sequence. Bounded: what is kept of
-//! one event stays under the parser's maximum. Dispatch, reconnection and time are the caller's.
+//! Incremental: bytes may be cut anywhere, also within a CRLF, the byte order mark or a UTF-8
+//! sequence. Bounded: what is kept of one event stays under the parser's maximum. Dispatch,
+//! reconnection and time are the caller's.
 
 use std::borrow::Cow;
 
@@ -79,7 +80,8 @@ impl Parser {
         }
     }
 
-    /// Reads on to the next event. `None`: all input is used up. An event that the stream's end cuts off is never told, as the rules want.
+    /// Reads on to the next event. `None`: all input is used up. An event that the stream's end
+    /// cuts off is never told, as the rules want.
     pub fn step(&mut self, input: &mut &[u8]) -> Result<Option<Event<'_>>, EventTooLarge> {
         if self.dispatched {
             self.dispatched = false;
@@ -130,7 +132,8 @@ impl Parser {
         self.after_cr = input[end] == b'\r';
         *input = &input[end + 1..];
         if self.mark_bytes == 0 {
-            // The mark, if any, begins the first line; it holds no line break, so that line is complete here.
+            // The mark, if any, begins the first line; it holds no line break, so that line is
+            // complete here.
             self.mark_bytes = 3;
             if self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
@@ -260,7 +263,8 @@ mod tests {
     fn the_examples_of_the_standard() {
         check("data: YHOO\ndata: +2\ndata: 10\n\n", &[("message", "YHOO\n+2\n10", "")]);
         check(
-            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third \
+             event\n\n",
             &[
                 ("message", "first event", "1"),
                 ("message", "second event", ""),
@@ -349,7 +353,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cutting_the_stream_changes_nothing(stream in text(), cuts in prop::collection::vec(any::<usize>(), 0..8)) {
+        fn cutting_the_stream_changes_nothing(
+            stream in text(),
+            cuts in prop::collection::vec(any::<usize>(), 0..8),
+        ) {
             for bytes_max in [1000, 20] {
                 prop_assert_eq!(
                     cut(stream.as_bytes(), &cuts, bytes_max),
@@ -366,7 +373,8 @@ mod tests {
             retry_ms in prop::option::of(any::<u64>()),
         ) {
             let mut out = Vec::new();
-            let event = EventText { name: name.as_deref(), id: id.as_deref(), data: Some(&data), retry_ms };
+            let (name_text, id_text) = (name.as_deref(), id.as_deref());
+            let event = EventText { name: name_text, id: id_text, data: Some(&data), retry_ms };
             prop_assert_eq!(encode::event(&mut out, &event), Ok(()));
             let lines = data.replace("\r\n", "\n").replace('\r', "\n");
             let expected = (
