@@ -94,7 +94,6 @@
   };
   const applyComponent = (component) => {
     let row = rowOf(component.slug);
-    if (component.removed || component.deleted) { if (row) row.remove(); return; }
     if (!row) {
       row = shape("component-shape");
       row.dataset.slug = component.slug;
@@ -113,7 +112,7 @@
     setStatus(row, component.status);
   };
 
-  const applyIncident = (incident) => {
+  const applyIncident = (incident, updatesLeftOut) => {
     let article = byId("incident-" + incident.id);
     if (!article) {
       article = shape("incident-shape");
@@ -135,13 +134,17 @@
     affected.textContent = "Affects " + names.join(", ");
     const updates = [...incident.updates].sort((a, b) => new Date(b.created_at) - new Date(a.created_at));
     const blank = byId("incident-shape").content.querySelector(".updates li");
-    article.querySelector(".updates").replaceChildren(...updates.map((update) => {
+    const list = article.querySelector(".updates");
+    const oldest = updates.length ? new Date(updates[updates.length - 1].created_at) : Infinity;
+    const kept = [...list.children]
+      .filter((item) => updatesLeftOut && new Date(item.querySelector("time").dateTime) < oldest);
+    list.replaceChildren(...updates.map((update) => {
       const item = blank.cloneNode(true), date = new Date(update.created_at);
       item.querySelector(".step").textContent = STEPS[update.status] || update.status;
       item.querySelector(".message").textContent = update.message;
       tell(item.querySelector("time"), short(date), date);
       return item;
-    }));
+    }), ...kept);
     const still = document.querySelector('.still a[href="#' + CSS.escape(article.id) + '"]');
     if (still) still.nextSibling.textContent = incident.status === "resolved" ? " is resolved." : " is still active.";
     byId("active").hidden = !byId("active").querySelector("article");
@@ -209,13 +212,13 @@
     if (covers(seen, version)) return;
     try {
       if (data.component) applyComponent(data.component);
-      if (data.incident) applyIncident(data.incident);
-      for (const [slug, status] of Object.entries(data.components || {})) {
-        const row = rowOf(slug);
-        if (!row) throw new Error("unknown component");
-        setStatus(row, status);
+      if (data.incident) applyIncident(data.incident, data.updates_left_out);
+      if (data.components) {
+        const slugs = data.components.map((component) => component.slug);
+        for (const row of rows()) if (!slugs.includes(row.dataset.slug)) row.remove();
+        data.components.forEach(applyComponent);
       }
-      if (data.page_name) document.querySelector("h1").textContent = data.page_name;
+      if (data.name) document.querySelector("h1").textContent = data.name;
       if (data.status) applyOverall(data.status);
       tally();
     } catch {

@@ -1,0 +1,136 @@
+//! `pharos site …`
+
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Connection, encode},
+    exit::Failure,
+    output::{self, Column, text},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve a site through the edges
+    #[command(after_help = "Example:\n  pharos site create --name shop --host shop.example \
+        --origin http://127.0.0.1:8000 --route /cart/=pass")]
+    Create(Create),
+    /// List sites
+    #[command(after_help = "Example:\n  pharos site list")]
+    List(Connection),
+    /// Stop serving a site
+    #[command(after_help = "Example:\n  pharos site delete shop")]
+    Delete(Delete),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Its name in commands and in the API
+    #[arg(long)]
+    name: String,
+    /// A host name that visitors use; may be given several times
+    #[arg(long = "host", value_name = "HOST", required = true)]
+    hosts: Vec<String>,
+    /// An authoritative server, http://HOST[:PORT]; may be given several times, tried in order
+    #[arg(long = "origin", value_name = "URL", required = true)]
+    origins: Vec<String>,
+    /// What to do below a path, such as /cart/=pass; may be given several times, first match wins
+    #[arg(long = "route", value_name = "PREFIX=cache|pass")]
+    routes: Vec<Route>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Which site, by its name
+    name: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// `PREFIX=POLICY`.
+#[derive(Clone, Debug)]
+struct Route {
+    prefix: String,
+    policy: &'static str,
+}
+
+impl FromStr for Route {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "expected PREFIX=cache or PREFIX=pass, PREFIX starting with /";
+        let (prefix, policy) = text.rsplit_once('=').ok_or(expected)?;
+        let policy = ["cache", "pass"].into_iter().find(|&p| p == policy).ok_or(expected)?;
+        if !prefix.starts_with('/') {
+            return Err(expected);
+        }
+        Ok(Self { prefix: prefix.to_owned(), policy })
+    }
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Create(options) => options.run(),
+            Self::List(connection) => {
+                let sites = connection.client()?.list("/v1/sites")?;
+                connection.output.list(COLUMNS, &sites)
+            }
+            Self::Delete(Delete { name, connection }) => {
+                connection.client()?.delete(&format!("/v1/sites/{}", encode(&name)))?;
+                output::talk(&format!("site {name} deleted"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Create {
+    fn run(self) -> Result<(), Failure> {
+        let origins: Vec<Value> = self.origins.iter().map(|url| json!({"url": url})).collect();
+        let route = |route: &Route| json!({"prefix": route.prefix, "policy": route.policy});
+        let body = json!({
+            "name": self.name,
+            "hosts": self.hosts,
+            "origins": origins,
+            "routes": self.routes.iter().map(route).collect::<Vec<_>>(),
+        });
+        let site = self.connection.client()?.post("/v1/sites", &body)?;
+        self.connection.output.item(COLUMNS, &site)
+    }
+}
+
+const COLUMNS: &[Column] = &[
+    ("NAME", |site| text(site, "/name")),
+    ("HOSTS", |site| text(site, "/hosts")),
+    ("ORIGINS", |site| {
+        let origins = site["origins"].as_array().into_iter().flatten();
+        origins.map(|origin| text(origin, "/url")).collect::<Vec<_>>().join(" ")
+    }),
+    ("ROUTES", |site| {
+        let routes = site["routes"].as_array().into_iter().flatten();
+        routes
+            .map(|route| format!("{}={}", text(route, "/prefix"), text(route, "/policy")))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }),
+    ("ID", |site| text(site, "/id")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_a_prefix_and_a_policy() {
+        let route: Route = "/a=b/=pass".parse().unwrap();
+        assert_eq!((route.prefix.as_str(), route.policy), ("/a=b/", "pass"));
+        for text in ["/a", "/a=no", "a=pass", "=pass"] {
+            assert!(text.parse::<Route>().is_err(), "{text}");
+        }
+    }
+}
