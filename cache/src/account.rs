@@ -1,10 +1,6 @@
 //! Bytes held, by the living and the dead. Every body and every entry carries a [`Charge`], so
 //! memory is counted as long as *anyone* holds it: the index, a near table, or a payload lent to
-//! the kernel.
-//!
-//! ```text
-//!   add ──▶ used            kill ──▶ used + dead            drop ──▶ neither
-//! ```
+//! the kernel. What is linked from nowhere in the index is dead: used, but of no use any more.
 
 use std::sync::Arc;
 
@@ -23,73 +19,102 @@ impl Account {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// What is held only because a near table or a reader has not let go yet.
+    /// What is held only because a near table or a reader has not let go yet. Approximate while
+    /// other cores are at work.
     pub(crate) fn dead_bytes(&self) -> u64 {
-        self.dead_bytes.load(Ordering::Relaxed)
+        (self.dead_bytes.load(Ordering::Relaxed) as i64).max(0) as u64
+    }
+
+    /// What is held for use.
+    pub(crate) fn living_bytes(&self) -> u64 {
+        self.used_bytes().saturating_sub(self.dead_bytes())
     }
 }
 
-/// The bytes of one holder. Lowest bit: dead; the rest: bytes. One word, so that growing and dying
-/// at the same time on two cores counts neither twice nor never.
+/// The bytes of one holder, and by how many entries of the index it is used. One word, so that
+/// growing, linking and dying at the same time on several cores count nothing twice or never.
 #[derive(Debug)]
 pub(crate) struct Charge {
     account: Arc<Account>,
+    /// Bytes << 16 | links.
     word: AtomicU64,
 }
 
 impl Charge {
+    /// A charge without links: dead until it gets one.
     pub(crate) fn new(account: &Arc<Account>, bytes: u64) -> Self {
         account.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Self { account: Arc::clone(account), word: AtomicU64::new(bytes << 1) }
+        account.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { account: Arc::clone(account), word: AtomicU64::new(bytes << LINK_BITS) }
     }
 
     /// Counts `bytes` more.
     pub(crate) fn add(&self, bytes: u64) {
         self.account.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.word.fetch_add(bytes << 1, Ordering::Relaxed) & DEAD != 0 {
+        if self.word.fetch_add(bytes << LINK_BITS, Ordering::Relaxed) & LINKS == 0 {
             self.account.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Counts all of it as dead from now on. Idempotent.
-    pub(crate) fn kill(&self) {
-        let before = self.word.fetch_or(DEAD, Ordering::Relaxed);
-        if before & DEAD == 0 {
-            self.account.dead_bytes.fetch_add(before >> 1, Ordering::Relaxed);
+    /// One more entry uses it.
+    pub(crate) fn link(&self) {
+        let before = self.word.fetch_add(1, Ordering::Relaxed);
+        if before & LINKS == 0 {
+            self.account.dead_bytes.fetch_sub(before >> LINK_BITS, Ordering::Relaxed);
+        }
+    }
+
+    /// One entry less uses it.
+    pub(crate) fn unlink(&self) {
+        let before = self.word.fetch_sub(1, Ordering::Relaxed);
+        assert!(before & LINKS != 0, "what is unlinked was linked");
+        if before & LINKS == 1 {
+            self.account.dead_bytes.fetch_add(before >> LINK_BITS, Ordering::Relaxed);
         }
     }
 
     /// Bytes charged.
     pub(crate) fn bytes(&self) -> u64 {
-        self.word.load(Ordering::Relaxed) >> 1
+        self.word.load(Ordering::Relaxed) >> LINK_BITS
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         let word = self.word.load(Ordering::Relaxed);
-        self.account.used_bytes.fetch_sub(word >> 1, Ordering::Relaxed);
-        if word & DEAD != 0 {
-            self.account.dead_bytes.fetch_sub(word >> 1, Ordering::Relaxed);
+        self.account.used_bytes.fetch_sub(word >> LINK_BITS, Ordering::Relaxed);
+        if word & LINKS == 0 {
+            self.account.dead_bytes.fetch_sub(word >> LINK_BITS, Ordering::Relaxed);
         }
     }
 }
 
-const DEAD: u64 = 1;
+/// Entries that share one body: far fewer than this many bits can count, because an update kills
+/// the entry before it.
+const LINK_BITS: u32 = 16;
+const LINKS: u64 = (1 << LINK_BITS) - 1;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_counted_until_dropped_and_as_dead_once() {
+    fn bytes_are_counted_until_dropped_and_as_dead_while_nothing_links_them() {
         let account = Arc::new(Account::default());
         let charge = Charge::new(&account, 100);
-        charge.kill();
-        charge.kill();
-        charge.add(11);
-        assert_eq!((account.used_bytes(), account.dead_bytes(), charge.bytes()), (111, 111, 111));
+        let sums = || (account.used_bytes(), account.dead_bytes());
+        assert_eq!(sums(), (100, 100));
+        charge.link();
+        charge.link();
+        charge.add(10);
+        charge.unlink();
+        assert_eq!(sums(), (110, 0));
+        charge.unlink();
+        charge.add(1);
+        assert_eq!((sums(), charge.bytes()), ((111, 111), 111));
+        charge.link();
+        assert_eq!(sums(), (111, 0));
         drop(charge);
-        assert_eq!((account.used_bytes(), account.dead_bytes()), (0, 0));
+        assert_eq!(sums(), (0, 0));
     }
 }

@@ -13,16 +13,18 @@
 //! Owned by the entries that share it; written by one [`crate::Writer`]. Leaves to others: what the
 //! bytes mean, pacing, who is told ([`crate::collapse`]).
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     account::{Account, Charge},
     collapse::Waiter,
-    sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, fence, lock},
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock},
 };
 
 /// The bytes of one response, complete or on their way.
-#[derive(Debug)]
 pub struct Body {
     /// Length published << 2 | state.
     progress: AtomicU64,
@@ -34,8 +36,6 @@ pub struct Body {
     more: OnceLock<Box<Rows>>,
     /// Announced length, if any; a complete body has exactly this many bytes.
     length: Option<u64>,
-    /// Living entries in the index that share this body; at 0 its bytes count as dead.
-    linked_count: AtomicU32,
     followers: Mutex<Vec<Waiter>>,
     has_followers: AtomicBool,
     charge: Charge,
@@ -93,7 +93,6 @@ impl Body {
             first: Slot::default(),
             more: OnceLock::new(),
             length,
-            linked_count: AtomicU32::new(0),
             followers: Mutex::new(Vec::new()),
             has_followers: AtomicBool::new(false),
             charge: Charge::new(account, BODY_OVERHEAD_BYTES),
@@ -236,16 +235,14 @@ impl Body {
         }
     }
 
-    /// An entry in the index shares this body from now on.
+    /// A living entry shares this body from now on.
     pub(crate) fn link(&self) {
-        self.linked_count.fetch_add(1, Ordering::Relaxed);
+        self.charge.link();
     }
 
     /// An entry that shared it is dead.
     pub(crate) fn unlink(&self) {
-        if self.linked_count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.charge.kill();
-        }
+        self.charge.unlink();
     }
 
     /// Bytes charged for it.
@@ -264,6 +261,12 @@ impl Body {
             bytes.extend_from_slice(&self.chunk(index)?.bytes);
         }
         Some(bytes.into_boxed_slice())
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Body").field(&self.progress()).finish()
     }
 }
 

@@ -17,16 +17,13 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 use crate::{
     Cache,
     body::Body,
     decision::NoStoreReason,
-    entry::{Entry, Parts},
+    draft::Draft,
+    entry::Entry,
     fill::Writer,
-    freshness::Times,
-    head::Head,
     index::{Removed, Segment},
     key::{CacheKey, CacheKeyRef},
     limits,
@@ -34,11 +31,9 @@ use crate::{
     purge::Since,
     request::{FieldSource, Method},
     response::Response,
-    stale::{StaleRules, is_origin_error},
+    stale::is_origin_error,
     stats::SharedStats,
-    storability::{self, Asked},
-    surrogate::SurrogateKeys,
-    targeted::Policy,
+    storability::Asked,
     validation,
     vary::Variant,
 };
@@ -154,16 +149,19 @@ impl Lease {
         match (response.status, self.asked.method, self.stored.clone()) {
             (304, _, Some(stored)) => self.updated(&stored, request, response, wakes),
             (200, Method::Head, Some(stored)) => {
-                if validation::head_matches(&stored, response.fields, response.length) {
+                if validation::head_matches(&stored, response.fields) {
                     return self.updated(&stored, request, response, wakes);
                 }
                 // It tells of another representation: what is stored is outdated (RFC 9111 §4.3.5).
                 self.not_stored(NoStoreReason::Method, response, wakes)
             }
-            _ => match self.draft(request, response) {
-                Ok((head, parts)) => self.fill(head, parts, response, wakes),
-                Err(reason) => self.not_stored(reason, response, wakes),
-            },
+            _ => {
+                let draft = Draft::of(&self.cache, self.asked, request, response);
+                match draft.and_then(|draft| self.cache.admit(response.length).map(|()| draft)) {
+                    Ok(draft) => self.fill(draft, response, wakes),
+                    Err(reason) => self.not_stored(reason, response, wakes),
+                }
+            }
         }
     }
 
@@ -180,45 +178,10 @@ impl Lease {
         self.stored.clone().filter(|stored| may_serve_on_error(stored, now_ms))
     }
 
-    /// Judges a response that brings its own body.
-    fn draft(
-        &self,
-        request: &dyn FieldSource,
-        response: &Response<'_>,
-    ) -> Result<(Head, Parts), NoStoreReason> {
-        let config = self.cache.config();
-        let policy = Policy::of(response.fields, &config.targets);
-        let times = Times::of(response, &policy);
-        let stale = StaleRules::of(&policy, config.stale_if_error_s);
-        storability::check(self.asked, response, &policy, &times, &stale)?;
-        if response.length.is_some_and(|length| length > config.entry_bytes_max) {
-            return Err(NoStoreReason::TooLarge);
-        }
-        let variant = Variant::of(request, response.fields)?;
-        let surrogate_keys = SurrogateKeys::of(response.fields)?;
-        if !self.cache.make_room(response.length.unwrap_or(0)) {
-            return Err(NoStoreReason::MemoryFull);
-        }
-        let parts = Parts {
-            cache_key: Arc::clone(&self.cache_key),
-            variant,
-            surrogate_keys,
-            times,
-            stale,
-            is_no_cache: policy.directives.no_cache.is_everything(),
-            body: Arc::new(Body::filling(self.cache.account(), response.length)),
-        };
-        Ok((Head::of(response, &policy), parts))
-    }
-
-    fn fill(
-        &self,
-        head: Head,
-        parts: Parts,
-        response: &Response<'_>,
-        wakes: &mut Vec<Wake>,
-    ) -> HeadOutcome {
-        let entry = Arc::new(Entry::new(self.cache.account(), head, parts));
+    fn fill(&self, draft: Draft, response: &Response<'_>, wakes: &mut Vec<Wake>) -> HeadOutcome {
+        let account = self.cache.account();
+        let body = Arc::new(Body::filling(account, response.length));
+        let entry = Arc::new(draft.entry(account, &self.cache_key, body));
         let (removed, superseded, not_stored) =
             self.settle(&entry, response.response_at_ms, true, wakes);
         drop(removed);
@@ -234,33 +197,13 @@ impl Lease {
         response: &Response<'_>,
         wakes: &mut Vec<Wake>,
     ) -> HeadOutcome {
-        let config = self.cache.config();
-        let head = stored.head.updated(response);
-        let policy = Policy::of(&head, &config.targets);
-        let merged = Response { fields: &head, status: stored.status(), ..*response };
-        let times = Times::with_age(&merged, &policy, response.fields.get("Age"));
-        let stale = StaleRules::of(&policy, config.stale_if_error_s);
-        let asked = Asked { method: Method::Get, ..self.asked };
-        // What may not be stored any more still answers those who waited for it.
-        let refusal = storability::check(asked, &merged, &policy, &times, &stale).err();
-        let (variant, surrogate_keys) =
-            match (Variant::of(request, &head), SurrogateKeys::of(&head)) {
-                (Ok(variant), Ok(surrogate_keys)) => (variant, surrogate_keys),
-                (Err(reason), _) | (_, Err(reason)) => {
-                    return self.not_stored(reason, response, wakes);
-                }
-            };
-        let parts = Parts {
-            cache_key: Arc::clone(&self.cache_key),
-            variant,
-            surrogate_keys,
-            times,
-            stale,
-            is_no_cache: policy.directives.no_cache.is_everything(),
-            body: Arc::clone(stored.body()),
+        let draft = Draft::of_update(&self.cache, stored, request, response);
+        let (draft, refusal) = match draft {
+            Ok(draft) => draft,
+            Err(reason) => return self.not_stored(reason, response, wakes),
         };
-        let head = head.without_named(&policy);
-        let entry = Arc::new(Entry::new(self.cache.account(), head, parts));
+        let body = Arc::clone(stored.body());
+        let entry = Arc::new(draft.entry(self.cache.account(), &self.cache_key, body));
         if refusal.is_some() {
             let mut segment = self.cache.segment_of(&self.cache_key);
             let removed = segment.remove_entry(stored);
@@ -303,7 +246,7 @@ impl Lease {
         };
         let release = match is_shareable {
             true => Release::Entry { entry, before: purged_at },
-            false => Release::Unshared,
+            false => Release::Unshared { for_ms: limits::HIT_FOR_MISS_MS },
         };
         let released = self.release(&mut segment, now_ms, release);
         drop(segment);
@@ -329,7 +272,11 @@ impl Lease {
         // A final answer that cannot be stored outdates what is.
         let outdated = self.stored.as_ref().filter(|_| response.status < 500);
         let removed = outdated.and_then(|stored| segment.remove_entry(stored));
-        let released = self.release(&mut segment, response.response_at_ms, Release::Unshared);
+        // An error may be over soon.
+        let for_ms =
+            if response.status < 500 { limits::HIT_FOR_MISS_MS } else { limits::ORIGIN_FAILED_MS };
+        let release = Release::Unshared { for_ms };
+        let released = self.release(&mut segment, response.response_at_ms, release);
         drop(segment);
         drop(removed);
         wakes.extend(released);
@@ -351,9 +298,12 @@ impl Lease {
         let hash = key.hash;
         match release {
             Release::Entry { .. } => segment.memories.forget(hash),
-            Release::Unshared => segment.memories.remember_unshared(hash, now_ms),
+            // What only one kind of request gets says nothing about the others.
+            Release::Unshared { for_ms } if self.asked.is_plain() => {
+                segment.memories.remember_unshared(hash, now_ms.saturating_add(for_ms));
+            }
             Release::Failed(Some(_)) => segment.memories.remember_failed(hash, now_ms),
-            Release::Failed(None) | Release::Retry => {}
+            Release::Unshared { .. } | Release::Failed(None) | Release::Retry => {}
         }
         segment.lease_count -= 1;
         if segment.lease_count == 0 {
@@ -398,7 +348,7 @@ enum Release<'a> {
     /// With an entry for those who began waiting before this purge.
     Entry { entry: &'a Arc<Entry>, before: u64 },
     /// With an answer that only its own request may see.
-    Unshared,
+    Unshared { for_ms: u64 },
     /// With a failure, and maybe something stale.
     Failed(Option<&'a Arc<Entry>>),
     /// Without an outcome.
@@ -513,65 +463,5 @@ impl Segment {
 impl LeaseState {
     fn is_for(&self, fields: &dyn FieldSource) -> bool {
         self.joinable.as_ref().is_some_and(|variant| variant.matches(fields))
-    }
-}
-
-/// What a segment remembers of outcomes, by hash of the cache key: a collision costs a collapse,
-/// nothing else.
-#[derive(Debug, Default)]
-pub(crate) struct Memories(HashTable<Memory>);
-
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    hash: u64,
-    /// Until then, nobody waits for another's fetch of this.
-    unshared_until_ms: u64,
-    /// When a fetch failed last, if none succeeded since.
-    failed_at_ms: Option<u64>,
-}
-
-impl Memories {
-    /// Whether the answers for this are not for sharing.
-    pub(crate) fn is_unshared(&self, hash: u64, now_ms: u64) -> bool {
-        self.get(hash).is_some_and(|memory| now_ms < memory.unshared_until_ms)
-    }
-
-    /// When a fetch failed last, if none succeeded since.
-    pub(crate) fn failed_at_ms(&self, hash: u64) -> Option<u64> {
-        self.get(hash).and_then(|memory| memory.failed_at_ms)
-    }
-
-    fn get(&self, hash: u64) -> Option<&Memory> {
-        self.0.find(hash, |memory| memory.hash == hash)
-    }
-
-    fn remember_unshared(&mut self, hash: u64, now_ms: u64) {
-        let unshared_until_ms = now_ms.saturating_add(limits::HIT_FOR_MISS_MS);
-        self.put(Memory { hash, unshared_until_ms, failed_at_ms: None });
-    }
-
-    fn remember_failed(&mut self, hash: u64, now_ms: u64) {
-        let unshared_until_ms = self.get(hash).map_or(0, |memory| memory.unshared_until_ms);
-        self.put(Memory { hash, unshared_until_ms, failed_at_ms: Some(now_ms) });
-    }
-
-    fn forget(&mut self, hash: u64) {
-        if let Ok(found) = self.0.find_entry(hash, |memory| memory.hash == hash) {
-            found.remove();
-        }
-    }
-
-    fn put(&mut self, memory: Memory) {
-        self.forget(memory.hash);
-        if self.0.len() >= limits::MEMORIES_MAX {
-            // Rare, and a few hundred at most.
-            let oldest = self.0.iter().min_by_key(|memory| {
-                memory.unshared_until_ms.max(memory.failed_at_ms.unwrap_or(0))
-            });
-            if let Some(hash) = oldest.map(|memory| memory.hash) {
-                self.forget(hash);
-            }
-        }
-        self.0.insert_unique(memory.hash, memory, |memory| memory.hash);
     }
 }

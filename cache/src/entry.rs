@@ -14,7 +14,7 @@
 //!
 //! Owned by [`crate::index`] and by every near table that holds it.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use proto::feed::cursor::VersionVector;
 
@@ -32,7 +32,6 @@ use crate::{
 };
 
 /// A stored response.
-#[derive(Debug)]
 pub struct Entry {
     state: AtomicU32,
     /// Fresh before this moment; precomputed for the near hit.
@@ -76,6 +75,8 @@ impl Entry {
             + variant.heap_bytes()
             + surrogate_keys.heap_bytes();
         body.link();
+        let charge = Charge::new(account, bytes as u64);
+        charge.link();
         Self {
             state: AtomicU32::new(0),
             fresh_until_ms: times.fresh_until_ms(),
@@ -89,7 +90,7 @@ impl Entry {
             last_modified_ms,
             head,
             body,
-            charge: Charge::new(account, bytes as u64),
+            charge,
         }
     }
 
@@ -168,6 +169,12 @@ impl Entry {
         }
     }
 
+    /// Takes over what has happened to `older`, whose place it takes.
+    pub(crate) fn inherit(&self, older: &Self) {
+        let bits = older.state.load(Ordering::Relaxed) & (VISITED | SOFT | SUPERSEDED);
+        self.state.fetch_or(bits, Ordering::Relaxed);
+    }
+
     /// Whether it was used since the last time of asking.
     pub(crate) fn take_visited(&self) -> bool {
         self.state.fetch_and(!VISITED, Ordering::Relaxed) & VISITED != 0
@@ -176,7 +183,7 @@ impl Entry {
     /// Never served again. Idempotent.
     pub(crate) fn kill(&self) {
         if self.state.fetch_or(DEAD, Ordering::Relaxed) & DEAD == 0 {
-            self.charge.kill();
+            self.charge.unlink();
             self.body.unlink();
         }
     }
@@ -193,6 +200,17 @@ impl Entry {
         } else {
             self.state.fetch_and(!SUPERSEDED, Ordering::Relaxed);
         }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("target", &String::from_utf8_lossy(self.cache_key.borrowed().target))
+            .field("state", &self.state())
+            .field("times", &self.times)
+            .field("body", &self.body.progress())
+            .finish_non_exhaustive()
     }
 }
 
@@ -214,10 +232,6 @@ impl State {
 
     pub(crate) fn is_dead(self) -> bool {
         self.0 & DEAD != 0
-    }
-
-    pub(crate) fn is_superseded(self) -> bool {
-        self.0 & SUPERSEDED != 0
     }
 
     /// Whether it was soft-purged.

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use crate::{
-    collapse::{LeaseState, Memories},
+    collapse::LeaseState,
     entry::Entry,
     eviction::Sieve,
     key::{CacheKey, CacheKeyRef, KeyHasher},
     limits,
+    memories::Memories,
     purge::Recents,
     request::FieldSource,
     surrogate::SurrogateIndex,
@@ -186,10 +187,7 @@ impl Segment {
     /// any more.
     pub(crate) fn replace(&mut self, older: &Arc<Entry>, newer: &Arc<Entry>) -> bool {
         let Some(node) = self.node_of(older) else { return false };
-        if older.state().is_soft() {
-            newer.soften();
-        }
-        newer.set_superseded(older.state().is_superseded());
+        newer.inherit(older);
         self.nodes[node as usize] = Some(Arc::clone(newer));
         older.kill();
         true

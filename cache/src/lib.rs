@@ -27,9 +27,12 @@
 //! allows; 206 is not stored.
 #![forbid(unsafe_code)]
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use proto::feed::record::Purge;
@@ -39,6 +42,7 @@ mod body;
 mod collapse;
 mod decision;
 mod directives;
+mod draft;
 mod entry;
 mod eviction;
 mod fill;
@@ -48,10 +52,12 @@ mod index;
 mod key;
 pub mod limits;
 mod lookup;
+mod memories;
 mod near;
 mod purge;
 mod request;
 mod response;
+mod restore;
 mod stale;
 mod stats;
 mod storability;
@@ -117,7 +123,6 @@ impl Config {
 }
 
 /// The index shared by all shards.
-#[derive(Debug)]
 pub struct Cache {
     config: Config,
     hasher: KeyHasher,
@@ -166,8 +171,8 @@ impl Cache {
     /// After an unsafe request succeeded (2xx or 3xx): what is stored for its target is outdated
     /// (RFC 9111 §4.4).
     pub fn invalidate(&self, cache_key: &CacheKeyRef<'_>) {
-        let mut segment = self.segment_by_hash(cache_key.hash());
-        segment.invalidate(cache_key);
+        let removed = self.segment_by_hash(cache_key.hash()).invalidate(cache_key);
+        drop(removed);
     }
 
     /// Forgets a waiter whose request is gone. It may be woken all the same, if that was under way.
@@ -208,22 +213,38 @@ impl Cache {
         &self.config
     }
 
+    /// Whether so much is dead that near tables should be swept faster than usual.
+    pub fn is_pressed(&self) -> bool {
+        self.account.dead_bytes() > self.config.memory_bytes / 32
+    }
+
+    /// Whether a body of this length may begin. Room for it is made as it arrives.
+    pub(crate) fn admit(&self, length: Option<u64>) -> Result<(), NoStoreReason> {
+        if length.is_some_and(|length| length > self.config.entry_bytes_max) {
+            return Err(NoStoreReason::TooLarge);
+        }
+        if self.make_room(0) { Ok(()) } else { Err(NoStoreReason::MemoryFull) }
+    }
+
     /// Evicts until `bytes` more fit, within a bounded number of visits; whether they do.
+    ///
+    /// The living get seven eighths of the memory: evicting makes them dead, and the dead give
+    /// their memory back only when the last near table has been swept. Counting the dead here would
+    /// evict again and again for the same bytes. All together never get more than the whole.
     pub(crate) fn make_room(&self, bytes: u64) -> bool {
-        let fits = || self.account.used_bytes().saturating_add(bytes) <= self.config.memory_bytes;
-        let mut visits = 0;
-        while !fits() {
-            if visits == limits::EVICTION_VISITS_MAX {
-                return false;
+        let memory_bytes = self.config.memory_bytes;
+        let living_max = memory_bytes - memory_bytes / 8;
+        for _ in 0..limits::EVICTION_VISITS_MAX {
+            if self.account.living_bytes().saturating_add(bytes) <= living_max {
+                break;
             }
-            visits += 1;
             let at = self.hand.fetch_add(1, Ordering::Relaxed) % limits::SEGMENT_COUNT;
             let evicted = self.segment(at).evict();
             if evicted.is_some() {
                 SharedStats::count(&self.stats.evicted, 1);
             }
         }
-        true
+        self.account.used_bytes().saturating_add(bytes) <= memory_bytes
     }
 
     pub(crate) fn hasher(&self) -> &KeyHasher {
@@ -252,6 +273,12 @@ impl Cache {
             orphans.extend(wakes);
             self.has_orphans.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("account", &self.account).finish_non_exhaustive()
     }
 }
 

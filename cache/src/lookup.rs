@@ -82,8 +82,9 @@ impl Cache {
     ) -> Decision {
         let (entry, freshness) = match with {
             WakeWith::Entry(entry) => (entry, Freshness::Collapsed),
-            WakeWith::Stale(entry) => (entry, Freshness::OriginFailed),
-            WakeWith::Retry | WakeWith::Failed | WakeWith::Progress => {
+            // One that was purged for good meanwhile is not for anyone.
+            WakeWith::Stale(entry) if !entry.state().is_dead() => (entry, Freshness::OriginFailed),
+            WakeWith::Stale(_) | WakeWith::Retry | WakeWith::Failed | WakeWith::Progress => {
                 return self.lookup(near, request, asking);
             }
         };
@@ -140,7 +141,7 @@ impl Cache {
                 near.stats.revalidations += 1;
                 let freshness = Freshness::WhileRevalidating;
                 let hit = self.serve(near, request, asking.now_ms, &entry, freshness);
-                let asked = Asked { method: Method::Get, ..asked };
+                let asked = Asked { method: Method::Get, no_store: false, ..asked };
                 let lease = ticket.lease(self, asked, Some(entry));
                 Decision::Stale { hit, revalidate: Some(lease) }
             }
@@ -304,7 +305,11 @@ fn covers(entry: &Entry, asking: &Asking<'_>) -> bool {
 
 /// Whether a stored response may be served because the origin failed (RFC 5861 §4).
 pub(crate) fn may_serve_on_error(entry: &Entry, now_ms: u64) -> bool {
-    let is_fresh = entry.times.is_fresh(now_ms) && !entry.state().is_soft() && !entry.is_no_cache;
+    let state = entry.state();
+    if state.is_dead() {
+        return false;
+    }
+    let is_fresh = entry.times.is_fresh(now_ms) && !state.is_soft() && !entry.is_no_cache;
     let if_error_ms = entry.stale.if_error_ms;
     is_fresh || (if_error_ms > 0 && entry.times.staleness_ms(now_ms) <= if_error_ms)
 }

@@ -14,7 +14,7 @@ pub struct Response<'a> {
     pub reason: &'a [u8],
     /// All fields.
     pub fields: &'a dyn FieldSource,
-    /// Length of the body if its framing announces it. A body without (status 204, HEAD) has 0.
+    /// Length of the body, if its framing announces it; 0 for a response that has none.
     pub length: Option<u64>,
     /// When the request was sent, wall clock.
     pub request_at_ms: u64,

@@ -32,6 +32,11 @@ impl Asked {
             has_authorization: request.has_authorization,
         }
     }
+
+    /// Whether others would be answered the same.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.method == Method::Get && !self.no_store && !self.has_authorization
+    }
 }
 
 /// Whether `response` may be stored by a shared cache.

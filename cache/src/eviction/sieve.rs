@@ -15,7 +15,9 @@ pub(crate) struct Sieve {
     links: Vec<Link>,
     head: Option<u32>,
     tail: Option<u32>,
+    /// Next to be looked at; the tail if none.
     hand: Option<u32>,
+    len: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +43,7 @@ impl Sieve {
             None => self.tail = Some(number),
         }
         self.head = Some(number);
+        self.len += 1;
     }
 
     /// Takes a number out; one that is not in is no error.
@@ -60,22 +63,24 @@ impl Sieve {
             self.hand = link.newer;
         }
         self.links[number as usize] = Link::default();
+        self.len -= 1;
     }
 
-    /// The number to go, still in the queue. `take_visited` says whether a number was visited, and
-    /// clears that.
+    /// The number to go, still in the queue; `None` if a whole round found only visited ones. With
+    /// few numbers in each of many queues, taking one of those would evict what is used most. The
+    /// caller goes on to the next queue and comes back. `take_visited` says whether a number was
+    /// visited, and clears that.
     pub(crate) fn victim(&mut self, mut take_visited: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut at = self.hand.or(self.tail)?;
-        // One round clears every mark; marks set meanwhile by other cores must not keep it going.
-        for _ in 0..self.links.len() {
+        for _ in 0..self.len {
+            let at = self.hand.or(self.tail)?;
             if !take_visited(at) {
-                break;
+                // `remove` moves the hand on.
+                self.hand = Some(at);
+                return Some(at);
             }
-            at = self.links[at as usize].newer.or(self.tail)?;
+            self.hand = self.links[at as usize].newer;
         }
-        // The next search goes on behind it; `remove` moves the hand there.
-        self.hand = Some(at);
-        Some(at)
+        None
     }
 }
 
@@ -100,6 +105,15 @@ mod tests {
         assert_eq!(order, [1, 3, 4, 0, 2]);
     }
 
+    #[test]
+    fn nothing_goes_in_a_round_that_finds_all_visited() {
+        let mut sieve = Sieve::default();
+        (0..3).for_each(|number| sieve.insert(number));
+        let mut visited = HashSet::from([0, 1, 2]);
+        assert_eq!(sieve.victim(|number| visited.remove(&number)), None);
+        assert_eq!(sieve.victim(|number| visited.remove(&number)), Some(0));
+    }
+
     proptest! {
         #[test]
         fn every_number_in_the_queue_goes_once(
@@ -117,7 +131,9 @@ mod tests {
                     },
                 }
             }
-            while let Some(victim) = sieve.victim(|_| true) {
+            prop_assert_eq!(sieve.len, inside.len());
+            prop_assert_eq!(sieve.victim(|_| true), None);
+            while let Some(victim) = sieve.victim(|_| false) {
                 prop_assert!(inside.remove(&victim));
                 sieve.remove(victim);
             }

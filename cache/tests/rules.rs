@@ -1,0 +1,756 @@
+//! The rules of the facade, one test a rule: look-up, collapse, filling, stale, purge, variants,
+//! validation, memory. What a single module decides alone is tested in that module.
+
+mod world;
+
+use pharos_cache::{
+    Answer, BodyState, BypassReason, Decision, Follow, Freshness, HeadOutcome, Method,
+    NoStoreReason, Piece, Progress, Waiter, WakeWith, WriteError,
+};
+use proto::feed::{cursor::VersionVector, record::Scope};
+use world::{World, body, field, fresh, lease, read, stale};
+
+const HOUR: &[(&str, &str)] = &[("Cache-Control", "max-age=3600")];
+const SECOND: &[(&str, &str)] = &[("Cache-Control", "max-age=1"), ("ETag", "\"a\"")];
+
+fn url(target: &str) -> Scope {
+    Scope::Url { site: "site".into(), target: target.into() }
+}
+
+fn key(key: &str) -> Scope {
+    Scope::Key { site: Some("site".into()), key: key.into() }
+}
+
+// -- hits --
+
+#[test]
+fn a_stored_response_is_served_on_every_shard_with_its_age() {
+    let mut world = World::new();
+    world.store("/a", HOUR, "hello");
+    world.pass_s(7);
+    for shard in [1, 1, 2] {
+        let hit = fresh(world.get(shard, "/a", &[]));
+        assert_eq!((body(&hit).as_str(), hit.age_s), ("hello", 7));
+        assert_eq!(hit.freshness, Freshness::Fresh);
+        let head = String::from_utf8(hit.local.head().to_vec()).expect("text");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nDate: "));
+        assert!(head.ends_with("GMT\r\nVia: 1.1 pharos\r\nContent-Length: 5\r\n"), "{head}");
+    }
+    assert_eq!(world.near[1].stats().near_hits, 1, "the second look-up took no lock");
+}
+
+#[test]
+fn rfc9111_4_a_response_past_its_lifetime_is_validated_first() {
+    let mut world = World::new();
+    world.store("/a", SECOND, "hello");
+    world.pass_s(1);
+    let Decision::Revalidate(lease) = world.get(0, "/a", &[]) else { panic!("fresh no more") };
+    let mut fields = Vec::new();
+    lease.conditional_fields(&mut fields);
+    assert_eq!(fields, b"If-None-Match: \"a\"\r\n");
+}
+
+#[test]
+fn rfc9111_2_targets_hosts_and_sites_do_not_mix() {
+    let mut world = World::new();
+    world.store("/a", HOUR, "hello");
+    drop(lease(world.get(0, "/a?", &[])));
+    drop(lease(world.get(0, "/A", &[])));
+}
+
+#[test]
+fn rfc9110_9_3_2_head_is_answered_from_get() {
+    let mut world = World::new();
+    world.store("/a", HOUR, "hello");
+    assert_eq!(fresh(world.head(1, "/a", &[])).answer, Answer::Full);
+}
+
+// -- requests --
+
+#[test]
+fn rfc9111_5_2_1_requests_may_demand_more() {
+    for (control, is_hit) in [
+        ("no-cache", false),
+        ("max-age=10", true),
+        ("max-age=9", false),
+        ("min-fresh=90", true),
+        ("min-fresh=91", false),
+        ("no-store", true),
+    ] {
+        let mut world = World::new();
+        world.store("/a", &[("Cache-Control", "max-age=100"), ("ETag", "\"a\"")], "hello");
+        world.pass_s(10);
+        let decision = world.get(0, "/a", &[("Cache-Control", control)]);
+        assert_eq!(matches!(decision, Decision::Hit(_)), is_hit, "{control}: {decision:?}");
+    }
+}
+
+#[test]
+fn rfc9111_5_2_1_2_max_stale_allows_stale_unless_the_response_forbids() {
+    for (control, request, is_served) in [
+        ("max-age=1", "max-stale=2", true),
+        ("max-age=1", "max-stale=1", false),
+        ("max-age=1", "max-stale", true),
+        ("max-age=1, must-revalidate", "max-stale", false),
+        ("s-maxage=1", "max-stale", false),
+    ] {
+        let mut world = World::new();
+        world.store("/a", &[("Cache-Control", control)], "hello");
+        world.pass_s(3);
+        let decision = world.get(0, "/a", &[("Cache-Control", request)]);
+        assert_eq!(matches!(decision, Decision::Stale { .. }), is_served, "{control} {request}");
+    }
+}
+
+#[test]
+fn rfc9111_5_2_1_7_only_if_cached_never_fetches() {
+    let mut world = World::new();
+    let only: &[(&str, &str)] = &[("Cache-Control", "only-if-cached")];
+    assert!(matches!(world.get(0, "/a", only), Decision::Unsatisfiable));
+    world.store("/a", HOUR, "hello");
+    fresh(world.get(0, "/a", only));
+}
+
+#[test]
+fn rfc9111_5_2_1_5_no_store_fetches_for_itself_and_keeps_nothing() {
+    let mut world = World::new();
+    let decision = world.get(0, "/a", &[("Cache-Control", "no-store")]);
+    assert!(matches!(decision, Decision::Bypass(BypassReason::RequestNoStore)));
+}
+
+#[test]
+fn rfc9111_4_4_unsafe_methods_pass_and_invalidate() {
+    let mut world = World::new();
+    world.store("/a", HOUR, "hello");
+    let decision = world.ask(0, Method::Unsafe, "/a", &[], None);
+    assert!(matches!(decision, Decision::Bypass(BypassReason::Method)));
+    let inflight = lease(world.get(0, "/a", &[("Cache-Control", "no-cache")]));
+    let cache_key = world.cache.cache_key("site", b"host", b"/a");
+    world.cache.invalidate(&cache_key);
+    let outcome = world.answer(inflight, &[], 200, HOUR, Some(0));
+    assert!(
+        matches!(outcome, HeadOutcome::Fill { not_stored: Some(NoStoreReason::Purged), .. }),
+        "a fetch begun before is not stored either"
+    );
+    drop(outcome);
+    drop(lease(world.get(1, "/a", &[])));
+}
+
+#[test]
+fn rfc9111_4_3_2_preconditions_for_the_origin_pass() {
+    let mut world = World::new();
+    world.store("/a", HOUR, "hello");
+    for name in ["If-Match", "If-Unmodified-Since"] {
+        let decision = world.get(0, "/a", &[(name, "\"a\"")]);
+        assert!(matches!(decision, Decision::Bypass(BypassReason::Precondition)));
+    }
+}
+
+// -- validation --
+
+#[test]
+fn rfc9111_4_3_2_conditions_of_clients_are_answered_from_the_cache() {
+    let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let validators: &[(&str, &str)] =
+        &[("Cache-Control", "max-age=9"), ("ETag", "W/\"a\""), ("Last-Modified", modified)];
+    let none: &[(&str, &str)] = HOUR;
+    for (stored, name, value, expected) in [
+        (validators, "If-None-Match", "\"a\"", Answer::NotModified),
+        (validators, "If-None-Match", "\"b\", W/\"a\"", Answer::NotModified),
+        (validators, "If-None-Match", "\"b\"", Answer::Full),
+        (validators, "If-None-Match", "*", Answer::NotModified),
+        (none, "If-None-Match", "*", Answer::NotModified),
+        (none, "If-None-Match", "\"a\"", Answer::Full),
+        (validators, "If-Modified-Since", modified, Answer::NotModified),
+        (validators, "If-Modified-Since", "Sun, 06 Nov 1994 08:49:36 GMT", Answer::Full),
+        (validators, "If-Modified-Since", "rubbish", Answer::Full),
+        // Without Last-Modified: Date, which is the time of arrival here.
+        (none, "If-Modified-Since", modified, Answer::NotModified),
+        (none, "If-Modified-Since", "Sun, 06 Nov 1994 08:49:36 GMT", Answer::Full),
+    ] {
+        let mut world = World::new();
+        world.store("/a", stored, "hello");
+        let hit = fresh(world.get(1, "/a", &[(name, value)]));
+        assert_eq!(hit.answer, expected, "{name}: {value}");
+    }
+}
+
+#[test]
+fn rfc9110_13_1_3_if_none_match_wins_over_if_modified_since() {
+    let mut world = World::new();
+    world.store("/a", &[("Cache-Control", "max-age=9"), ("ETag", "\"a\"")], "hello");
+    let fields =
+        &[("If-None-Match", "\"b\""), ("If-Modified-Since", "Sun, 06 Nov 1994 08:50:37 GMT")];
+    assert_eq!(fresh(world.get(1, "/a", fields)).answer, Answer::Full);
+}
+
+#[test]
+fn rfc9111_4_3_4_a_304_freshens_and_shares_the_body() {
+    let mut world = World::new();
+    world.store("/a", SECOND, "hello");
+    let before = fresh(world.get(1, "/a", &[])).local;
+    world.pass_s(5);
+    let lease = lease(world.get(0, "/a", &[]));
+    let newer = &[("Cache-Control", "max-age=60"), ("ETag", "\"a\""), ("X-New", "1")];
+    let outcome = world.answer(lease, &[], 304, newer, Some(0));
+    assert!(matches!(outcome, HeadOutcome::Updated(_)));
+    for shard in 0..3 {
+        let hit = fresh(world.get(shard, "/a", &[]));
+        assert_eq!((body(&hit).as_str(), hit.age_s), ("hello", 0));
+        assert_eq!(field(&hit.local, "x-new").as_deref(), Some("1"));
+        assert_eq!(field(&hit.local, "content-length").as_deref(), Some("5"));
+        assert!(std::ptr::eq(&**hit.local.entry().body(), &**before.entry().body()));
+    }
+}
+
+#[test]
+fn rfc9111_4_3_3_a_full_answer_to_a_validation_replaces() {
+    let mut world = World::new();
+    world.store("/a", SECOND, "hello");
+    world.pass_s(5);
+    world.store("/a", HOUR, "world");
+    assert_eq!(body(&fresh(world.get(1, "/a", &[]))), "world");
+    assert_eq!(world.cache.stats().entries, 1);
+}
+
+#[test]
+fn rfc9111_4_3_5_head_updates_or_outdates_what_get_stored() {
+    for (etag, is_kept) in [("\"a\"", true), ("\"b\"", false)] {
+        let mut world = World::new();
+        world.store("/a", SECOND, "hello");
+        world.pass_s(5);
+        let lease = lease(world.head(0, "/a", &[]));
+        assert_eq!(lease.method(), Method::Head);
+        let fields = &[("Cache-Control", "max-age=60"), ("ETag", etag), ("Content-Length", "5")];
+        drop(world.answer(lease, &[], 200, fields, Some(0)));
+        let decision = world.get(0, "/a", &[]);
+        assert_eq!(matches!(decision, Decision::Hit(_)), is_kept, "{etag}: {decision:?}");
+    }
+}
+
+#[test]
+fn rfc9111_5_2_2_4_no_cache_is_stored_but_validated_each_time() {
+    let mut world = World::new();
+    world.store("/a", &[("Cache-Control", "no-cache, max-age=9"), ("ETag", "\"a\"")], "hello");
+    for _ in 0..2 {
+        let lease = lease(world.get(0, "/a", &[]));
+        let outcome = world.answer(lease, &[], 304, &[], Some(0));
+        assert!(matches!(outcome, HeadOutcome::Updated(_)));
+    }
+}
+
+#[test]
+fn rfc9111_5_2_2_5_a_304_that_forbids_storing_ends_it() {
+    let mut world = World::new();
+    world.store("/a", SECOND, "hello");
+    world.pass_s(5);
+    let revalidation = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(revalidation, &[], 304, &[("Cache-Control", "no-store")], Some(0));
+    let HeadOutcome::Updated(entry) = outcome else { panic!("its own request is answered") };
+    assert_eq!(entry.body().progress().len, 5);
+    assert_eq!(world.cache.stats().entries, 0);
+}
+
+// -- variants --
+
+#[test]
+fn rfc9111_4_1_variants_live_side_by_side() {
+    let mut world = World::new();
+    let vary = &[("Cache-Control", "max-age=60"), ("Vary", "Accept-Language")];
+    for language in ["de", "en"] {
+        world.store_for("/a", &[("Accept-Language", language)], vary, language);
+    }
+    for shard in [1, 1] {
+        for language in ["de", "en"] {
+            let hit = fresh(world.get(shard, "/a", &[("Accept-Language", language)]));
+            assert_eq!(body(&hit), language);
+        }
+    }
+    drop(lease(world.get(1, "/a", &[])));
+    assert_eq!(world.near[1].len(), 2);
+}
+
+#[test]
+fn rfc9111_4_1_the_names_of_the_newest_response_count() {
+    let mut world = World::new();
+    let vary = |name| [("Cache-Control", "max-age=60"), ("Vary", name)];
+    world.store_for("/a", &[("Foo", "1"), ("Bar", "1")], &vary("Foo"), "old");
+    fresh(world.get(1, "/a", &[("Foo", "1"), ("Bar", "2")]));
+    world.store_for("/a", &[("Foo", "2"), ("Bar", "2")], &vary("Bar"), "new");
+    for shard in 0..2 {
+        let hit = fresh(world.get(shard, "/a", &[("Foo", "1"), ("Bar", "2")]));
+        assert_eq!(body(&hit), "new");
+    }
+}
+
+#[test]
+fn leases_for_different_variants_do_not_wait_for_each_other() {
+    let mut world = World::new();
+    let vary = &[("Cache-Control", "max-age=60"), ("Vary", "Accept-Language")];
+    world.store_for("/a", &[("Accept-Language", "en")], vary, "en");
+    let first = lease(world.get(0, "/a", &[("Accept-Language", "de")]));
+    let second = lease(world.get(0, "/a", &[("Accept-Language", "fr")]));
+    let decision = world.get(0, "/a", &[("Accept-Language", "DE")]);
+    assert!(matches!(decision, Decision::Wait));
+    drop((first, second));
+}
+
+// -- collapse and filling --
+
+#[test]
+fn two_hundred_requests_make_one_fetch_and_read_while_it_arrives() {
+    let mut world = World::new();
+    let first = lease(world.get(0, "/a", &[]));
+    for at in 0..199 {
+        assert!(matches!(world.get(at % 3, "/a", &[]), Decision::Wait));
+    }
+    let outcome = world.answer(first, &[], 200, HOUR, Some(10));
+    let HeadOutcome::Fill { mut writer, .. } = outcome else { panic!("stored") };
+    let wakes = std::mem::take(&mut world.wakes);
+    assert_eq!(wakes.len(), 199);
+    let locals: Vec<_> = wakes
+        .iter()
+        .map(|wake| {
+            let hit = fresh(world.woken(usize::from(wake.waiter.shard), "/a", &[], &wake.with));
+            assert_eq!(hit.freshness, Freshness::Collapsed);
+            assert_eq!(hit.local.follow(0, wake.waiter), Follow::Registered);
+            hit.local
+        })
+        .collect();
+    let mut woken = Vec::new();
+    writer.append(b"hello", &mut woken).expect("room");
+    assert_eq!(woken.len(), 199);
+    assert!(locals.iter().all(|local| read(local) == ("hello".into(), Piece::Pending)));
+    let joiner = fresh(world.get(1, "/a", &[])).local;
+    assert_eq!(read(&joiner).0, "hello");
+    writer.append(b"world", &mut woken).expect("room");
+    writer.finish(&mut woken).expect("whole");
+    assert!(locals.iter().all(|local| read(local) == ("helloworld".into(), Piece::End)));
+    assert_eq!(read(&joiner).0, "helloworld");
+}
+
+#[test]
+fn an_uncacheable_answer_releases_the_waiters_and_is_remembered() {
+    let mut world = World::new();
+    let first = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    let outcome = world.answer(first, &[], 200, &[("Cache-Control", "private")], None);
+    assert!(matches!(outcome, HeadOutcome::NotStored(NoStoreReason::Private)));
+    assert!(matches!(world.wakes[..], [ref wake] if matches!(wake.with, WakeWith::Retry)));
+    let leases: Vec<_> = (0..3).map(|shard| lease(world.get(shard, "/a", &[]))).collect();
+    drop(leases);
+    world.pass_s(61);
+    let again = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait), "in time it is tried again");
+    drop(again);
+}
+
+#[test]
+fn rfc9111_4_what_needs_validation_is_not_shared_among_waiters() {
+    let mut world = World::new();
+    let first = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    let fields = &[("Cache-Control", "no-cache"), ("ETag", "\"a\"")];
+    let outcome = world.answer(first, &[], 200, fields, Some(0));
+    assert!(matches!(outcome, HeadOutcome::Fill { not_stored: None, .. }));
+    assert!(matches!(world.wakes[0].with, WakeWith::Retry));
+}
+
+#[test]
+fn head_and_authorization_do_not_keep_others_from_collapsing() {
+    let mut world = World::new();
+    let head = lease(world.head(0, "/a", &[]));
+    let private = lease(world.get(0, "/a", &[("Authorization", "x")]));
+    let shared = lease(world.get(0, "/a", &[]));
+    drop(world.answer(head, &[], 200, HOUR, Some(0)));
+    drop(world.answer(private, &[], 200, HOUR, Some(0)));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    drop(shared);
+}
+
+#[test]
+fn a_dropped_lease_releases_its_waiters_as_orphans() {
+    let mut world = World::new();
+    let first = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    let waiter = Waiter { shard: 1, id: world.last_waiter() };
+    assert!(world.cache.take_orphans().is_empty());
+    drop(first);
+    let orphans = world.cache.take_orphans();
+    assert!(matches!(orphans[..], [ref wake] if wake.waiter == waiter));
+    assert!(world.cache.take_orphans().is_empty());
+}
+
+#[test]
+fn a_withdrawn_waiter_is_not_woken() {
+    let mut world = World::new();
+    let first = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    let waiter = Waiter { shard: 1, id: world.last_waiter() };
+    let cache_key = world.cache.cache_key("site", b"host", b"/a");
+    world.cache.withdraw(&cache_key, waiter);
+    drop(first);
+    assert!(world.cache.take_orphans().is_empty());
+}
+
+#[test]
+fn a_body_of_another_length_than_announced_fails() {
+    for (announced, sent) in [(Some(3), "hello"), (Some(9), "hello")] {
+        let mut world = World::new();
+        let first = lease(world.get(0, "/a", &[]));
+        let outcome = world.answer(first, &[], 200, HOUR, announced);
+        let HeadOutcome::Fill { mut writer, entry, .. } = outcome else { panic!("stored") };
+        let result = writer
+            .append(sent.as_bytes(), &mut Vec::new())
+            .and_then(|()| writer.finish(&mut Vec::new()));
+        assert!(matches!(result, Err(WriteError::Length)));
+        assert_eq!(entry.body().progress().state, BodyState::Failed);
+        assert_eq!(world.cache.stats().entries, 0);
+    }
+}
+
+#[test]
+fn a_body_that_outgrows_the_largest_entry_fails() {
+    let mut world = World::with_memory(400_000);
+    let first = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(first, &[], 200, HOUR, None);
+    let HeadOutcome::Fill { mut writer, .. } = outcome else { panic!("stored") };
+    writer.append(&[0; 100_000], &mut Vec::new()).expect("as large as can be");
+    assert_eq!(writer.append(b"x", &mut Vec::new()), Err(WriteError::TooLarge));
+    let first = lease(world.get(0, "/b", &[]));
+    let outcome = world.answer(first, &[], 200, HOUR, Some(100_001));
+    assert!(matches!(outcome, HeadOutcome::NotStored(NoStoreReason::TooLarge)));
+}
+
+#[test]
+fn a_writer_dropped_unfinished_fails_and_wakes_its_followers() {
+    let mut world = World::new();
+    let first = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(first, &[], 200, HOUR, None);
+    let HeadOutcome::Fill { writer, .. } = outcome else { panic!("stored") };
+    let joiner = fresh(world.get(1, "/a", &[])).local;
+    let waiter = Waiter { shard: 1, id: 77 };
+    assert_eq!(joiner.follow(0, waiter), Follow::Registered);
+    drop(writer);
+    let orphans = world.cache.take_orphans();
+    assert!(matches!(orphans[..], [ref wake] if wake.waiter == waiter));
+    assert_eq!(read(&joiner).1, Piece::Failed);
+    drop(lease(world.get(1, "/a", &[])));
+}
+
+#[test]
+fn what_a_failed_body_would_have_replaced_is_back() {
+    let mut world = World::new();
+    world.store("/a", SECOND, "hello");
+    fresh(world.get(1, "/a", &[]));
+    world.pass_s(5);
+    let refetch = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(refetch, &[], 200, HOUR, Some(9));
+    let HeadOutcome::Fill { mut writer, .. } = outcome else { panic!("stored") };
+    let joiner = fresh(world.get(1, "/a", &[])).local;
+    writer.append(b"new", &mut Vec::new()).expect("room");
+    assert_eq!(read(&joiner).0, "new");
+    writer.fail(&mut Vec::new());
+    let again = lease(world.get(1, "/a", &[]));
+    let stale = again.fail(world.now_ms, &mut world.wakes).expect("within 24 h");
+    assert_eq!(stale.body().progress().len, 5);
+}
+
+#[test]
+fn a_body_in_pieces_is_one_piece_when_complete_and_gets_its_length() {
+    let mut world = World::new();
+    let first = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(first, &[], 200, HOUR, None);
+    let HeadOutcome::Fill { mut writer, entry, .. } = outcome else { panic!("stored") };
+    assert!(!entry.has_length());
+    for _ in 0..100 {
+        writer.append(b"0123456789", &mut Vec::new()).expect("room");
+    }
+    let sealed = writer.finish(&mut Vec::new()).expect("whole");
+    assert!(sealed.has_length());
+    let hit = fresh(world.get(1, "/a", &[]));
+    assert_eq!(hit.local.progress(), Progress { len: 1000, state: BodyState::Complete });
+    assert!(matches!(hit.local.piece_at(0), Piece::Bytes(bytes) if bytes.len() == 1000));
+    assert_eq!(field(&hit.local, "Content-Length").as_deref(), Some("1000"));
+}
+
+// -- stale --
+
+#[test]
+fn rfc5861_3_stale_while_revalidating_with_one_fetch() {
+    let mut world = World::new();
+    world.store("/a", &[("Cache-Control", "max-age=1, stale-while-revalidate=5")], "hello");
+    world.pass_s(3);
+    let (hit, background) = stale(world.get(0, "/a", &[]));
+    assert_eq!((body(&hit).as_str(), hit.freshness), ("hello", Freshness::WhileRevalidating));
+    let background = background.expect("the first one validates");
+    assert!(stale(world.get(1, "/a", &[])).1.is_none(), "the others do not");
+    drop(background);
+    world.pass_s(3);
+    drop(lease(world.get(0, "/a", &[])));
+}
+
+#[test]
+fn rfc5861_4_stale_if_error_by_default_for_a_day() {
+    for (control, after_s, is_served) in [
+        ("max-age=1", 86_000, true),
+        ("max-age=1", 86_402, false),
+        ("max-age=1, stale-if-error=0", 2, false),
+        ("max-age=1, stale-if-error=10", 10, true),
+        ("max-age=1, must-revalidate", 2, false),
+        ("s-maxage=1", 2, false),
+    ] {
+        let mut world = World::new();
+        world.store("/a", &[("Cache-Control", control)], "hello");
+        world.pass_s(after_s);
+        let fetch = lease(world.get(0, "/a", &[]));
+        let stale = fetch.fail(world.now_ms, &mut Vec::new());
+        assert_eq!(stale.is_some(), is_served, "{control}");
+        let fetch = match world.get(0, "/a", &[]) {
+            Decision::Stale { .. } if is_served => continue,
+            decision => lease(decision),
+        };
+        let outcome = world.answer(fetch, &[], 503, &[], Some(0));
+        assert_eq!(matches!(outcome, HeadOutcome::Stale(_)), is_served, "{control}");
+    }
+}
+
+#[test]
+fn while_the_origin_fails_stale_is_served_without_asking_each_time() {
+    let mut world = World::new();
+    world.store("/a", SECOND, "hello");
+    world.pass_s(5);
+    let fetch = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    assert!(fetch.fail(world.now_ms, &mut world.wakes).is_some());
+    let wake = world.wakes.pop().expect("the waiter");
+    let (hit, _) = stale(world.woken(1, "/a", &[], &wake.with));
+    assert_eq!(hit.freshness, Freshness::OriginFailed);
+    assert_eq!(stale(world.get(2, "/a", &[])).0.freshness, Freshness::OriginFailed);
+    world.pass_s(2);
+    let again = lease(world.get(0, "/a", &[]));
+    assert_eq!(stale(world.get(2, "/a", &[])).0.freshness, Freshness::OriginFailed);
+    drop(world.answer(again, &[], 304, &[], Some(0)));
+    fresh(world.get(2, "/a", &[]));
+}
+
+#[test]
+fn a_failure_with_nothing_stored_is_told_to_the_waiters() {
+    let mut world = World::new();
+    let fetch = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    assert!(fetch.fail(world.now_ms, &mut world.wakes).is_none());
+    assert!(matches!(world.wakes[0].with, WakeWith::Failed));
+}
+
+// -- purge --
+
+#[test]
+fn purges_reach_what_their_scope_says() {
+    let everything = Scope::Everything;
+    let site = Scope::Site { site: "site".into() };
+    let other = Scope::Site { site: "other".into() };
+    let prefix = Scope::Prefix { site: "site".into(), prefix: "/a".into() };
+    let no_site = Scope::Key { site: None, key: "k1".into() };
+    for (scope, gone) in [
+        (url("/a"), vec!["/a"]),
+        (url("/c"), vec![]),
+        (key("k1"), vec!["/a", "/b"]),
+        (key("k2"), vec!["/ab"]),
+        (no_site, vec![]),
+        (prefix, vec!["/a", "/ab"]),
+        (other, vec![]),
+        (site, vec!["/a", "/ab", "/b"]),
+        (everything, vec!["/a", "/ab", "/b"]),
+    ] {
+        for soft in [false, true] {
+            let mut world = World::new();
+            for (target, keys) in [("/a", "k1"), ("/ab", "k2"), ("/b", "k0 k1")] {
+                let fields = [HOUR[0], ("Surrogate-Key", keys)];
+                world.store(target, &fields, "hello");
+                fresh(world.get(1, target, &[]));
+            }
+            assert_eq!(world.purge(scope.clone(), soft), gone.len() as u64, "{scope:?}");
+            for target in ["/a", "/ab", "/b"] {
+                for shard in 0..2 {
+                    let decision = world.get(shard, target, &[]);
+                    let is_gone = !matches!(decision, Decision::Hit(_));
+                    assert_eq!(is_gone, gone.contains(&target), "{scope:?} {target}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_soft_purged_response_is_served_only_when_the_origin_fails() {
+    let mut world = World::new();
+    let control = "max-age=3600, stale-while-revalidate=3600";
+    world.store("/a", &[("Cache-Control", control), ("ETag", "\"a\"")], "hello");
+    world.purge(url("/a"), true);
+    let Decision::Revalidate(fetch) = world.get(0, "/a", &[]) else { panic!("never fresh again") };
+    assert!(fetch.fail(world.now_ms, &mut Vec::new()).is_some());
+    let Decision::Revalidate(fetch) = world.get(0, "/a", &[]) else {
+        panic!("the origin is asked each time: it may be back with the new state")
+    };
+    let outcome = world.answer(fetch, &[], 304, &[], Some(0));
+    assert!(matches!(outcome, HeadOutcome::Updated(_)));
+    fresh(world.get(1, "/a", &[]));
+}
+
+#[test]
+fn a_fetch_begun_before_a_purge_answers_who_waited_before_and_is_not_stored() {
+    for soft in [false, true] {
+        let mut world = World::new();
+        let fetch = lease(world.get(0, "/a", &[]));
+        assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+        let before = world.last_waiter();
+        world.purge(key("k"), soft);
+        assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+        let fields = [HOUR[0], ("Surrogate-Key", "k")];
+        let outcome = world.answer(fetch, &[], 200, &fields, Some(5));
+        let HeadOutcome::Fill { mut writer, not_stored, .. } = outcome else { panic!("a body") };
+        assert_eq!(not_stored, Some(NoStoreReason::Purged));
+        let wakes = std::mem::take(&mut world.wakes);
+        for wake in &wakes {
+            let is_shared = matches!(wake.with, WakeWith::Entry(_));
+            assert_eq!(is_shared, wake.waiter.id == before);
+        }
+        let next = lease(world.get(2, "/a", &[]));
+        writer.append(b"hello", &mut Vec::new()).expect("room");
+        let earlier = wakes.iter().find(|wake| wake.waiter.id == before).expect("woken");
+        let hit = fresh(world.woken(1, "/a", &[], &earlier.with));
+        assert_eq!(read(&hit.local), ("hello".into(), Piece::Pending));
+        writer.finish(&mut Vec::new()).expect("whole");
+        drop(hit);
+        let outcome = world.answer(next, &[], 200, &fields, Some(0));
+        assert!(matches!(outcome, HeadOutcome::Fill { not_stored: None, .. }));
+    }
+}
+
+#[test]
+fn a_purge_of_something_else_does_not_touch_a_fetch() {
+    let mut world = World::new();
+    let fetch = lease(world.get(0, "/a", &[]));
+    world.purge(key("other"), false);
+    world.purge(url("/b"), false);
+    let fields = [HOUR[0], ("Surrogate-Key", "k")];
+    let outcome = world.answer(fetch, &[], 200, &fields, Some(0));
+    assert!(matches!(outcome, HeadOutcome::Fill { not_stored: None, .. }));
+}
+
+#[test]
+fn more_purges_than_are_remembered_leave_a_fetch_unstored() {
+    let mut world = World::new();
+    let fetch = lease(world.get(0, "/a", &[]));
+    for at in 0..=pharos_cache::limits::RECENT_PURGES_MAX {
+        world.purge(key(&format!("other{at}")), false);
+    }
+    let outcome = world.answer(fetch, &[], 200, HOUR, Some(0));
+    let reason = Some(NoStoreReason::PurgesForgotten);
+    assert!(matches!(outcome, HeadOutcome::Fill { not_stored, .. } if not_stored == reason));
+}
+
+#[test]
+fn a_purge_during_filling_hides_the_entry_but_its_readers_go_on() {
+    let mut world = World::new();
+    let fetch = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(fetch, &[], 200, HOUR, None);
+    let HeadOutcome::Fill { mut writer, .. } = outcome else { panic!("stored") };
+    let reader = fresh(world.get(1, "/a", &[])).local;
+    world.purge(url("/a"), false);
+    drop(lease(world.get(1, "/a", &[])));
+    writer.append(b"a", &mut Vec::new()).expect("room");
+    writer.append(b"b", &mut Vec::new()).expect("room");
+    writer.finish(&mut Vec::new()).expect("whole");
+    assert_eq!(read(&reader), ("ab".into(), Piece::End));
+    drop(lease(world.get(1, "/a", &[])));
+}
+
+// -- versions and restoring --
+
+#[test]
+fn an_entry_below_the_least_version_is_not_used() {
+    let mut world = World::new();
+    let vector = |seq: u64| format!("eu-00000001:{seq}").parse::<VersionVector>().expect("valid");
+    let version = vector(5).to_string();
+    let fields = [HOUR[0], ("Pharos-Version", version.as_str())];
+    world.store("/a", &fields, "hello");
+    for (seq, is_hit) in [(5, true), (6, false)] {
+        let least = vector(seq);
+        let decision = world.ask(1, Method::Get, "/a", &[], Some(&least));
+        assert_eq!(matches!(decision, Decision::Hit(_)), is_hit);
+    }
+    let least = vector(6);
+    let fetch = lease(world.ask(1, Method::Get, "/a", &[], Some(&least)));
+    let stale = fetch.fail(world.now_ms, &mut Vec::new());
+    assert!(stale.is_none(), "not even when the origin fails");
+}
+
+#[test]
+fn rfc9213_targeted_lifetimes_rule_here_and_cache_control_rules_downstream() {
+    let mut world = World::new();
+    let fields = &[("Cache-Control", "no-cache"), ("CDN-Cache-Control", "max-age=3600")];
+    world.store("/a", fields, "hello");
+    world.pass_s(3000);
+    let hit = fresh(world.get(1, "/a", &[]));
+    assert_eq!(field(&hit.local, "Cache-Control").as_deref(), Some("no-cache"));
+}
+
+#[test]
+fn what_is_restored_is_validated_first_and_served_when_the_origin_is_gone() {
+    let mut world = World::new();
+    let cache_key = world.cache.cache_key("site", b"host", b"/a");
+    let none: &[(&str, &str)] = &[];
+    let fields: &[(&str, &str)] = &[HOUR[0], ("Surrogate-Key", "page/7")];
+    let response = pharos_cache::Response {
+        status: 200,
+        reason: b"OK",
+        fields: &fields,
+        length: None,
+        request_at_ms: world.now_ms,
+        response_at_ms: world.now_ms,
+        append: b"",
+    };
+    world.cache.restore(&cache_key, &none, &response, b"hello").expect("stored before");
+    world.pass_s(10);
+    let fetch = lease(world.get(0, "/a", &[]));
+    let stale = fetch.fail(world.now_ms, &mut Vec::new()).expect("there is nothing better");
+    assert_eq!(stale.body().chunk_at(0), Some(&b"hello"[..]));
+    assert_eq!(world.purge(key("page/7"), false), 1);
+}
+
+// -- memory --
+
+#[test]
+fn memory_stays_within_its_limit_and_what_is_used_stays() {
+    let mut world = World::with_memory(1 << 20);
+    let text = "x".repeat(1000);
+    world.store("/hot", HOUR, &text);
+    for at in 0..5000 {
+        world.store(&format!("/cold/{at}"), HOUR, &text);
+        fresh(world.get(1, "/hot", &[]));
+        if at % 10 == 0 {
+            world.sweep_all();
+        }
+        let stats = world.cache.stats();
+        assert!(stats.used_bytes <= stats.memory_bytes, "{stats:?}");
+    }
+    let stats = world.cache.stats();
+    assert!(stats.evicted > 4000 && stats.entries > 300, "{stats:?}");
+}
+
+#[test]
+fn nothing_is_accounted_when_everything_is_gone() {
+    let mut world = World::new();
+    for at in 0..300 {
+        let target = format!("/{at}");
+        world.store(&target, &[HOUR[0], ("Surrogate-Key", "a b c")], "hello");
+        fresh(world.get(at % 3, &target, &[]));
+    }
+    world.purge(Scope::Everything, false);
+    assert!(world.cache.stats().dead_bytes > 0, "near tables still hold some");
+    world.sweep_all();
+    let stats = world.cache.stats();
+    assert_eq!((stats.entries, stats.used_bytes, stats.dead_bytes), (0, 0, 0));
+}
