@@ -36,8 +36,12 @@ pub mod out;
 pub mod request;
 pub mod respond;
 pub mod route;
+#[cfg(test)]
+mod rules;
 pub mod slab;
 pub mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timers;
 
 use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};

@@ -1,0 +1,565 @@
+//! What the shard promises, as tests through the seam; each is named by its rule.
+
+use proto::feed::record::Scope;
+
+use super::{
+    observe::Metric,
+    testing::{End, World},
+};
+use crate::{limits, seam::Control};
+
+const GET: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+
+fn ok(fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
+}
+
+/// Fetches `GET` into the cache with this answer.
+fn fill(world: &mut World, answer: &str) {
+    let client = world.connect(0);
+    world.say(client, GET);
+    let upstream = world.upstream();
+    world.say(upstream, answer);
+    assert!(world.take(client).starts_with("HTTP/1.1 200"), "filled");
+    world.eof(client);
+    world.take(upstream);
+}
+
+fn ask(world: &mut World, shard: usize, request: &str) -> String {
+    let client = world.connect(shard);
+    world.say(client, request);
+    let answer = world.take(client);
+    world.eof(client);
+    answer
+}
+
+fn status_of(answer: &str) -> &str {
+    answer.lines().find_map(|line| line.strip_prefix("X-Cache-Status: ")).unwrap_or("none")
+}
+
+#[test]
+fn a_second_request_is_a_hit_and_asks_no_origin() {
+    let mut world = World::new(2);
+    fill(&mut world, &ok("Cache-Control: max-age=60\r\nETag: \"1\"\r\n", "hello"));
+    let connections = world.upstreams.len();
+    for shard in 0..2 {
+        world.wait_ms(2_000);
+        let answer = ask(&mut world, shard, GET);
+        assert_eq!(status_of(&answer), "HIT", "{answer}");
+        assert!(answer.contains(&format!("Age: {}\r\n", 2 * (shard + 1))), "{answer}");
+        assert!(answer.contains("Via: 1.1 pharos-e1\r\n") && answer.contains("X-Request-Id: "));
+        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+    }
+    assert_eq!(world.upstreams.len(), connections);
+    assert_eq!(world.metric(Metric::Hit), 2);
+}
+
+#[test]
+fn all_answers_to_one_receive_leave_in_one_send() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=60\r\n", "hello"));
+    let client = world.connect(0);
+    world.say(client, &GET.repeat(16));
+    assert_eq!(world.peer(client).sends, 1);
+    assert_eq!(world.take(client).matches("\r\n\r\nhello").count(), 16);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_though_the_first_waits() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=60\r\n", "hello"));
+    let client = world.connect(0);
+    world.say(client, &format!("GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n{GET}"));
+    assert_eq!(world.take(client), "");
+    let upstream = world.upstream();
+    world.say(upstream, &ok("", "first"));
+    let answer = world.take(client);
+    let (first, second) = (answer.find("first"), answer.find("hello"));
+    assert!(first.is_some() && first < second, "{answer}");
+}
+
+#[test]
+fn many_first_requests_make_one_request_to_the_origin_and_late_joiners_stream() {
+    let mut world = World::new(2);
+    let clients: Vec<End> = (0..20).map(|at| world.connect(at % 2)).collect();
+    for &client in &clients[..10] {
+        world.say(client, GET);
+    }
+    let upstream = world.upstream();
+    world.say(
+        upstream,
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nCache-Control: max-age=9\r\n\r\nhel",
+    );
+    for &client in &clients[10..] {
+        world.say(client, GET);
+    }
+    for &client in &clients {
+        assert!(world.take(client).ends_with("\r\n\r\nhel"), "streams while it arrives");
+    }
+    world.say(upstream, "lo-bye!");
+    for &client in &clients {
+        assert_eq!(world.take(client), "lo-bye!");
+    }
+    assert_eq!(world.upstreams.len(), 1);
+    assert_eq!(world.take(upstream).matches("GET /x").count(), 1);
+}
+
+#[test]
+fn a_body_without_a_length_is_chunked_for_1_1_and_ends_with_the_connection_for_1_0() {
+    let mut world = World::new(1);
+    let new = world.connect(0);
+    let old = world.connect(0);
+    world.say(new, GET);
+    world.say(old, "GET /x HTTP/1.0\r\nHost: a.example\r\n\r\n");
+    let upstream = world.upstream();
+    world.say(
+        upstream,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=9\r\n\r\n",
+    );
+    world.say(upstream, "5\r\nhello\r\n");
+    world.say(upstream, "0\r\n\r\n");
+    let answer = world.take(new);
+    assert!(answer.contains("Transfer-Encoding: chunked\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{answer}");
+    let answer = world.take(old);
+    assert!(
+        answer.contains("Connection: close\r\n") && answer.ends_with("\r\n\r\nhello"),
+        "{answer}"
+    );
+    assert!(world.peer(old).closed && !world.peer(new).closed);
+    let later = ask(&mut world, 0, GET);
+    assert!(later.contains("Content-Length: 5\r\n") && !later.contains("chunked"), "{later}");
+}
+
+#[test]
+fn a_stale_response_is_validated_and_a_304_makes_it_fresh() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=1\r\nETag: \"v1\"\r\n", "hello"));
+    world.wait_ms(5_000);
+    let client = world.connect(0);
+    world.say(client, GET);
+    let upstream = world.upstream();
+    assert!(world.take(upstream).contains("If-None-Match: \"v1\"\r\n"));
+    world.say(
+        upstream,
+        "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nCache-Control: max-age=60\r\n\r\n",
+    );
+    let answer = world.take(client);
+    assert_eq!(status_of(&answer), "REVALIDATED", "{answer}");
+    assert!(answer.ends_with("hello"));
+    assert_eq!(status_of(&ask(&mut world, 0, GET)), "HIT");
+    let conditional = GET.replace("\r\n\r\n", "\r\nIf-None-Match: \"v1\"\r\n\r\n");
+    let answer = ask(&mut world, 0, &conditional);
+    assert!(answer.starts_with("HTTP/1.1 304 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn what_was_fetched_across_a_purge_is_not_stored() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    world.say(client, GET);
+    world.purge(Scope::Site { site: "s1".into() }, false);
+    let late = world.connect(1);
+    world.say(late, GET);
+    let upstream = world.upstreams[0];
+    world.say(upstream, &ok("Cache-Control: max-age=60\r\n", "old"));
+    assert!(world.take(client).ends_with("old"), "who waited before gets it");
+    assert!(!world.take(late).ends_with("old"), "who came after does not");
+    let upstream = world.upstream();
+    world.say(upstream, &ok("Cache-Control: max-age=60\r\n", "new"));
+    assert!(world.take(late).ends_with("new"));
+    assert!(ask(&mut world, 0, GET).ends_with("new"));
+}
+
+#[test]
+fn a_purged_response_is_not_served_from_any_near_table() {
+    let mut world = World::new(2);
+    fill(&mut world, &ok("Cache-Control: max-age=60\r\n", "old"));
+    for shard in 0..2 {
+        assert_eq!(status_of(&ask(&mut world, shard, GET)), "HIT");
+    }
+    world.purge(Scope::Url { site: "s1".into(), target: "/x".into() }, false);
+    for shard in 0..2 {
+        let client = world.connect(shard);
+        world.say(client, GET);
+        assert_eq!(world.take(client), "", "shard {shard} asks the origin");
+        world.hang_up(client);
+    }
+}
+
+#[test]
+fn an_origin_that_fails_is_covered_by_what_is_stored() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=1\r\n", "hello"));
+    let upstream = world.upstream();
+    world.eof(upstream);
+    world.wait_ms(10_000);
+    world.connect = Err(std::io::ErrorKind::ConnectionRefused);
+    let answer = ask(&mut world, 0, GET);
+    assert_eq!(status_of(&answer), "STALE", "{answer}");
+    assert!(answer.contains("Warning: 110 - \"Response is Stale\"\r\n"));
+    assert!(answer.ends_with("hello"));
+    let answer = ask(&mut world, 0, "GET /other HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && answer.contains("connection refused"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn an_origin_that_is_silent_is_a_504_in_time() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.say(client, GET);
+    world.wait_ms(4_000);
+    assert_eq!(world.take(client), "");
+    world.wait_ms(1_500);
+    let answer = world.take(client);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    let upstream = world.upstream();
+    assert!(world.peer(upstream).closed);
+}
+
+#[test]
+fn a_safe_request_on_a_dead_kept_connection_is_sent_once_more() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("", "one"));
+    let dead = world.upstream();
+    let client = world.connect(0);
+    world.say(client, "GET /y HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!(world.upstream(), dead, "the kept one");
+    world.eof(dead);
+    let fresh = world.upstream();
+    assert_ne!(fresh, dead);
+    world.say(fresh, &ok("", "two"));
+    assert!(world.take(client).ends_with("two"));
+    let client = world.connect(0);
+    world.say(client, "POST /pass/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\n\r\nx");
+    world.eof(fresh);
+    assert!(world.take(client).starts_with("HTTP/1.1 502 "), "not what may change things");
+}
+
+#[test]
+fn pass_traffic_is_not_stored_and_flows_both_ways_with_back_pressure() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.say(
+        client,
+        "POST /pass/up HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\
+         Expect: 100-continue\r\n\r\n",
+    );
+    assert_eq!(world.take(client), "HTTP/1.1 100 Continue\r\n\r\n");
+    let upstream = world.upstream();
+    world.peer(upstream).blocked = true;
+    let piece = "x".repeat(64 * 1024);
+    for _ in 0..4 {
+        world.say(client, &format!("10000\r\n{piece}\r\n"));
+    }
+    assert!(!world.peer(client).receiving, "the origin does not read");
+    world.unblock(upstream);
+    assert!(world.peer(client).receiving);
+    world.say(client, "0\r\n\r\n");
+    let request = world.take(upstream);
+    assert!(request.contains("Transfer-Encoding: chunked\r\n") && !request.contains("Expect"));
+    assert!(request.ends_with("\r\n0\r\n\r\n"));
+    world.peer(client).blocked = true;
+    world.say(upstream, "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..16 {
+        world.say(upstream, &format!("10000\r\n{piece}\r\n"));
+    }
+    assert!(!world.peer(upstream).receiving, "the client does not read");
+    world.unblock(client);
+    assert!(world.peer(upstream).receiving);
+    world.say(upstream, "0\r\n\r\n");
+    let answer = world.take(client);
+    assert_eq!(status_of(&answer), "PASS");
+    assert_eq!(answer.matches(&piece).count(), 16);
+    assert!(answer.ends_with("\r\n0\r\n\r\n"));
+    assert_eq!(world.cache.stats().entries, 0);
+}
+
+#[test]
+fn a_client_that_sends_one_byte_a_second_is_told_408() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    for byte in GET.bytes().take(11) {
+        world.say_bytes(client, &[byte]);
+        world.wait_ms(1_000);
+    }
+    let answer = world.take(client);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(world.peer(client).closed);
+    let silent = world.connect(0);
+    world.wait_ms(11_000);
+    assert_eq!(world.take(silent), "");
+    assert!(world.peer(silent).closed, "nothing was asked, nothing is answered");
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=600\r\n", "hello"));
+    let client = world.connect(0);
+    world.say(client, GET);
+    world.wait_ms(60_000);
+    assert!(!world.peer(client).closed);
+    world.say(client, GET);
+    world.take(client);
+    world.wait_ms(64_000);
+    assert!(!world.peer(client).closed, "a request starts the wait anew");
+    world.wait_ms(2_000);
+    assert!(world.peer(client).closed);
+    assert_eq!(world.take(client), "");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=600\r\n", "hello"));
+    let client = world.connect(0);
+    world.peer(client).blocked = true;
+    world.say(client, GET);
+    world.wait_ms(60_000);
+    assert!(world.peer(client).closed);
+    assert_eq!(world.metric(Metric::SlowClient), 1);
+}
+
+#[test]
+fn a_request_that_cannot_be_read_is_refused_and_ends_the_connection() {
+    let mut world = World::new(1);
+    for (request, status) in [
+        ("GET /x HTTP/1.1\r\n\r\n".to_owned(), "400"),
+        (
+            "GET /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                .to_owned(),
+            "400",
+        ),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(40_000)), "414"),
+        (
+            "POST /pass/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9999999999\r\n\r\n"
+                .to_owned(),
+            "413",
+        ),
+    ] {
+        let client = world.connect(0);
+        world.say(client, &request);
+        let answer = world.take(client);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("X-Request-Id: ") && world.peer(client).closed);
+    }
+}
+
+#[test]
+fn what_no_site_claims_is_said_clearly() {
+    let mut world = World::new(1);
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: b.example\r\n\r\n", "421"),
+        ("TRACE / HTTP/1.1\r\nHost: a.example\r\n\r\n", "405"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", "204"),
+        ("GET / HTTP/1.1\r\nHost: a.example\r\nCDN-Loop: pharos-e1\r\n\r\n", "508"),
+        ("GET / HTTP/1.1\r\nHost: a.example\r\nCache-Control: only-if-cached\r\n\r\n", "504"),
+    ] {
+        let answer = ask(&mut world, 0, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request} {answer}");
+    }
+    assert!(world.upstreams.is_empty());
+}
+
+#[test]
+fn head_is_answered_from_what_get_stored() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=600\r\n", "hello"));
+    let answer = ask(&mut world, 0, &GET.replace("GET", "HEAD"));
+    assert!(answer.contains("Content-Length: 5\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    assert_eq!(status_of(&answer), "HIT");
+}
+
+#[test]
+fn a_write_that_succeeds_outdates_what_is_stored() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=600\r\n", "hello"));
+    let client = world.connect(0);
+    world.say(client, "POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n");
+    let upstream = world.upstream();
+    world.say(upstream, "HTTP/1.1 204 No Content\r\n\r\n");
+    assert!(world.take(client).starts_with("HTTP/1.1 204 "));
+    let client = world.connect(0);
+    world.say(client, GET);
+    assert_eq!(world.take(client), "", "asked of the origin again");
+}
+
+#[test]
+fn a_fetch_goes_on_without_the_one_who_asked() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.say(client, GET);
+    world.hang_up(client);
+    let upstream = world.upstream();
+    world.say(upstream, &ok("Cache-Control: max-age=600\r\n", "hello"));
+    assert_eq!(status_of(&ask(&mut world, 0, GET)), "HIT");
+}
+
+#[test]
+fn a_large_body_is_lent_and_arrives_whole_at_a_slow_readers_pace() {
+    let mut world = World::new(1);
+    let body = "0123456789abcdef".repeat(128 * 1024);
+    fill(&mut world, &ok("Cache-Control: max-age=600\r\n", &body));
+    let client = world.connect(0);
+    world.peer(client).blocked = true;
+    world.say(client, &GET.repeat(2));
+    let mut got = String::new();
+    for _ in 0..100 {
+        let piece = world.take(client);
+        assert!(piece.len() <= 2 * body.len().max(limits::WRITE_BYTES_MAX));
+        got.push_str(&piece);
+        world.unblock(client);
+        world.peer(client).blocked = true;
+    }
+    assert_eq!(got.matches(&body).count(), 2);
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_seen_to_break_off() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.say(client, GET);
+    let upstream = world.upstream();
+    world.say(
+        upstream,
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nCache-Control: max-age=9\r\n\r\nhel",
+    );
+    world.eof(upstream);
+    assert!(world.take(client).ends_with("hel"));
+    assert!(world.peer(client).closed);
+    assert_eq!(world.cache.stats().entries, 0);
+}
+
+#[test]
+fn a_page_is_fetched_from_control_by_its_id_and_without_its_last_slash_redirected() {
+    let mut world = World::with_control(1);
+    let answer = ask(&mut world, 0, "GET /demo?x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 308 ") && answer.contains("Location: /demo/?x\r\n"));
+    let client = world.connect(0);
+    world.say(client, "GET /demo/?utm=1 HTTP/1.1\r\nHost: localhost:8080\r\n\r\n");
+    let upstream = world.upstream();
+    let request = world.take(upstream);
+    assert!(
+        request.starts_with("GET /pages/p1/ HTTP/1.1\r\nHost: 127.0.0.1:7400\r\n"),
+        "{request}"
+    );
+    let fields = "Cache-Control: no-cache\r\nCDN-Cache-Control: max-age=3600\r\n\
+                  Surrogate-Key: page/p1\r\nPharos-Version: eu-00000001:5\r\n";
+    world.say(upstream, &ok(fields, "page"));
+    assert!(world.take(client).ends_with("page"));
+    let answer = ask(&mut world, 0, "GET /demo/ HTTP/1.1\r\nHost: other\r\n\r\n");
+    assert_eq!(status_of(&answer), "HIT");
+    assert!(answer.contains("Pharos-Version: eu-00000001:5\r\n"), "{answer}");
+    let answer = ask(&mut world, 0, "POST /demo/ HTTP/1.1\r\nHost: other\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405 "));
+}
+
+#[test]
+fn a_page_older_than_the_version_asked_for_is_fetched_again_and_at_last_refused() {
+    let mut world = World::with_control(1);
+    let get = "GET /demo/ HTTP/1.1\r\nHost: localhost\r\n";
+    let page = |version: u32| {
+        let fields =
+            format!("CDN-Cache-Control: max-age=3600\r\nPharos-Version: eu-00000001:{version}\r\n");
+        ok(&fields, "page")
+    };
+    let client = world.connect(0);
+    world.say(client, &format!("{get}\r\n"));
+    let upstream = world.upstream();
+    world.say(upstream, &page(5));
+    assert!(world.take(client).ends_with("page"));
+    world.take(upstream);
+    world.say(client, &format!("{get}Pharos-Min-Version: eu-00000001:5\r\n\r\n"));
+    assert_eq!(status_of(&world.take(client)), "HIT");
+    world.say(client, &format!("{get}Pharos-Min-Version: eu-00000001:6\r\n\r\n"));
+    let request = world.take(upstream);
+    assert!(request.contains("Pharos-Min-Version: eu-00000001:6\r\n"), "{request}");
+    world.say(upstream, &page(5));
+    assert!(world.take(client).starts_with("HTTP/1.1 503 "), "control has not got it");
+    world.say(client, &format!("{get}Pharos-Min-Version: eu-00000001:6\r\n\r\n"));
+    world.say(upstream, &page(6));
+    assert!(world.take(client).contains("Pharos-Version: eu-00000001:6\r\n"));
+}
+
+#[test]
+fn a_softly_purged_page_is_served_stale_when_control_is_gone() {
+    let mut world = World::with_control(1);
+    let get = "GET /demo/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let client = world.connect(0);
+    world.say(client, get);
+    let upstream = world.upstream();
+    world.say(
+        upstream,
+        &ok("CDN-Cache-Control: max-age=3600\r\nSurrogate-Key: page/p1\r\n", "page"),
+    );
+    world.eof(upstream);
+    world.take(client);
+    world.purge(Scope::Key { site: None, key: "page/p1".into() }, true);
+    world.connect = Err(std::io::ErrorKind::ConnectionRefused);
+    let answer = ask(&mut world, 0, get);
+    assert_eq!(status_of(&answer), "STALE", "{answer}");
+}
+
+#[test]
+fn the_admin_listener_tells_of_health_and_serves_no_site() {
+    let mut world = World::with_control(1);
+    let mut admin = |request: &str| {
+        let operator = world.accept(0, 1);
+        world.say(operator, &format!("{request} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+        world.take(operator)
+    };
+    assert!(admin("GET /livez").starts_with("HTTP/1.1 200 "));
+    assert!(admin("GET /readyz").starts_with("HTTP/1.1 200 "));
+    assert!(admin("GET /x").starts_with("HTTP/1.1 404 "));
+    assert!(admin("DELETE /livez").starts_with("HTTP/1.1 405 "));
+    let status = admin("GET /v1/status");
+    assert!(status.contains("\"connected\":false") && status.contains("\"pages\":1"), "{status}");
+    assert!(admin("GET /metrics").contains("pharos_requests_total 6\n"));
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way_and_can_be_undone() {
+    let mut world = World::new(1);
+    let (idle, busy) = (world.connect(0), world.connect(0));
+    world.say(busy, GET);
+    let operator = world.accept(0, 1);
+    world.say(operator, "POST /v1/drain HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(world.peer(idle).closed && !world.peer(busy).closed);
+    assert_eq!(world.accepting.get(&0), Some(&false));
+    assert_eq!(world.accepting.get(&1), None, "the operator can still come in");
+    let upstream = world.upstream();
+    world.say(upstream, &ok("Cache-Control: max-age=60\r\n", "hello"));
+    let answer = world.take(busy);
+    assert!(answer.contains("Connection: close\r\n") && answer.ends_with("hello"), "{answer}");
+    assert!(world.peer(busy).closed);
+    assert!(world.stopped.is_empty());
+    let operator = world.accept(0, 1);
+    world.say(operator, "DELETE /v1/drain HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(world.accepting.get(&0), Some(&true));
+    assert_eq!(status_of(&ask(&mut world, 0, GET)), "HIT");
+}
+
+#[test]
+fn a_process_told_to_end_stops_when_nothing_is_left_or_its_time_is_over() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.say(client, GET);
+    world.control(Control::Drain);
+    assert!(world.stopped.is_empty());
+    let upstream = world.upstream();
+    world.say(upstream, &ok("", "hello"));
+    assert_eq!(world.stopped, [0]);
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.peer(client).blocked = true;
+    world.say(client, "GET /no HTTP/1.1\r\nHost: b\r\n\r\n");
+    world.control(Control::Drain);
+    world.wait_ms(10_000);
+    assert!(world.stopped.is_empty());
+    world.wait_ms(21_000);
+    assert_eq!(world.stopped, [0]);
+}

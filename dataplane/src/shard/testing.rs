@@ -1,0 +1,341 @@
+//! A small world for tests of the shard: scripted sockets, virtual time, no network. Everything
+//! goes through the seam, nothing reaches into a shard.
+//!
+//! Leaves to others: adversity (the simulator in `tests`).
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::ErrorKind,
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use cache::Cache;
+use proto::feed::{
+    record::{Purge, Scope},
+    site::{Origin, Page, Policy, Route, Site},
+};
+
+use super::{
+    ControlLink, Settings, Shard,
+    mail::{ConfigChange, Mail},
+    observe::{Board, Metric},
+};
+use crate::{
+    config::Timeouts,
+    seam::{Actor, Control, Effect, Input, Mono, Now, Payload, SocketId},
+};
+
+/// A socket of a shard of the world.
+pub(crate) type End = (usize, SocketId);
+
+/// Shards, their sockets and their mail.
+pub(crate) struct World {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) now: Now,
+    pub(crate) board: Arc<Board>,
+    pub(crate) cache: Arc<Cache>,
+    /// Connections that shards opened, in order.
+    pub(crate) upstreams: Vec<End>,
+    /// What connecting comes to.
+    pub(crate) connect: Result<(), ErrorKind>,
+    pub(crate) stopped: Vec<usize>,
+    pub(crate) accepting: BTreeMap<u16, bool>,
+    sockets: BTreeMap<(usize, u32), Peer>,
+    next_slot: u32,
+    mail: VecDeque<(usize, u16, Mail)>,
+}
+
+/// What the world knows of a socket.
+#[derive(Default)]
+pub(crate) struct Peer {
+    /// All that the shard sent.
+    pub(crate) got: Vec<u8>,
+    /// In how many sends.
+    pub(crate) sends: usize,
+    /// The shard asked to receive.
+    pub(crate) receiving: bool,
+    pub(crate) closed: bool,
+    /// The other side does not read: sends stay in flight.
+    pub(crate) blocked: bool,
+    in_flight: Option<Payload>,
+}
+
+/// A site with one origin at 127.0.0.1:9000, everything cached but below `/pass/`.
+pub(crate) fn site() -> Site {
+    Site {
+        id: "s1".into(),
+        name: "s1".into(),
+        hosts: vec!["a.example".into()],
+        origins: vec![Origin { url: "http://127.0.0.1:9000".into() }],
+        routes: vec![Route { prefix: "/pass/".into(), policy: Policy::Pass }],
+    }
+}
+
+/// A page on control.
+pub(crate) fn page() -> Page {
+    Page { id: "p1".into(), slug: "demo".into(), hosts: Vec::new() }
+}
+
+impl World {
+    /// Shards that know [`site`] and nothing of control.
+    pub(crate) fn new(shard_count: u16) -> Self {
+        Self::build(shard_count, None)
+    }
+
+    /// Shards with control at 127.0.0.1:7400 whose feed brought [`site`] and [`page`].
+    pub(crate) fn with_control(shard_count: u16) -> Self {
+        let control =
+            ControlLink { host: "127.0.0.1".into(), port: 7400, authorization: "Bearer k".into() };
+        let mut world = Self::build(shard_count, Some(control));
+        let change = ConfigChange::Replace { sites: vec![site()], pages: vec![page()] };
+        let change = Arc::new(change);
+        for shard in 0..shard_count.into() {
+            world.mail.push_back((shard, 0, Mail::Config(Arc::clone(&change))));
+        }
+        world.run();
+        world.upstreams.clear();
+        world
+    }
+
+    fn build(shard_count: u16, control: Option<ControlLink>) -> Self {
+        let now = Now { mono: Mono(1_000_000_000), wall_ms: 1_700_000_000_000 };
+        let cache = Cache::new(cache::Config::new(64 << 20, 7));
+        let board = Board::new(shard_count);
+        let settings = |shard| Settings {
+            shard,
+            shard_count,
+            seed: 11 + u64::from(shard),
+            edge_id: "e1".into(),
+            pop: "p".into(),
+            engine: "scripted".into(),
+            control: control.clone(),
+            sites: [site()].into(),
+            data: None,
+            admin_listener: Some(1),
+            listener_count: 2,
+            sockets_max: 10_000,
+            streams_max: 1_000,
+            cache: Arc::clone(&cache),
+            near_entries: 1024,
+            board: Arc::clone(&board),
+            timeouts: Timeouts::default(),
+        };
+        let shards = (0..shard_count).map(|shard| Shard::new(settings(shard), now)).collect();
+        let mut world = Self {
+            shards,
+            now,
+            board,
+            cache,
+            upstreams: Vec::new(),
+            connect: Ok(()),
+            stopped: Vec::new(),
+            accepting: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            next_slot: 0,
+            mail: VecDeque::new(),
+        };
+        world.run();
+        world
+    }
+
+    /// A visitor connects.
+    pub(crate) fn connect(&mut self, shard: usize) -> End {
+        self.accept(shard, 0)
+    }
+
+    /// Someone connects to a listener; 1 is the admin one.
+    pub(crate) fn accept(&mut self, shard: usize, listener: u16) -> End {
+        let socket = self.open(shard);
+        let peer: SocketAddr = "127.0.0.1:50000".parse().expect("an address");
+        let local = peer;
+        self.shards[shard].handle(self.now, Input::Accepted { socket, listener, peer, local });
+        self.run();
+        (shard, socket)
+    }
+
+    /// The other side sends.
+    pub(crate) fn say(&mut self, end: End, bytes: &str) {
+        self.say_bytes(end, bytes.as_bytes());
+    }
+
+    /// The other side sends.
+    pub(crate) fn say_bytes(&mut self, (shard, socket): End, bytes: &[u8]) {
+        self.shards[shard].handle(self.now, Input::Received { socket, bytes });
+        self.run();
+    }
+
+    /// The other side ends its half.
+    pub(crate) fn eof(&mut self, (shard, socket): End) {
+        self.shards[shard].handle(self.now, Input::Eof { socket });
+        self.run();
+    }
+
+    /// The connection is gone.
+    pub(crate) fn hang_up(&mut self, (shard, socket): End) {
+        self.shards[shard].handle(self.now, Input::HungUp { socket });
+        self.run();
+    }
+
+    /// What is known of a socket.
+    pub(crate) fn peer(&mut self, (shard, socket): End) -> &mut Peer {
+        self.sockets.get_mut(&(shard, socket.slot)).expect("a socket of this world")
+    }
+
+    /// Takes what a socket was sent so far, as text.
+    pub(crate) fn take(&mut self, end: End) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.peer(end).got)).into_owned()
+    }
+
+    /// The other side reads again: the send in flight ends.
+    pub(crate) fn unblock(&mut self, end: End) {
+        self.peer(end).blocked = false;
+        if let Some(payload) = self.peer(end).in_flight.take() {
+            self.finish_send(end, payload);
+        }
+        self.run();
+    }
+
+    /// The connection to an origin that was opened last.
+    pub(crate) fn upstream(&self) -> End {
+        *self.upstreams.last().expect("a connection to an origin")
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait_ms(&mut self, ms: u64) {
+        let end = self.now.mono.after_ms(ms);
+        let wall_end_ms = self.now.wall_ms + ms;
+        loop {
+            let next = self.shards.iter().filter_map(Shard::next_deadline).min();
+            let Some(next) = next.filter(|&next| next <= end) else { break };
+            let step_ms = next.since_ns(self.now.mono) / 1_000_000;
+            self.now.wall_ms += step_ms;
+            self.now.mono = self.now.mono.max(next);
+            for shard in 0..self.shards.len() {
+                if self.shards[shard].next_deadline().is_some_and(|at| at <= self.now.mono) {
+                    self.shards[shard].handle(self.now, Input::Deadline);
+                }
+            }
+            self.run();
+        }
+        self.now = Now { mono: end, wall_ms: wall_end_ms };
+    }
+
+    /// Purges as the feed's shard does: the cache first, then every shard passes a turn.
+    pub(crate) fn purge(&mut self, scope: Scope, soft: bool) {
+        let purge = Purge { position: 1, scope, soft };
+        let mut cursor = self.cache.purge(&purge);
+        while !cursor.step(&self.cache, 64).done {}
+        for shard in 0..self.shards.len() {
+            self.mail.push_back((shard, 0, Mail::Purge { ticket: 1 }));
+        }
+        self.run();
+    }
+
+    /// The supervisor asks.
+    pub(crate) fn control(&mut self, control: Control) {
+        for shard in 0..self.shards.len() {
+            self.shards[shard].handle(self.now, Input::Control(control));
+        }
+        self.run();
+    }
+
+    /// A metric, summed over shards.
+    pub(crate) fn metric(&self, metric: Metric) -> u64 {
+        self.board.sum(metric)
+    }
+
+    /// Carries out effects and delivers mail until nothing is left.
+    pub(crate) fn run(&mut self) {
+        loop {
+            let mut quiet = true;
+            for shard in 0..self.shards.len() {
+                if self.shards[shard].next_deadline() == Some(Mono(0)) {
+                    self.shards[shard].handle(self.now, Input::Deadline);
+                }
+                while let Some(effect) = self.shards[shard].poll_effect() {
+                    quiet = false;
+                    self.carry_out(shard, effect);
+                }
+            }
+            if let Some((to, from, mail)) = self.mail.pop_front() {
+                quiet = false;
+                self.shards[to].handle(self.now, Input::Mail { from, mail });
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn open(&mut self, shard: usize) -> SocketId {
+        self.next_slot += 1;
+        let socket = SocketId { slot: self.next_slot, generation: 1 };
+        self.sockets.insert((shard, socket.slot), Peer::default());
+        socket
+    }
+
+    fn carry_out(&mut self, shard: usize, effect: Effect<Mail>) {
+        match effect {
+            Effect::Connect { op, to, .. } => {
+                // The feed is another test's business.
+                let refused = Err(ErrorKind::ConnectionRefused);
+                let result = match self.connect {
+                    Ok(()) if to.port() != 7400 || op >> 56 == 1 => {
+                        let socket = self.open(shard);
+                        self.upstreams.push((shard, socket));
+                        Ok(socket)
+                    }
+                    Ok(()) => refused,
+                    Err(kind) => Err(kind),
+                };
+                self.shards[shard].handle(self.now, Input::Connected { op, result });
+            }
+            Effect::Receive { socket, on } => self.peer((shard, socket)).receiving = on,
+            Effect::Send { socket, payload } => {
+                let peer = self.peer((shard, socket));
+                assert!(peer.in_flight.is_none(), "one send a socket");
+                assert!(!payload.is_empty() && !peer.closed);
+                peer.sends += 1;
+                for segment in payload.segments() {
+                    peer.got.extend_from_slice(segment.as_slice());
+                }
+                if peer.blocked {
+                    peer.in_flight = Some(payload);
+                } else {
+                    self.finish_send((shard, socket), payload);
+                }
+            }
+            Effect::Close { socket, .. } => {
+                let peer = self.peer((shard, socket));
+                assert!(!peer.closed, "closed once");
+                peer.closed = true;
+                if let Some(payload) = peer.in_flight.take() {
+                    let result = Err(ErrorKind::ConnectionAborted);
+                    self.shards[shard].handle(self.now, Input::Sent { socket, result, payload });
+                }
+                self.shards[shard].handle(self.now, Input::Closed { socket });
+            }
+            Effect::Mail { to, mail } => self.mail.push_back((to.into(), shard as u16, mail)),
+            Effect::Resolve { op, port, .. } => {
+                let result = Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
+                self.shards[shard].handle(self.now, Input::Resolved { op, result });
+            }
+            Effect::File { op, .. } => {
+                let result = Err(ErrorKind::NotFound.into());
+                self.shards[shard].handle(self.now, Input::File { op, result });
+            }
+            Effect::Accept { listener, on } => {
+                self.accepting.insert(listener, on);
+            }
+            Effect::Yield => self.shards[shard].handle(self.now, Input::Continue),
+            Effect::Stop => self.stopped.push(shard),
+            Effect::Watch { .. } | Effect::Fanout { .. } => {}
+        }
+    }
+
+    fn finish_send(&mut self, (shard, socket): End, payload: Payload) {
+        let input = Input::Sent { socket, result: Ok(()), payload };
+        self.shards[shard].handle(self.now, input);
+    }
+}
