@@ -1,0 +1,83 @@
+//! Maxima of everything control holds, and what happens when one is reached.
+
+/// Commands waiting for the writer. Beyond: 503 with `Retry-After`.
+pub const WRITER_QUEUE_MAX: usize = 512;
+/// Commands committed together. More wait for the next commit.
+pub const COMMIT_BATCH_MAX: usize = 256;
+/// Read-only connections for API and public pages; more readers wait for one, the in-flight limits bound how many.
+pub const READ_CONNECTIONS_MAX: usize = 4;
+/// Read-only connections for feeds, so that pages and feeds never wait for each other.
+pub const FEED_CONNECTIONS_MAX: usize = 2;
+/// Requests under `/v1` in work at once. Beyond: 429 with `Retry-After`.
+pub const API_IN_FLIGHT_MAX: usize = 256;
+/// Requests for public pages in work at once. Beyond: 503 with `Retry-After`, the edge serves its last copy.
+pub const PUBLIC_IN_FLIGHT_MAX: usize = 500;
+/// Open feeds. Beyond: 503 with `Retry-After`.
+pub const FEED_STREAMS_MAX: usize = 1_024;
+/// Open connections. Beyond: accepting waits, the kernel's queue holds the rest.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Time a client has for a request head. Beyond: its connection is closed.
+pub const HEAD_AFTER_MS_MAX: u64 = 10_000;
+/// Time a client has for a request body. Beyond: 408.
+pub const BODY_AFTER_MS_MAX: u64 = 10_000;
+/// Bytes of a request body. Beyond: 413.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Time given to open requests when control stops. Beyond: their connections are closed.
+pub const DRAIN_AFTER_MS_MAX: u64 = 5_000;
+
+/// Bytes in one answer buffer of a feed that its client has not taken yet; then the log is read slower, nothing is queued.
+pub const FEED_BUFFER_CHUNKS_MAX: usize = 4;
+/// Log positions read for a feed in one go.
+pub const FEED_BATCH_POSITIONS_MAX: usize = 256;
+/// Bytes of one snapshot part. A larger entity travels alone in its part.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
+/// Publish records sent again to refill an edge's history. Older ones are left out; a stream that asks for them is told a gap.
+pub const REFILL_RECORDS_MAX: usize = 20_000;
+/// Time between two beats of a feed.
+pub const BEAT_EVERY_MS: u64 = 5_000;
+/// Time a reader may wait for a version that is not here yet. Beyond: 503.
+pub const MIN_VERSION_WAIT_MS_MAX: u64 = 2_000;
+
+/// Bytes of a slug or a site's name.
+pub const SLUG_BYTES_MAX: usize = 63;
+/// Bytes of a host name.
+pub const HOST_BYTES_MAX: usize = 253;
+/// Hosts of one page or site.
+pub const HOSTS_MAX: usize = 64;
+/// Origins of one site.
+pub const ORIGINS_MAX: usize = 32;
+/// Routes of one site.
+pub const ROUTES_MAX: usize = 256;
+/// Bytes of a display name or title.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a description.
+pub const DESCRIPTION_BYTES_MAX: usize = 4_096;
+/// Bytes of an incident update's text.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Components of one page. Beyond: 422.
+pub const COMPONENTS_MAX: usize = 1_000;
+/// Updates of one incident. Beyond: 422.
+pub const UPDATES_MAX: usize = 500;
+/// Edges enrolled. Beyond: 422.
+pub const EDGES_MAX: usize = 10_000;
+/// Live API keys. Beyond: 422.
+pub const API_KEYS_MAX: usize = 20_000;
+/// Bytes of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Bytes of a URL, prefix or surrogate key in a purge.
+pub const PURGE_TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Items on one page of a list.
+pub const LIST_ITEMS_MAX: usize = 500;
+/// Items on one page of a list when the client names no number.
+pub const LIST_ITEMS_DEFAULT: usize = 50;
+/// Errors named in one answer.
+pub const FIELD_ERRORS_MAX: usize = 32;
+
+/// How far a remote replica's clock may be ahead of ours. Beyond: its operations are quarantined.
+pub const REMOTE_AHEAD_MS_MAX: u64 = 500;
+/// Incarnations of this region kept in the version vector. Drawing one more forgets the oldest: cursors naming it get a snapshot.
+pub const INCARNATIONS_MAX: usize = 16;
+/// Rows a retention turn removes before it lets other writes go first.
+pub const COMPACTION_ROWS_MAX: usize = 2_000;
+/// Commits between two checkpoints of the write-ahead log.
+pub const CHECKPOINT_EVERY_COMMITS: u32 = 256;

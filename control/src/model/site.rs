@@ -1,0 +1,146 @@
+//! A customer's site: hosts, origins and routes, in the feed's own schema. Checked here, unique by `model::name`.
+
+use proto::feed::site;
+
+use super::{Invalid, check_host, check_slug};
+use crate::{limits, log::merge::EntityState};
+
+/// A site as stored: the feed's schema and its times.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Site {
+    /// What edges get.
+    pub site: site::Site,
+    /// ms since the Unix epoch.
+    pub created_at_ms: u64,
+    /// ms since the Unix epoch.
+    pub updated_at_ms: u64,
+    /// Compare-and-set number, ≥ 1.
+    pub revision: u64,
+}
+
+impl Site {
+    /// Reads a site from its entity's state; `None` when removed.
+    pub fn read(state: &EntityState) -> Option<Self> {
+        let versioned = state.majority()?;
+        Some(Self {
+            site: serde_json::from_value(versioned.value.clone()?).ok()?,
+            created_at_ms: versioned.created.ms(),
+            updated_at_ms: versioned.updated.ms(),
+            revision: versioned.revision,
+        })
+    }
+}
+
+/// Every rule a site breaks, as (JSON pointer, rule).
+pub fn check(site: &site::Site) -> Vec<(String, Invalid)> {
+    let mut errors = Vec::new();
+    if let Err(invalid) = check_slug(&site.name) {
+        errors.push(("/name".to_owned(), invalid));
+    }
+    if !(1..=limits::HOSTS_MAX).contains(&site.hosts.len()) {
+        errors.push(("/hosts".into(), HOST_COUNT));
+    }
+    for (at, host) in site.hosts.iter().enumerate() {
+        if let Err(invalid) = check_host(host) {
+            errors.push((format!("/hosts/{at}"), invalid));
+        } else if site.hosts[..at].contains(host) {
+            errors.push((format!("/hosts/{at}"), HOST_TWICE));
+        }
+    }
+    if !(1..=limits::ORIGINS_MAX).contains(&site.origins.len()) {
+        errors.push(("/origins".into(), ORIGIN_COUNT));
+    }
+    for (at, origin) in site.origins.iter().enumerate() {
+        if !is_origin_url(&origin.url) {
+            errors.push((format!("/origins/{at}/url"), BAD_ORIGIN));
+        }
+    }
+    if site.routes.len() > limits::ROUTES_MAX {
+        errors.push(("/routes".into(), ROUTE_COUNT));
+    }
+    for (at, route) in site.routes.iter().enumerate() {
+        if !is_path(&route.prefix) {
+            errors.push((format!("/routes/{at}/prefix"), BAD_PREFIX));
+        }
+    }
+    errors
+}
+
+/// A path or a prefix of one: starts with `/`, visible ASCII.
+pub fn is_path(text: &str) -> bool {
+    text.starts_with('/')
+        && text.len() <= limits::PURGE_TARGET_BYTES_MAX
+        && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// `http://host[:port]` without path, query or user.
+fn is_origin_url(url: &str) -> bool {
+    let Some(authority) = url.strip_prefix("http://") else { return false };
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => {
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            match rest {
+                "" => return true,
+                _ => ("", rest.strip_prefix(':')),
+            }
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, Some("80")),
+        },
+    };
+    let host_ok = host.is_empty() && authority.starts_with('[')
+        || check_host(&host.to_ascii_lowercase()).is_ok();
+    let port_ok = port.is_some_and(|port| {
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    host_ok && port_ok
+}
+
+const HOST_COUNT: Invalid = Invalid { code: "count", expected: "1 to 64 host names" };
+const HOST_TWICE: Invalid = Invalid { code: "repeated", expected: "each host name once" };
+const ORIGIN_COUNT: Invalid = Invalid { code: "count", expected: "1 to 32 origins" };
+const ROUTE_COUNT: Invalid = Invalid { code: "count", expected: "at most 256 routes" };
+const BAD_ORIGIN: Invalid =
+    Invalid { code: "origin", expected: "http://host[:port] without path" };
+const BAD_PREFIX: Invalid = Invalid { code: "prefix", expected: "a path starting with /" };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_a_scheme_a_host_and_perhaps_a_port() {
+        for (url, good) in [
+            ("http://10.0.0.1:80", true),
+            ("http://origin.example", true),
+            ("http://Origin.example:8080", true),
+            ("http://[::1]:8080", true),
+            ("http://[::1]", true),
+            ("http://[::x]:80", false),
+            ("https://origin.example", false),
+            ("http://origin.example/", false),
+            ("http://user@origin.example", false),
+            ("http://origin.example:0", false),
+            ("http://origin.example:+80", false),
+            ("http://", false),
+        ] {
+            assert_eq!(is_origin_url(url), good, "{url}");
+        }
+    }
+
+    #[test]
+    fn every_broken_rule_is_named_with_its_pointer() {
+        let site = site::Site {
+            id: String::new(),
+            name: "Shop".into(),
+            hosts: vec!["a.example".into(), "a.example".into(), "B".into()],
+            origins: vec![site::Origin { url: "ftp://x".into() }],
+            routes: vec![site::Route { prefix: "x".into(), policy: site::Policy::Pass }],
+        };
+        let pointers: Vec<_> = check(&site).into_iter().map(|(pointer, _)| pointer).collect();
+        assert_eq!(pointers, ["/name", "/hosts/1", "/hosts/2", "/origins/0/url", "/routes/0/prefix"]);
+    }
+}

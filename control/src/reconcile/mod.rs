@@ -1,0 +1,38 @@
+//! Idempotent tasks without input: each reads what is and what should be, and moves one toward the other.
+//!
+//! They run on a period; a turn that leaves work behind runs again at once, in small transactions, so that writers
+//! never wait for long.
+
+pub mod retention;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::App;
+
+/// Runs until control stops.
+pub async fn run(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
+    let mut period = tokio::time::interval(Duration::from_secs(PERIOD_S));
+    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turns = 0u64;
+    loop {
+        tokio::select! {
+            _ = period.tick() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                app.save_reports().await;
+                return;
+            }
+        }
+        app.save_reports().await;
+        if turns % RETENTION_EVERY_TURNS == 0 {
+            retention::run(&app).await;
+        }
+        turns += 1;
+    }
+}
+
+/// Time between two turns.
+const PERIOD_S: u64 = 10;
+/// Retention looks once every ten minutes.
+const RETENTION_EVERY_TURNS: u64 = 60;

@@ -1,0 +1,3 @@
+//! Where the log and the state derived from it lie. One store so far: SQLite, embedded.
+
+pub mod sqlite;

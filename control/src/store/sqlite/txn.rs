@@ -1,0 +1,243 @@
+//! One command's view of the writer's transaction: the queries, and `append`.
+//!
+//! `append` is the only way anything changes: it stamps a draft, writes the log row, folds the state and stores what
+//! edges are to be told, all inside the command's savepoint.
+
+use std::ops::Deref;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Reader, StoreError, state};
+use crate::{
+    feed::derive::{self, PageView, Subject},
+    log::{
+        append::{Head, Origin},
+        dot::Replica,
+        operation::{Change, Class, Draft, EntityRef, Kind, Mutation, Operation},
+    },
+    model::{component::Component, id::Seed, incident::Incident, page::Page, site::Site},
+};
+
+/// A command at work. Dereferences to [`Reader`]: queries see what the command itself has appended.
+pub struct Txn<'c> {
+    reader: Reader<'c>,
+    head: &'c mut Head,
+    origin: Origin,
+    seed: Seed,
+    ids_drawn: u32,
+    api_keys_changed: bool,
+}
+
+impl<'c> Deref for Txn<'c> {
+    type Target = Reader<'c>;
+
+    fn deref(&self) -> &Reader<'c> {
+        &self.reader
+    }
+}
+
+impl<'c> Txn<'c> {
+    /// Opens a command on the writer's connection; the caller holds transaction and savepoint.
+    pub(super) fn new(
+        conn: &'c Connection,
+        head: &'c mut Head,
+        origin: Origin,
+        seed: Seed,
+    ) -> Self {
+        let reader = Reader::new(conn);
+        Self { reader, head, origin, seed, ids_drawn: 0, api_keys_changed: false }
+    }
+
+    /// The next id of this request.
+    pub fn new_id(&mut self) -> String {
+        self.ids_drawn += 1;
+        self.seed.id(self.ids_drawn - 1)
+    }
+
+    /// When the request arrived, ms since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.origin.now_ms
+    }
+
+    /// The log's end, this command's own operations included.
+    pub fn head_now(&self) -> &Head {
+        self.head
+    }
+
+    /// Whether the set of API keys is another one after this command.
+    pub(super) fn api_keys_changed(&self) -> bool {
+        self.api_keys_changed
+    }
+
+    /// Makes a draft the next operation of the log.
+    pub fn append(&mut self, draft: Draft) -> Result<Operation, StoreError> {
+        self.api_keys_changed |= draft.entity.kind == Kind::ApiKey;
+        let before = Before::of(&self.reader, &draft)?;
+        let operation =
+            self.head.stamp(draft, &self.origin).map_err(|_| StoreError::VectorFull)?;
+        insert_log(self.reader.conn, &operation)?;
+        state::apply(self.reader.conn, &operation)?;
+        let subject = subject(&self.reader, &operation, before)?;
+        self.store_records(&operation, &subject)?;
+        Ok(operation)
+    }
+
+    fn store_records(&self, operation: &Operation, subject: &Subject) -> Result<(), StoreError> {
+        let conn = self.reader.conn;
+        let topic = subject.topic();
+        let prev = match &topic {
+            Some(topic) => last_of_topic(conn, topic, operation.dot.replica)?,
+            None => 0,
+        };
+        let records = derive::records(operation, subject, prev);
+        let last = records.len().saturating_sub(1);
+        for (ordinal, record) in records.iter().enumerate() {
+            let applied = (ordinal == last).then(|| self.head.applied.to_string());
+            conn.prepare_cached(
+                "INSERT INTO record (position, ordinal, at_ms, kind, data, applied) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                operation.position,
+                ordinal,
+                operation.hlc.ms(),
+                record.kind(),
+                record.data(),
+                applied
+            ])?;
+        }
+        if let Some(topic) = topic {
+            conn.prepare_cached("INSERT OR REPLACE INTO topic (topic, replica, seq) VALUES (?1, ?2, ?3)")?
+                .execute(params![topic, operation.dot.replica.as_str(), operation.dot.seq])?;
+        }
+        Ok(())
+    }
+}
+
+fn last_of_topic(conn: &Connection, topic: &str, replica: Replica) -> Result<u64, StoreError> {
+    let seq = conn
+        .prepare_cached("SELECT seq FROM topic WHERE topic = ?1 AND replica = ?2")?
+        .query_row([topic, replica.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(seq.unwrap_or(0))
+}
+
+fn insert_log(conn: &Connection, operation: &Operation) -> Result<(), StoreError> {
+    let class = match operation.class {
+        Class::State => "state",
+        Class::Publish => "publish",
+    };
+    conn.prepare_cached(
+        "INSERT INTO log (position, replica, seq, format, hlc, class, kind, entity, actor, request, \
+         context, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute(params![
+        operation.position,
+        operation.dot.replica.as_str(),
+        operation.dot.seq,
+        operation.format,
+        operation.hlc.0,
+        class,
+        operation.entity.kind.as_str(),
+        operation.entity.id,
+        operation.actor,
+        operation.request,
+        operation.context.to_string(),
+        serde_json::to_string(&operation.change)?
+    ])?;
+    Ok(())
+}
+
+/// What must be looked at before an operation changes it.
+struct Before {
+    page_id: Option<String>,
+    page: Option<PageView>,
+}
+
+impl Before {
+    fn of(reader: &Reader<'_>, draft: &Draft) -> Result<Self, StoreError> {
+        let entity = &draft.entity;
+        let page_id = match entity.kind {
+            Kind::Page => Some(entity.id.clone()),
+            Kind::Component | Kind::Incident => {
+                page_of(reader, entity)?.or_else(|| page_in(&draft.change))
+            }
+            _ => None,
+        };
+        let page = match &page_id {
+            Some(page_id) => view(reader, page_id)?,
+            None => None,
+        };
+        Ok(Self { page_id, page })
+    }
+}
+
+/// The page an entity belongs to, deleted or not.
+fn page_of(reader: &Reader<'_>, entity: &EntityRef) -> Result<Option<String>, StoreError> {
+    let state = reader.state(entity)?;
+    let merged = state.as_ref().and_then(|state| state.local());
+    Ok(merged.and_then(|merged| merged.text(Component::PAGE)).map(str::to_owned))
+}
+
+/// The page that a new entity says it belongs to.
+fn page_in(change: &Change) -> Option<String> {
+    let Change::Merge(mutations) = change else { return None };
+    mutations.iter().find_map(|targeted| match (&targeted.entity, &targeted.mutation) {
+        (None, Mutation::Write { cell, value }) if cell == Component::PAGE => {
+            value.as_str().map(str::to_owned)
+        }
+        _ => None,
+    })
+}
+
+fn view(reader: &Reader<'_>, page_id: &str) -> Result<Option<PageView>, StoreError> {
+    let Some(page) = reader.page(page_id)? else { return Ok(None) };
+    let components = reader.components(page_id)?;
+    let open: Vec<Incident> = reader.open_incidents(page_id)?;
+    Ok(Some(PageView::new(page.value, components, &open)))
+}
+
+fn subject(
+    reader: &Reader<'_>,
+    operation: &Operation,
+    before: Before,
+) -> Result<Subject, StoreError> {
+    let entity = &operation.entity;
+    Ok(match entity.kind {
+        Kind::Page | Kind::Component | Kind::Incident => {
+            let Some(page_id) = before.page_id else { return Ok(Subject::Nothing) };
+            let after = view(reader, &page_id)?;
+            let state = reader.state(entity)?;
+            let component = state.as_ref().and_then(|state| match entity.kind {
+                Kind::Component => Component::read(&entity.id, state),
+                _ => None,
+            });
+            let incident = state.as_ref().and_then(|state| match entity.kind {
+                Kind::Incident => Incident::read(&entity.id, state),
+                _ => None,
+            });
+            Subject::Page { page_id, before: before.page, after, component, incident }
+        }
+        Kind::Site => {
+            let state = reader.state(entity)?;
+            let site = state.as_ref().and_then(Site::read).map(|site| site.site);
+            Subject::Site { id: entity.id.clone(), after: site }
+        }
+        Kind::Purge => match &operation.change {
+            Change::Purge(order) => Subject::Purge(order.clone()),
+            _ => Subject::Nothing,
+        },
+        Kind::Name | Kind::ApiKey | Kind::Edge => Subject::Nothing,
+    })
+}
+
+/// What the store needs of a page to tell edges about it.
+impl PageView {
+    fn new(page: Page, components: Vec<Component>, open: &[Incident]) -> Self {
+        let indicator = crate::model::impact::Indicator::of(
+            components.iter().map(|component| component.status),
+            open.iter().map(|incident| incident.impact),
+        );
+        Self { page, components, indicator }
+    }
+}
