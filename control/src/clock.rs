@@ -1,6 +1,7 @@
 //! The edge of control's effects: the only wall clock and the only source of randomness.
 //!
-//! Everything inside (`model`, `log`, `app`) takes both as arguments; `api` and `reconcile` read them here once a request.
+//! Everything inside (`model`, `log`, `app`) takes both as arguments; `api` and `reconcile` read
+//! them here once a request.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,8 @@
-//! `control.toml`, and how file, environment and flags make one configuration: flag > environment > file > default.
+//! `control.toml`, and how file, environment and flags make one configuration: flag > environment >
+//! file > default.
 //!
-//! Unknown keys are errors with file, line and what was expected. Leaves to others: reading flags and environment (the
-//! binary fills one [`Settings`] from each), opening what is named here.
+//! Unknown keys are errors with file, line and what was expected. Leaves to others: reading flags
+//! and environment (the binary fills one [`Settings`] from each), opening what is named here.
 
 use std::{
     fmt,
@@ -21,7 +22,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The data directory.
     pub data: PathBuf,
-    /// The address that edges and people reach control at, for `edge.toml`; `http://<listen>` unless said.
+    /// The address that edges and people reach control at, for `edge.toml`; `http://<listen>`
+    /// unless said.
     pub url: Option<String>,
     /// Whether plain text beyond loopback is meant.
     pub allow_plaintext: bool,
@@ -40,7 +42,8 @@ pub struct Retention {
     pub idempotency_hours: u32,
 }
 
-/// One layer of settings: a file, the environment, or the flags. What is absent is left to the layer below.
+/// One layer of settings: a file, the environment, or the flags. What is absent is left to the
+/// layer below.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -265,11 +268,8 @@ mod tests {
             retention: RetentionSettings { log_days: Some(1), ..Default::default() },
             ..Default::default()
         };
-        let environment = Settings {
-            region: Some("env".into()),
-            data: Some("env".into()),
-            ..Default::default()
-        };
+        let environment =
+            Settings { region: Some("env".into()), data: Some("env".into()), ..Default::default() };
         let flags = Settings { region: Some("flag".into()), ..Default::default() };
         let config = flags.over(environment).over(file).build().expect("valid");
         assert_eq!((config.region.as_str(), config.data.to_str()), ("flag", Some("env")));

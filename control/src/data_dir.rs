@@ -108,8 +108,7 @@ impl DataDir {
 pub fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
     let part = path.with_extension("part");
     let _ = fs::remove_file(&part);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
     writeln!(file, "{secret}")?;
     file.sync_all()?;
     fs::rename(&part, path)?;

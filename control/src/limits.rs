@@ -4,13 +4,15 @@
 pub const WRITER_QUEUE_MAX: usize = 512;
 /// Commands committed together. More wait for the next commit.
 pub const COMMIT_BATCH_MAX: usize = 256;
-/// Read-only connections for API and public pages; more readers wait for one, the in-flight limits bound how many.
+/// Read-only connections for API and public pages; more readers wait for one, the in-flight limits
+/// bound how many.
 pub const READ_CONNECTIONS_MAX: usize = 4;
 /// Read-only connections for feeds, so that pages and feeds never wait for each other.
 pub const FEED_CONNECTIONS_MAX: usize = 2;
 /// Requests under `/v1` in work at once. Beyond: 429 with `Retry-After`.
 pub const API_IN_FLIGHT_MAX: usize = 256;
-/// Requests for public pages in work at once. Beyond: 503 with `Retry-After`, the edge serves its last copy.
+/// Requests for public pages in work at once. Beyond: 503 with `Retry-After`, the edge serves its
+/// last copy.
 pub const PUBLIC_IN_FLIGHT_MAX: usize = 500;
 /// Open feeds. Beyond: 503 with `Retry-After`.
 pub const FEED_STREAMS_MAX: usize = 1_024;
@@ -25,13 +27,15 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Time given to open requests when control stops. Beyond: their connections are closed.
 pub const DRAIN_AFTER_MS_MAX: u64 = 5_000;
 
-/// Bytes in one answer buffer of a feed that its client has not taken yet; then the log is read slower, nothing is queued.
+/// Bytes in one answer buffer of a feed that its client has not taken yet; then the log is read
+/// slower, nothing is queued.
 pub const FEED_BUFFER_CHUNKS_MAX: usize = 4;
 /// Log positions read for a feed in one go.
 pub const FEED_BATCH_POSITIONS_MAX: usize = 256;
 /// Bytes of one snapshot part. A larger entity travels alone in its part.
 pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
-/// Publish records sent again to refill an edge's history. Older ones are left out; a stream that asks for them is told a gap.
+/// Publish records sent again to refill an edge's history. Older ones are left out; a stream that
+/// asks for them is told a gap.
 pub const REFILL_RECORDS_MAX: usize = 20_000;
 /// Time between two beats of a feed.
 pub const BEAT_EVERY_MS: u64 = 5_000;
@@ -75,7 +79,8 @@ pub const FIELD_ERRORS_MAX: usize = 32;
 
 /// How far a remote replica's clock may be ahead of ours. Beyond: its operations are quarantined.
 pub const REMOTE_AHEAD_MS_MAX: u64 = 500;
-/// Incarnations of this region kept in the version vector. Drawing one more forgets the oldest: cursors naming it get a snapshot.
+/// Incarnations of this region kept in the version vector. Drawing one more forgets the oldest:
+/// cursors naming it get a snapshot.
 pub const INCARNATIONS_MAX: usize = 16;
 /// Rows a retention turn removes before it lets other writes go first.
 pub const COMPACTION_ROWS_MAX: usize = 2_000;

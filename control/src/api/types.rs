@@ -1,6 +1,8 @@
-//! The only wire types: what the API answers, and what its requests are read into. OpenAPI is generated from them.
+//! The only wire types: what the API answers, and what its requests are read into. OpenAPI is
+//! generated from them.
 //!
-//! Leaves to others: reading a body with all its mistakes named (`api::body`), the rules themselves (`model`, `app`).
+//! Leaves to others: reading a body with all its mistakes named (`api::body`), the rules themselves
+//! (`model`, `app`).
 
 use std::collections::BTreeMap;
 
@@ -10,11 +12,7 @@ use utoipa::ToSchema;
 use crate::{
     clock::rfc3339,
     model::{
-        self,
-        api_key::Scope,
-        component::ComponentStatus,
-        impact::Impact,
-        incident::IncidentStatus,
+        self, api_key::Scope, component::ComponentStatus, impact::Impact, incident::IncidentStatus,
     },
 };
 
@@ -462,8 +460,9 @@ pub struct IncidentPatch {
     pub severity: Option<String>,
 }
 
-/// A new update of an incident. Resolving without naming components sets those operational that this incident had
-/// set otherwise, unless someone has set them since or another open incident names them.
+/// A new update of an incident. Resolving without naming components sets those operational that
+/// this incident had set otherwise, unless someone has set them since or another open incident
+/// names them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, ToSchema)]
 pub struct NewUpdate {
     /// The incident's present status unless said.

@@ -31,7 +31,8 @@ pub fn create(
     txn.api_key(&id)?.ok_or_else(|| Refusal::not_found("API key", id))
 }
 
-/// Revokes an API key; what used it is refused from now on. The last admin key stays, or nobody could make another.
+/// Revokes an API key; what used it is refused from now on. The last admin key stays, or nobody
+/// could make another.
 pub fn revoke(txn: &mut Txn<'_>, id: &str, if_match: Option<&str>) -> Result<(), Refusal> {
     let found = txn.api_key(id)?.ok_or_else(|| Refusal::not_found("API key", id))?;
     names::check_match(if_match, &names::etag(found.dot))?;

@@ -42,11 +42,7 @@ pub struct Patch {
 }
 
 /// Makes a component.
-pub fn create(
-    txn: &mut Txn<'_>,
-    page_slug: &str,
-    new: New,
-) -> Result<Tagged<Component>, Refusal> {
+pub fn create(txn: &mut Txn<'_>, page_slug: &str, new: New) -> Result<Tagged<Component>, Refusal> {
     let page = page::find(txn, page_slug)?.value;
     check_free(txn, &page.id, &new.slug)?;
     let components = txn.components(&page.id)?;

@@ -51,14 +51,15 @@ pub fn find(reader: &Reader<'_>, name: &str) -> Result<Tagged<Edge>, Refusal> {
     reader.edge_by_name(name)?.ok_or_else(|| Refusal::not_found("edge", name))
 }
 
-/// A ready `edge.toml`. The secret is not in it: it goes to the file beside it that `key_file` names.
+/// A ready `edge.toml`. The secret is not in it: it goes to the file beside it that `key_file`
+/// names.
 pub fn edge_toml(edge: &Edge, control_url: &str) -> String {
     let plain = control_url.starts_with("http://") && !is_loopback(control_url);
     let allow = if plain { "allow_plaintext = true\n" } else { "" };
     format!(
         "# Edge {name}. Save this as edge.toml, and the key that came with it, alone, as edge.key\n\
          # (mode 0600) beside it; then: pharos edge --config edge.toml\n\
-         id = \"{id}\"\n\
+         id = \"{name}\"\n\
          listen = [\"127.0.0.1:8080\"]\n\
          admin = \"127.0.0.1:7401\"\n\
          data = \"pharos-edge\"\n\
@@ -68,7 +69,6 @@ pub fn edge_toml(edge: &Edge, control_url: &str) -> String {
          url = \"{control_url}\"\n\
          key_file = \"edge.key\"\n",
         name = edge.name,
-        id = edge.id,
     )
 }
 

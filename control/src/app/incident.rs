@@ -1,7 +1,7 @@
 //! Incidents: declare, change, update, delete.
 //!
-//! An update is one operation: it appends to the incident and writes its components' status, so that visitors never see
-//! one without the other.
+//! An update is one operation: it appends to the incident and writes its components' status, so
+//! that visitors never see one without the other.
 
 use std::collections::BTreeMap;
 
@@ -220,8 +220,8 @@ fn by_id(
     Ok(by_id)
 }
 
-/// The components that become operational when this incident is resolved without naming any: those it had set
-/// otherwise, that nobody has set since, and that no other open incident names.
+/// The components that become operational when this incident is resolved without naming any: those
+/// it had set otherwise, that nobody has set since, and that no other open incident names.
 fn recovered(
     reader: &Reader<'_>,
     incident: &Incident,

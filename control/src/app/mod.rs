@@ -1,7 +1,8 @@
-//! What can be done, one file a resource: validate, build operations, append. Synchronous; time, ids and the store's
-//! transaction are arguments.
+//! What can be done, one file a resource: validate, build operations, append. Synchronous; time,
+//! ids and the store's transaction are arguments.
 //!
-//! Leaves to others: who may do it and how it is said on the wire (`api`), how it becomes durable (`store`).
+//! Leaves to others: who may do it and how it is said on the wire (`api`), how it becomes durable
+//! (`store`).
 
 pub mod api_key;
 pub mod component;

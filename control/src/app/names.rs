@@ -76,7 +76,8 @@ pub fn etag(dot: crate::log::dot::Dot) -> String {
     format!("\"{dot}\"")
 }
 
-/// An entity that this request is about to make must not be there: the same `Idempotency-Key` made it, long ago.
+/// An entity that this request is about to make must not be there: the same `Idempotency-Key` made
+/// it, long ago.
 pub fn check_new(txn: &Txn<'_>, entity: &EntityRef) -> Result<(), Refusal> {
     match txn.state(entity)? {
         None => Ok(()),

@@ -1,4 +1,5 @@
-//! Pages: make, change, delete. Slug and hosts are claimed as unique names with the page's own operation.
+//! Pages: make, change, delete. Slug and hosts are claimed as unique names with the page's own
+//! operation.
 
 use super::{Refusal, names};
 use crate::{
@@ -101,7 +102,10 @@ pub fn delete(txn: &mut Txn<'_>, slug: &str, if_match: Option<&str>) -> Result<(
 }
 
 /// A page by slug or id.
-pub fn find(reader: &crate::store::sqlite::Reader<'_>, slug: &str) -> Result<Tagged<Page>, Refusal> {
+pub fn find(
+    reader: &crate::store::sqlite::Reader<'_>,
+    slug: &str,
+) -> Result<Tagged<Page>, Refusal> {
     if let Some(page) = reader.page_by_slug(slug)? {
         return Ok(page);
     }

@@ -66,8 +66,7 @@ fn part(
     now_ms: u64,
 ) -> Part {
     let report = reports.get(&edge.id).cloned();
-    let applied =
-        report.as_ref().is_some_and(|r| r.has_applied(store, purge.position, purge.dot));
+    let applied = report.as_ref().is_some_and(|r| r.has_applied(store, purge.position, purge.dot));
     let away = is_away(report.as_ref(), now_ms);
     Part { edge, applied, report, away }
 }

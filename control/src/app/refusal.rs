@@ -1,10 +1,6 @@
 //! Why a request is not done: the closed list that the API turns into statuses, in one place there.
 
-use crate::{
-    limits,
-    model::Invalid,
-    store::sqlite::StoreError,
-};
+use crate::{limits, model::Invalid, store::sqlite::StoreError};
 
 /// Why a request is not done.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! Sites: make, change, remove. Name and hosts are unique names of the majority level, as the site itself.
+//! Sites: make, change, remove. Name and hosts are unique names of the majority level, as the site
+//! itself.
 
 use proto::feed::site;
 use serde_json::json;

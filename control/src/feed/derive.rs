@@ -1,7 +1,8 @@
 //! One operation → the records that tell edges about it, purge before publish. Pure.
 //!
-//! Records are derived once, at append, from the state just before and just after, and stored with the operation: an
-//! event must tell what was true at its own moment, not at the moment somebody reads it.
+//! Records are derived once, at append, from the state just before and just after, and stored with
+//! the operation: an event must tell what was true at its own moment, not at the moment somebody
+//! reads it.
 
 use proto::feed::{
     record::{Config, Publish, Purge, Record, Scope},
@@ -65,8 +66,8 @@ impl Subject {
     }
 }
 
-/// The records of one operation, in the order edges must apply them. `prev` is the sequence number of the topic's last
-/// event from the same replica.
+/// The records of one operation, in the order edges must apply them. `prev` is the sequence number
+/// of the topic's last event from the same replica.
 pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Record> {
     let position = operation.position;
     match subject {
@@ -111,16 +112,11 @@ pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Recor
         Subject::Site { id, after: None } => {
             let removed = Config { removed_sites: vec![id.clone()], ..Config::default() };
             let scope = Scope::Site { site: id.clone() };
-            vec![
-                Record::Config(removed),
-                Record::Purge(Purge { position, scope, soft: false }),
-            ]
+            vec![Record::Config(removed), Record::Purge(Purge { position, scope, soft: false })]
         }
-        Subject::Purge(order) => vec![Record::Purge(Purge {
-            position,
-            scope: order.scope.clone(),
-            soft: order.soft,
-        })],
+        Subject::Purge(order) => {
+            vec![Record::Purge(Purge { position, scope: order.scope.clone(), soft: order.soft })]
+        }
         Subject::Nothing => Vec::new(),
     }
 }
@@ -179,9 +175,8 @@ fn event_data(operation: &Operation, view: &PageView, told: &Told<'_>) -> String
     match told {
         Told::Page => {
             data["name"] = json!(page.name);
-            data["components"] = json!(
-                view.components.iter().map(types::Component::of).collect::<Vec<_>>()
-            );
+            data["components"] =
+                json!(view.components.iter().map(types::Component::of).collect::<Vec<_>>());
         }
         Told::Component(component) => data["component"] = json!(types::Component::of(component)),
         Told::Incident(incident) => {

@@ -1,6 +1,8 @@
-//! How a draft becomes an operation: its position, its dot, its stamp. The head of the log as a value.
+//! How a draft becomes an operation: its position, its dot, its stamp. The head of the log as a
+//! value.
 //!
-//! Leaves to others: making it durable and acknowledging it (`store::sqlite::writer`, one sync for all that wait).
+//! Leaves to others: making it durable and acknowledging it (`store::sqlite::writer`, one sync for
+//! all that wait).
 
 use super::{
     dot::{Dot, FeedCursor, Replica, StoreId, VersionVector},
@@ -8,7 +10,8 @@ use super::{
     operation::{Draft, FORMAT, Operation},
 };
 
-/// The end of this store's log. Invariant: `applied.get(replica)` is the last sequence number used; the next is one more.
+/// The end of this store's log. Invariant: `applied.get(replica)` is the last sequence number used;
+/// the next is one more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head {
     /// This copy of the log.
@@ -35,7 +38,8 @@ pub struct Origin {
 }
 
 impl Head {
-    /// Gives a draft its place. The head moves on; whoever cannot make the operation durable puts the old head back.
+    /// Gives a draft its place. The head moves on; whoever cannot make the operation durable puts
+    /// the old head back.
     pub fn stamp(&mut self, draft: Draft, origin: &Origin) -> Result<Operation, VectorFull> {
         let context = self.applied.clone();
         let dot = Dot { replica: self.replica, seq: context.get(self.replica) + 1 };

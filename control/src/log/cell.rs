@@ -1,7 +1,9 @@
-//! One value that several replicas may write: last writer wins, and what lost against a concurrent write is kept.
+//! One value that several replicas may write: last writer wins, and what lost against a concurrent
+//! write is kept.
 //!
-//! Causal order first: a write that had seen another replaces it, whatever the clocks say. Only between concurrent
-//! writes (HLC, replica) decides. A loser stays until a later write that had seen it, which is somebody's decision.
+//! Causal order first: a write that had seen another replaces it, whatever the clocks say. Only
+//! between concurrent writes (HLC, replica) decides. A loser stays until a later write that had
+//! seen it, which is somebody's decision.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,8 +34,9 @@ pub struct Written {
     pub stamp: Stamp,
 }
 
-/// The writes that no other write had seen. Invariant: pairwise concurrent, sorted by (HLC, replica), so the
-/// last is the winner; at most one a replica, because a replica has seen its own writes.
+/// The writes that no other write had seen. Invariant: pairwise concurrent, sorted by (HLC,
+/// replica), so the last is the winner; at most one a replica, because a replica has seen its own
+/// writes.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Cell(Vec<Written>);

@@ -1,6 +1,8 @@
-//! The hybrid logical clock: wall time that never runs backward and never contradicts cause and effect.
+//! The hybrid logical clock: wall time that never runs backward and never contradicts cause and
+//! effect.
 //!
-//! Leaves to others: reading a clock (`crate::clock`), persisting the last value (`store::sqlite::writer`, with every commit).
+//! Leaves to others: reading a clock (`crate::clock`), persisting the last value
+//! (`store::sqlite::writer`, with every commit).
 
 use std::fmt;
 
@@ -8,8 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// 48 bits of wall time in ms since the Unix epoch, 16 bits of counter within one ms. Ordered as a number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+/// 48 bits of wall time in ms since the Unix epoch, 16 bits of counter within one ms. Ordered as a
+/// number.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
 pub struct Hlc(pub u64);
 
 impl Hlc {
@@ -23,8 +28,9 @@ impl Hlc {
         Self(ms << COUNTER_BITS)
     }
 
-    /// The stamp of the next local operation: after `self`, and not before the wall clock. A wall clock that was
-    /// set back only makes the counter run; a full counter borrows from the next millisecond.
+    /// The stamp of the next local operation: after `self`, and not before the wall clock. A wall
+    /// clock that was set back only makes the counter run; a full counter borrows from the next
+    /// millisecond.
     #[must_use]
     pub const fn tick(self, now_ms: u64) -> Self {
         let wall = Self::from_ms(now_ms);
@@ -96,10 +102,7 @@ mod tests {
     fn a_remote_clock_more_than_500_ms_ahead_is_quarantined() {
         let local = Hlc::from_ms(10_000);
         assert_eq!(local.receive(10_000, Hlc::from_ms(10_500)), Ok(Hlc::from_ms(10_500)));
-        assert_eq!(
-            local.receive(10_000, Hlc::from_ms(10_501)),
-            Err(Quarantine { ahead_ms: 501 })
-        );
+        assert_eq!(local.receive(10_000, Hlc::from_ms(10_501)), Err(Quarantine { ahead_ms: 501 }));
         assert_eq!(local.receive(10_000, Hlc::from_ms(3)), Ok(local), "never backward");
     }
 }

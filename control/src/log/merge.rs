@@ -1,8 +1,9 @@
-//! The fold of operations into the state of one entity. Pure, and the only one: live appends, replay and other
-//! regions' operations all pass here.
+//! The fold of operations into the state of one entity. Pure, and the only one: live appends,
+//! replay and other regions' operations all pass here.
 //!
 //! ```text
-//!  Merge(mutations) ──▶ Merged    cells · sets · entries     any order gives one result, nothing is lost
+//!  Merge(mutations) ──▶ Merged    cells · sets · entries     any order gives one result, nothing
+//! is lost
 //!  Set{expected, …} ──▶ Versioned revision · value           in log order, compared and set
 //! ```
 
@@ -82,8 +83,8 @@ impl Merged {
         self.value(cell).and_then(Value::as_str)
     }
 
-    /// Whether the entity has been deleted: a cell like any other, so a concurrent edit does not bring it back
-    /// and a deletion can be undone.
+    /// Whether the entity has been deleted: a cell like any other, so a concurrent edit does not
+    /// bring it back and a deletion can be undone.
     pub fn is_deleted(&self) -> bool {
         self.value(DELETED).and_then(Value::as_bool).unwrap_or(false)
     }
@@ -150,9 +151,10 @@ impl EntityState {
     }
 }
 
-/// Folds one operation into every entity it touches. `load` gives an entity's state so far; the results come back
-/// in the order of first touch. An order without state (a purge) touches nothing. A change of the other level
-/// than its entity's, and a compare-and-set whose revision is no longer there, change nothing.
+/// Folds one operation into every entity it touches. `load` gives an entity's state so far; the
+/// results come back in the order of first touch. An order without state (a purge) touches nothing.
+/// A change of the other level than its entity's, and a compare-and-set whose revision is no longer
+/// there, change nothing.
 pub fn fold<E>(
     operation: &Operation,
     mut load: impl FnMut(&EntityRef) -> Result<Option<EntityState>, E>,
@@ -269,9 +271,16 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Write { region: usize, mutation: Mutation, now_ms: u64 },
+        Write {
+            region: usize,
+            mutation: Mutation,
+            now_ms: u64,
+        },
         /// `to` takes everything `from` holds, in `from`'s order.
-        Sync { from: usize, to: usize },
+        Sync {
+            from: usize,
+            to: usize,
+        },
     }
 
     fn mutation() -> impl Strategy<Value = Mutation> {

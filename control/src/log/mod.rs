@@ -1,4 +1,5 @@
-//! The log of operations, and how several replicas' logs fold into one state. Pure: no clock, no store.
+//! The log of operations, and how several replicas' logs fold into one state. Pure: no clock, no
+//! store.
 //!
 //! ```text
 //!  draft ──append──▶ operation ──┬─▶ merge (state)      the same fold for live appends,

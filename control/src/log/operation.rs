@@ -1,6 +1,7 @@
 //! The envelope of every change: who, when, seeing what, about which entity, and the change itself.
 //!
-//! Frozen as format 1: fields are added, never changed in meaning. Owns nothing; `log::append` makes operations,
+//! Frozen as format 1: fields are added, never changed in meaning. Owns nothing; `log::append`
+//! makes operations,
 //! `log::merge` folds them.
 
 use std::{fmt, str::FromStr};
@@ -119,7 +120,8 @@ pub enum Kind {
 pub enum Level {
     /// Written in any partition; concurrent writes merge.
     Local,
-    /// Compared and set, entity by entity, through a majority of regions. With one region that is one local commit.
+    /// Compared and set, entity by entity, through a majority of regions. With one region that is
+    /// one local commit.
     Majority,
 }
 
@@ -193,7 +195,8 @@ impl std::error::Error for UnknownKind {}
 pub enum Change {
     /// Mutations that merge with concurrent ones; for entities of level [`Level::Local`].
     Merge(Vec<Targeted>),
-    /// The whole value, set only where `expected` is still the revision; for entities of level [`Level::Majority`].
+    /// The whole value, set only where `expected` is still the revision; for entities of level
+    /// [`Level::Majority`].
     Set {
         /// The revision this replaces; 0 for an entity that is not there.
         expected: u64,
@@ -204,8 +207,8 @@ pub enum Change {
     Purge(PurgeOrder),
 }
 
-/// A mutation and the entity it touches: the operation's own, or another of a local level (an incident's
-/// update writes its components' status).
+/// A mutation and the entity it touches: the operation's own, or another of a local level (an
+/// incident's update writes its components' status).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Targeted {
     /// Absent: the operation's own entity.

@@ -47,7 +47,10 @@ impl AddWins {
 
     /// The elements, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|(_, element)| !element.added.is_empty()).map(|(name, _)| name.as_str())
+        self.0
+            .iter()
+            .filter(|(_, element)| !element.added.is_empty())
+            .map(|(name, _)| name.as_str())
     }
 }
 

@@ -109,10 +109,10 @@ impl FromStr for Scope {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(Invalid {
-            code: "scope",
-            expected: "one of admin, write, read, purge, edge",
-        })
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == text)
+            .ok_or(Invalid { code: "scope", expected: "one of admin, write, read, purge, edge" })
     }
 }
 

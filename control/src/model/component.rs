@@ -64,7 +64,17 @@ impl Component {
 
 /// How well a component works. Ordered from best to worst, maintenance just above operational.
 #[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Debug,
+    Serialize,
+    Deserialize,
     ToSchema,
 )]
 #[serde(rename_all = "snake_case")]

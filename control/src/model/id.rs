@@ -1,9 +1,10 @@
-//! Identities: 100 random or derived bits as 20 characters, the same wherever a retried request arrives.
+//! Identities: 100 random or derived bits as 20 characters, the same wherever a retried request
+//! arrives.
 
 use sha2::{Digest as _, Sha256};
 
-/// Where the ids of one request come from: random, or from its `Idempotency-Key`, so that the same request creates
-/// the same entities in any region.
+/// Where the ids of one request come from: random, or from its `Idempotency-Key`, so that the same
+/// request creates the same entities in any region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seed(pub [u8; 32]);
 

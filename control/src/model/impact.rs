@@ -9,7 +9,17 @@ use super::{Invalid, component::ComponentStatus};
 
 /// An incident's weight. Ordered from least to worst.
 #[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Debug,
+    Serialize,
+    Deserialize,
     ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
@@ -39,7 +49,8 @@ impl Impact {
         }
     }
 
-    /// What a component in this status weighs; the impact of an incident that states none is the worst of these.
+    /// What a component in this status weighs; the impact of an incident that states none is the
+    /// worst of these.
     pub const fn of(status: ComponentStatus) -> Self {
         match status {
             ComponentStatus::Operational | ComponentStatus::UnderMaintenance => Self::None,
@@ -56,10 +67,7 @@ impl Impact {
             "medium" => Ok(Self::Minor),
             "high" => Ok(Self::Major),
             "critical" => Ok(Self::Critical),
-            _ => Err(Invalid {
-                code: "severity",
-                expected: "one of low, medium, high, critical",
-            }),
+            _ => Err(Invalid { code: "severity", expected: "one of low, medium, high, critical" }),
         }
     }
 }
@@ -68,10 +76,10 @@ impl FromStr for Impact {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL.into_iter().find(|impact| impact.as_str() == text).ok_or(Invalid {
-            code: "impact",
-            expected: "one of none, minor, major, critical",
-        })
+        Self::ALL
+            .into_iter()
+            .find(|impact| impact.as_str() == text)
+            .ok_or(Invalid { code: "impact", expected: "one of none, minor, major, critical" })
     }
 }
 
@@ -82,9 +90,7 @@ impl fmt::Display for Impact {
 }
 
 /// A page's state in one word, as Statuspage clients know it.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Indicator {
     /// All is well.
@@ -101,8 +107,8 @@ pub enum Indicator {
 }
 
 impl Indicator {
-    /// The worst of the components' statuses and the open incidents' impacts; maintenance shows only when nothing
-    /// is wrong.
+    /// The worst of the components' statuses and the open incidents' impacts; maintenance shows
+    /// only when nothing is wrong.
     pub fn of(
         components: impl IntoIterator<Item = ComponentStatus>,
         open_incidents: impl IntoIterator<Item = Impact>,

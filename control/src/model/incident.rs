@@ -1,4 +1,5 @@
-//! An incident: a title, and updates that are only ever appended. Its status is its newest update's.
+//! An incident: a title, and updates that are only ever appended. Its status is its newest
+//! update's.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -195,14 +196,17 @@ mod tests {
 
     #[test]
     fn the_status_is_the_newest_updates_whatever_order_they_arrived_in() {
-        let incident = Incident::read("i", &state(&[
-            (30, "us-00000001:1", update("third", "resolved")),
-            (10, "eu-00000001:1", Mutation::write("page", "p")),
-            (10, "eu-00000001:1", Mutation::write("title", "t")),
-            (10, "eu-00000001:1", update("first", "investigating")),
-            (20, "eu-00000001:2", update("second", "identified")),
-            (40, "eu-00000001:3", Mutation::write("message/first", "edited")),
-        ]));
+        let incident = Incident::read(
+            "i",
+            &state(&[
+                (30, "us-00000001:1", update("third", "resolved")),
+                (10, "eu-00000001:1", Mutation::write("page", "p")),
+                (10, "eu-00000001:1", Mutation::write("title", "t")),
+                (10, "eu-00000001:1", update("first", "investigating")),
+                (20, "eu-00000001:2", update("second", "identified")),
+                (40, "eu-00000001:3", Mutation::write("message/first", "edited")),
+            ]),
+        );
         let incident = incident.expect("whole");
         assert_eq!(incident.status, IncidentStatus::Resolved);
         assert_eq!(incident.resolved_at_ms, Some(30));
@@ -213,12 +217,15 @@ mod tests {
 
     #[test]
     fn an_incident_opened_again_is_not_resolved() {
-        let incident = Incident::read("i", &state(&[
-            (10, "eu-00000001:1", Mutation::write("page", "p")),
-            (10, "eu-00000001:1", Mutation::write("title", "t")),
-            (10, "eu-00000001:1", update("first", "resolved")),
-            (20, "eu-00000001:2", update("second", "monitoring")),
-        ]));
+        let incident = Incident::read(
+            "i",
+            &state(&[
+                (10, "eu-00000001:1", Mutation::write("page", "p")),
+                (10, "eu-00000001:1", Mutation::write("title", "t")),
+                (10, "eu-00000001:1", update("first", "resolved")),
+                (20, "eu-00000001:2", update("second", "monitoring")),
+            ]),
+        );
         let incident = incident.expect("whole");
         assert!(incident.is_open() && incident.resolved_at_ms.is_none());
     }

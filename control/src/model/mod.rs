@@ -1,4 +1,5 @@
-//! The nouns of control and their rules. Pure: built from the folded state of their entity, time as numbers.
+//! The nouns of control and their rules. Pure: built from the folded state of their entity, time as
+//! numbers.
 
 pub mod api_key;
 pub mod component;
@@ -40,7 +41,8 @@ pub fn check_slug(text: &str) -> Result<(), Invalid> {
     if shape { Ok(()) } else { Err(BAD_SLUG) }
 }
 
-/// A host name in lower case without port: letters, digits, dashes and dots, labels of 1 to 63 bytes.
+/// A host name in lower case without port: letters, digits, dashes and dots, labels of 1 to 63
+/// bytes.
 pub fn check_host(text: &str) -> Result<(), Invalid> {
     let label_ok = |label: &str| {
         (1..=63).contains(&label.len())
@@ -60,10 +62,8 @@ pub fn check_name(text: &str) -> Result<(), Invalid> {
     if shape { Ok(()) } else { Err(BAD_NAME) }
 }
 
-const BAD_SLUG: Invalid = Invalid {
-    code: "slug",
-    expected: "1 to 63 of a-z, 0-9 and dashes, no dash at either end",
-};
+const BAD_SLUG: Invalid =
+    Invalid { code: "slug", expected: "1 to 63 of a-z, 0-9 and dashes, no dash at either end" };
 const BAD_HOST: Invalid =
     Invalid { code: "host", expected: "a lower-case host name without port, at most 253 bytes" };
 const BAD_NAME: Invalid = Invalid {

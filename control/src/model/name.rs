@@ -1,7 +1,7 @@
 //! Names that only one page or site can have: slugs and host names.
 //!
-//! A name is an entity of its own at the majority level, so that two regions can never give it away twice, while
-//! the page that bears it stays writable in any partition.
+//! A name is an entity of its own at the majority level, so that two regions can never give it away
+//! twice, while the page that bears it stays writable in any partition.
 
 use serde::{Deserialize, Serialize};
 

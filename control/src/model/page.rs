@@ -1,4 +1,5 @@
-//! A status page: its name, its place and its hosts. Components and incidents name it, not the other way round.
+//! A status page: its name, its place and its hosts. Components and incidents name it, not the
+//! other way round.
 
 use proto::feed::site::RESERVED_SLUGS;
 

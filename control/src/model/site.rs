@@ -1,4 +1,5 @@
-//! A customer's site: hosts, origins and routes, in the feed's own schema. Checked here, unique by `model::name`.
+//! A customer's site: hosts, origins and routes, in the feed's own schema. Checked here, unique by
+//! `model::name`.
 
 use proto::feed::site;
 
@@ -103,8 +104,7 @@ const HOST_COUNT: Invalid = Invalid { code: "count", expected: "1 to 64 host nam
 const HOST_TWICE: Invalid = Invalid { code: "repeated", expected: "each host name once" };
 const ORIGIN_COUNT: Invalid = Invalid { code: "count", expected: "1 to 32 origins" };
 const ROUTE_COUNT: Invalid = Invalid { code: "count", expected: "at most 256 routes" };
-const BAD_ORIGIN: Invalid =
-    Invalid { code: "origin", expected: "http://host[:port] without path" };
+const BAD_ORIGIN: Invalid = Invalid { code: "origin", expected: "http://host[:port] without path" };
 const BAD_PREFIX: Invalid = Invalid { code: "prefix", expected: "a path starting with /" };
 
 #[cfg(test)]
@@ -141,6 +141,9 @@ mod tests {
             routes: vec![site::Route { prefix: "x".into(), policy: site::Policy::Pass }],
         };
         let pointers: Vec<_> = check(&site).into_iter().map(|(pointer, _)| pointer).collect();
-        assert_eq!(pointers, ["/name", "/hosts/1", "/hosts/2", "/origins/0/url", "/routes/0/prefix"]);
+        assert_eq!(
+            pointers,
+            ["/name", "/hosts/1", "/hosts/2", "/origins/0/url", "/routes/0/prefix"]
+        );
     }
 }

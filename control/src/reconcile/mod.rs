@@ -1,7 +1,8 @@
-//! Idempotent tasks without input: each reads what is and what should be, and moves one toward the other.
+//! Idempotent tasks without input: each reads what is and what should be, and moves one toward the
+//! other.
 //!
-//! They run on a period; a turn that leaves work behind runs again at once, in small transactions, so that writers
-//! never wait for long.
+//! They run on a period; a turn that leaves work behind runs again at once, in small transactions,
+//! so that writers never wait for long.
 
 pub mod retention;
 
@@ -9,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::App;
+use crate::{App, state::stopped};
 
 /// Runs until control stops.
 pub async fn run(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
@@ -19,7 +20,7 @@ pub async fn run(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             _ = period.tick() => {}
-            _ = stopping.wait_for(|stopping| *stopping) => {
+            () = stopped(&mut stopping) => {
                 app.save_reports().await;
                 return;
             }

@@ -1,7 +1,9 @@
-//! What has outlived its time leaves: operations (into the base), feed records, purges, stored answers.
+//! What has outlived its time leaves: operations (into the base), feed records, purges, stored
+//! answers.
 //!
-//! Operations of class *state* are folded into `base` in the order of the log before they go, so base + log always
-//! gives the state. Removing feed records moves the mark below which an edge needs a snapshot.
+//! Operations of class *state* are folded into `base` in the order of the log before they go, so
+//! base + log always gives the state. Removing feed records moves the mark below which an edge
+//! needs a snapshot.
 
 use rusqlite::{Connection, params};
 
@@ -55,7 +57,8 @@ pub fn compact(conn: &Connection, cutoff: Cutoff) -> Result<usize, StoreError> {
     Ok(removed)
 }
 
-/// Removes the oldest feed records and moves the mark. Whole operations only: a position is there or it is not.
+/// Removes the oldest feed records and moves the mark. Whole operations only: a position is there
+/// or it is not.
 fn compact_records(conn: &Connection, feed_ms: u64) -> Result<usize, StoreError> {
     let last: Option<u64> = conn.query_row(
         "SELECT max(position) FROM (SELECT position, at_ms FROM record ORDER BY position LIMIT ?1) \
@@ -83,9 +86,8 @@ fn compact_log(conn: &Connection, cutoff: Cutoff) -> Result<usize, StoreError> {
         params![cutoff_hlc, limits::COMPACTION_ROWS_MAX],
     )?;
     let oldest = {
-        let mut statement = conn.prepare_cached(
-            "SELECT * FROM log WHERE class = 'state' ORDER BY position LIMIT ?1",
-        )?;
+        let mut statement = conn
+            .prepare_cached("SELECT * FROM log WHERE class = 'state' ORDER BY position LIMIT ?1")?;
         let mut rows = statement.query([limits::COMPACTION_ROWS_MAX])?;
         let mut oldest = Vec::new();
         while let Some(row) = rows.next()? {
@@ -100,7 +102,8 @@ fn compact_log(conn: &Connection, cutoff: Cutoff) -> Result<usize, StoreError> {
     for operation in &oldest {
         debug_assert!(!matches!(operation.change, Change::Purge(_)));
         state::apply_to_base(conn, operation)?;
-        conn.prepare_cached("DELETE FROM log WHERE position = ?1")?.execute([operation.position])?;
+        conn.prepare_cached("DELETE FROM log WHERE position = ?1")?
+            .execute([operation.position])?;
     }
     removed += oldest.len();
     Ok(removed)

@@ -1,4 +1,5 @@
-//! An online copy of the database: consistent, verified, and marked, so that whoever opens it becomes another replica.
+//! An online copy of the database: consistent, verified, and marked, so that whoever opens it
+//! becomes another replica.
 
 use std::{
     fs, io,

@@ -9,7 +9,8 @@ use rusqlite::{ErrorCode, ffi};
 pub enum StoreError {
     /// No space: this write is refused, reads go on, later writes try again.
     Full(rusqlite::Error),
-    /// The kernel could not promise that data is on disk: nothing may be acknowledged any more, control stops.
+    /// The kernel could not promise that data is on disk: nothing may be acknowledged any more,
+    /// control stops.
     Sync(rusqlite::Error),
     /// Anything else SQLite says: this command fails, others may not.
     Sql(rusqlite::Error),

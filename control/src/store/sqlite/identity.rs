@@ -1,13 +1,14 @@
 //! Who this store is: its id, its replica, and how it notices that it is not what it was.
 //!
-//! A dot must never name two operations. Whatever puts an older copy of the log in place therefore makes a new
-//! incarnation, before the first operation is appended:
+//! A dot must never name two operations. Whatever puts an older copy of the log in place therefore
+//! makes a new incarnation, before the first operation is appended:
 //!
 //! ```text
 //!  copy made by `backup`                 carries a mark
 //!  old file put back in the directory    the epoch file beside it is ahead, or of another store
 //!  whole directory copied elsewhere      the database has another inode
-//!  all else (a machine's snapshot)       an edge presents a cursor beyond our head (feed::tail) → renewed at once
+//!  all else (a machine's snapshot)       an edge presents a cursor beyond our head (feed::tail) →
+//! renewed at once
 //! ```
 
 use std::{
@@ -71,7 +72,8 @@ pub struct Draw {
     pub random: [u8; 12],
 }
 
-/// Loads the head of the log, drawing a new identity where the old one must not be used. Returns the reason if so.
+/// Loads the head of the log, drawing a new identity where the old one must not be used. Returns
+/// the reason if so.
 pub fn load(
     conn: &Connection,
     database: &Path,
@@ -186,8 +188,9 @@ fn inode(database: &Path) -> String {
     fs::metadata(database).map(|metadata| metadata.ino().to_string()).unwrap_or_default()
 }
 
-/// The last committed position, in a file beside the database. Written after every commit and before its replies,
-/// without a sync: it is never ahead of the database it belongs to, so a database behind it is an older one.
+/// The last committed position, in a file beside the database. Written after every commit and
+/// before its replies, without a sync: it is never ahead of the database it belongs to, so a
+/// database behind it is an older one.
 pub struct Epoch {
     file: fs::File,
 }

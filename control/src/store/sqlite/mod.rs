@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  data directory      control.db   log · state · feed records · idempotency, one transaction each
-//!                      epoch        the last committed position, beside the database: finds a database put back
+//!                      epoch        the last committed position, beside the database: finds a
+//! database put back
 //!                      lock         held by the process that serves this directory
 //!                      admin.key    the first API key's secret, 0600
 //! ```
@@ -12,6 +13,7 @@ pub mod backup;
 pub mod error;
 pub mod identity;
 pub mod read;
+pub mod records;
 pub mod schema;
 pub mod state;
 pub mod txn;

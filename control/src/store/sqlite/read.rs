@@ -1,7 +1,9 @@
-//! Queries over the state, and the bounded pool of read-only connections that API, pages and feeds use.
+//! Queries over the state, and the bounded pool of read-only connections that API, pages and feeds
+//! use.
 //!
-//! A [`Reader`] sees one moment: the pool wraps each use in a read transaction, so a version and what it describes
-//! always belong together. The writer answers the same queries from inside its own transaction.
+//! A [`Reader`] sees one moment: the pool wraps each use in a read transaction, so a version and
+//! what it describes always belong together. The writer answers the same queries from inside its
+//! own transaction.
 
 use std::{path::Path, sync::Arc};
 
@@ -381,7 +383,7 @@ fn tagged((id, dot, state): RawRow) -> Result<(String, Tagged<EntityState>), Sto
 }
 
 /// An operation from a row of `SELECT * FROM log`.
-pub(super) fn operation_of(row: &Row<'_>) -> Result<Operation, StoreError> {
+pub(crate) fn operation_of(row: &Row<'_>) -> Result<Operation, StoreError> {
     fn parsed<T: std::str::FromStr>(row: &Row<'_>, column: &str) -> Result<T, StoreError> {
         let text: String = row.get(column)?;
         text.parse().map_err(|_| StoreError::Row(format!("log.{column}: {text}")))
@@ -401,8 +403,8 @@ pub(super) fn operation_of(row: &Row<'_>) -> Result<Operation, StoreError> {
     })
 }
 
-/// Read-only connections, shared by everyone who reads. Whoever finds none free waits; the in-flight limits of the
-/// HTTP layer bound how many wait.
+/// Read-only connections, shared by everyone who reads. Whoever finds none free waits; the
+/// in-flight limits of the HTTP layer bound how many wait.
 #[derive(Clone)]
 pub struct ReadPool {
     free: Arc<Mutex<Vec<Connection>>>,
@@ -412,7 +414,8 @@ pub struct ReadPool {
 impl ReadPool {
     /// Opens `count` connections.
     pub fn open(path: &Path, count: usize) -> Result<Self, StoreError> {
-        let free: Vec<_> = (0..count).map(|_| schema::open_reader(path)).collect::<Result<_, _>>()?;
+        let free: Vec<_> =
+            (0..count).map(|_| schema::open_reader(path)).collect::<Result<_, _>>()?;
         Ok(Self { permits: Arc::new(Semaphore::new(free.len())), free: Arc::new(Mutex::new(free)) })
     }
 

@@ -1,6 +1,7 @@
 //! The tables, their versions, and how a database file is opened.
 //!
-//! `PRAGMA user_version` is the store's format. A newer one is refused, an older one is copied before it is migrated.
+//! `PRAGMA user_version` is the store's format. A newer one is refused, an older one is copied
+//! before it is migrated.
 
 use std::{
     fs,
@@ -204,7 +205,7 @@ CREATE INDEX purge_by_position ON purge (position);
 -- What edges are told, in the order of the log. applied only on the last record of an operation.
 CREATE TABLE record (
   position INTEGER NOT NULL, ordinal INTEGER NOT NULL, at_ms INTEGER NOT NULL, kind TEXT NOT NULL,
-  data TEXT NOT NULL, applied TEXT, PRIMARY KEY (position, ordinal)
+  data TEXT NOT NULL, dot TEXT NOT NULL, applied TEXT, PRIMARY KEY (position, ordinal)
 ) WITHOUT ROWID;
 CREATE INDEX record_publish ON record (position, ordinal) WHERE kind = 'publish';
 

@@ -1,6 +1,7 @@
 //! Operations → state tables, by the one function that live appends, replay and compaction share.
 //!
-//! `entity` is the fold of `base` and `log`; its look-up columns and `conflict` are read out of the folded state.
+//! `entity` is the fold of `base` and `log`; its look-up columns and `conflict` are read out of the
+//! folded state.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 

@@ -1,7 +1,7 @@
 //! One command's view of the writer's transaction: the queries, and `append`.
 //!
-//! `append` is the only way anything changes: it stamps a draft, writes the log row, folds the state and stores what
-//! edges are to be told, all inside the command's savepoint.
+//! `append` is the only way anything changes: it stamps a draft, writes the log row, folds the
+//! state and stores what edges are to be told, all inside the command's savepoint.
 
 use std::ops::Deref;
 
@@ -73,8 +73,7 @@ impl<'c> Txn<'c> {
     pub fn append(&mut self, draft: Draft) -> Result<Operation, StoreError> {
         self.api_keys_changed |= draft.entity.kind == Kind::ApiKey;
         let before = Before::of(&self.reader, &draft)?;
-        let operation =
-            self.head.stamp(draft, &self.origin).map_err(|_| StoreError::VectorFull)?;
+        let operation = self.head.stamp(draft, &self.origin).map_err(|_| StoreError::VectorFull)?;
         insert_log(self.reader.conn, &operation)?;
         state::apply(self.reader.conn, &operation)?;
         let subject = subject(&self.reader, &operation, before)?;
@@ -94,8 +93,8 @@ impl<'c> Txn<'c> {
         for (ordinal, record) in records.iter().enumerate() {
             let applied = (ordinal == last).then(|| self.head.applied.to_string());
             conn.prepare_cached(
-                "INSERT INTO record (position, ordinal, at_ms, kind, data, applied) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO record (position, ordinal, at_ms, kind, data, dot, applied) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 operation.position,
@@ -103,12 +102,19 @@ impl<'c> Txn<'c> {
                 operation.hlc.ms(),
                 record.kind(),
                 record.data(),
+                operation.dot.to_string(),
                 applied
             ])?;
         }
         if let Some(topic) = topic {
-            conn.prepare_cached("INSERT OR REPLACE INTO topic (topic, replica, seq) VALUES (?1, ?2, ?3)")?
-                .execute(params![topic, operation.dot.replica.as_str(), operation.dot.seq])?;
+            conn.prepare_cached(
+                "INSERT OR REPLACE INTO topic (topic, replica, seq) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![
+                topic,
+                operation.dot.replica.as_str(),
+                operation.dot.seq
+            ])?;
         }
         Ok(())
     }

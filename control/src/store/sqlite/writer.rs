@@ -1,13 +1,15 @@
-//! The one thread that writes. It takes every command that waits, runs each in its own savepoint, commits once, and only
-//! then answers: acknowledged = synced.
+//! The one thread that writes. It takes every command that waits, runs each in its own savepoint,
+//! commits once, and only then answers: acknowledged = synced.
 //!
 //! ```text
-//!  commands ──drain──▶ BEGIN · savepoint per command · head · COMMIT (sync) ──▶ epoch ──▶ watch ──▶ replies
+//!  commands ──drain──▶ BEGIN · savepoint per command · head · COMMIT (sync) ──▶ epoch ──▶ watch
+//! ──▶ replies
 //!                        │ a command refuses: its savepoint is undone, the others go on
-//!                        └ the disk refuses: the batch is undone, all are told, the next batch tries again
+//!                        └ the disk refuses: the batch is undone, all are told, the next batch
+//! tries again
 //! ```
-//! Owns the writing connection and the head of the log. A sync that failed ends the thread: what the kernel then
-//! holds is unknown, so nothing may be acknowledged before a restart.
+//! Owns the writing connection and the head of the log. A sync that failed ends the thread: what
+//! the kernel then holds is unknown, so nothing may be acknowledged before a restart.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -148,15 +150,8 @@ pub fn start(
     let (commands, queue) = mpsc::channel(limits::WRITER_QUEUE_MAX);
     let (head_sender, head_receiver) = watch::channel(head.clone());
     let (end, ended) = oneshot::channel();
-    let mut state = State {
-        conn,
-        epoch,
-        head,
-        committed: head_sender,
-        keyring,
-        counters,
-        commits: 0,
-    };
+    let mut state =
+        State { conn, epoch, head, committed: head_sender, keyring, counters, commits: 0 };
     state.load_keys()?;
     let thread = std::thread::Builder::new()
         .name("log-writer".into())
@@ -274,13 +269,18 @@ impl State {
             self.head = before;
             if matches!(error, StoreError::Full(_)) {
                 self.counters.disk_full.fetch_add(1, Relaxed);
-                // Space in the write-ahead log can be used again once its pages are in the database.
+                // Space in the write-ahead log can be used again once its pages are in the
+                // database.
                 let _ = self.checkpoint("PASSIVE");
             }
             tracing::warn!(%error, cause = ?std::error::Error::source(&error), "commit refused");
             let fatal = matches!(error, StoreError::Sync(_));
             owed.into_iter().for_each(|reply| reply(Err(again(&error))));
-            return if fatal { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) };
+            return if fatal {
+                std::ops::ControlFlow::Break(())
+            } else {
+                std::ops::ControlFlow::Continue(())
+            };
         }
         if keys_changed && let Err(error) = self.load_keys() {
             tracing::error!(%error, "API keys could not be read again");
@@ -307,8 +307,8 @@ impl State {
         Ok(())
     }
 
-    /// Runs one command in the open transaction. The reply is owed until the commit; the result says whether the
-    /// transaction is still good.
+    /// Runs one command in the open transaction. The reply is owed until the commit; the result
+    /// says whether the transaction is still good.
     fn command(
         &mut self,
         command: Command,
@@ -475,7 +475,9 @@ fn again(error: &StoreError) -> StoreError {
     let copy = |inner: &rusqlite::Error| {
         let (code, text) = match inner {
             rusqlite::Error::SqliteFailure(code, text) => (*code, text.clone()),
-            other => (rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR), Some(other.to_string())),
+            other => {
+                (rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR), Some(other.to_string()))
+            }
         };
         rusqlite::Error::SqliteFailure(code, text)
     };
@@ -490,10 +492,7 @@ fn again(error: &StoreError) -> StoreError {
     }
 }
 
-fn stored_answer(
-    conn: &Connection,
-    idempotency: &Idempotency,
-) -> Result<Option<Done>, WriteError> {
+fn stored_answer(conn: &Connection, idempotency: &Idempotency) -> Result<Option<Done>, WriteError> {
     let sql = "SELECT fingerprint, status, location, etag, version, body FROM idempotency \
                WHERE digest = ?1";
     let mut statement = conn.prepare_cached(sql).map_err(StoreError::from)?;

@@ -1,0 +1,228 @@
+//! What every request shares: the store's handles, the keys, what edges reported, the limits in
+//! use.
+//!
+//! Owns nothing durable: telemetry of edges lives here and is saved now and then, all else is in
+//! the store.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::{
+    Config, clock, limits,
+    log::{append::Head, dot::VersionVector},
+    model::{api_key::ApiKey, edge::Report},
+    observe::Counters,
+    store::sqlite::{
+        ReadPool, Reader, StoreError,
+        identity::{Draw, Reason},
+        writer::{Keyring, Writer},
+    },
+};
+
+/// The store's handles.
+#[derive(Clone)]
+pub struct Store {
+    /// Sends commands to the one writer.
+    pub writer: Writer,
+    /// For API and public pages.
+    pub reads: ReadPool,
+    /// For feeds.
+    pub feed_reads: ReadPool,
+    /// The database file.
+    pub database: PathBuf,
+}
+
+/// What every request shares.
+pub struct App {
+    /// What control runs with.
+    pub config: Config,
+    /// The store.
+    pub store: Store,
+    /// What control counts.
+    pub counters: Arc<Counters>,
+    pub(crate) keyring: Keyring,
+    pub(crate) bound: OnceLock<SocketAddr>,
+    pub(crate) api_permits: Arc<Semaphore>,
+    pub(crate) public_permits: Arc<Semaphore>,
+    pub(crate) feed_permits: Arc<Semaphore>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) edges: Mutex<Edges>,
+    pub(crate) renewing: tokio::sync::Mutex<()>,
+}
+
+/// Telemetry of edges.
+#[derive(Default)]
+pub(crate) struct Edges {
+    reports: HashMap<String, Report>,
+    unsaved: HashMap<String, Report>,
+    feeds: HashMap<String, u32>,
+}
+
+impl App {
+    pub(crate) fn new(
+        config: Config,
+        store: Store,
+        keyring: Keyring,
+        counters: Arc<Counters>,
+        reports: HashMap<String, Report>,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            counters,
+            keyring,
+            bound: OnceLock::new(),
+            api_permits: Arc::new(Semaphore::new(limits::API_IN_FLIGHT_MAX)),
+            public_permits: Arc::new(Semaphore::new(limits::PUBLIC_IN_FLIGHT_MAX)),
+            feed_permits: Arc::new(Semaphore::new(limits::FEED_STREAMS_MAX)),
+            stop: watch::channel(false).0,
+            edges: Mutex::new(Edges { reports, ..Edges::default() }),
+            renewing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Reads at one moment: whatever is read beside [`Reader::version`] is what that version says.
+    pub async fn read<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.store.reads.with(read).await
+    }
+
+    /// Everything durable here and now.
+    pub fn version(&self) -> VersionVector {
+        self.store.writer.head().borrow().applied.clone()
+    }
+
+    /// Waits until everything in `wanted` is here, at most [`limits::MIN_VERSION_WAIT_MS_MAX`].
+    /// Returns whether it is.
+    pub async fn wait_for(&self, wanted: &VersionVector) -> bool {
+        let mut head = self.store.writer.head();
+        let wait = head.wait_for(|head| head.applied.covers(wanted));
+        let limit = Duration::from_millis(limits::MIN_VERSION_WAIT_MS_MAX);
+        matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(_)))
+    }
+
+    /// A permit to render a public page; `None` at the limit.
+    pub fn public_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.public_permits).try_acquire_owned().ok()
+    }
+
+    /// Where edges reach this control.
+    pub fn url(&self) -> String {
+        self.config.url(self.bound.get().copied().unwrap_or(self.config.listen))
+    }
+
+    /// The live API key whose secret has this digest.
+    pub fn api_key(&self, digest: &str) -> Option<ApiKey> {
+        let keyring = self.keyring.read().unwrap_or_else(PoisonError::into_inner);
+        keyring.get(digest).cloned()
+    }
+
+    /// Notes what an edge reports.
+    pub(crate) fn report(&self, edge: String, report: Report) {
+        let mut edges = self.edges();
+        edges.unsaved.insert(edge.clone(), report.clone());
+        edges.reports.insert(edge, report);
+    }
+
+    /// What edges last reported, by edge id.
+    pub(crate) fn reports(&self) -> HashMap<String, Report> {
+        self.edges().reports.clone()
+    }
+
+    /// The edges that have their feed open.
+    pub(crate) fn open_feeds(&self) -> Vec<String> {
+        let edges = self.edges();
+        edges.feeds.iter().filter(|(_, count)| **count > 0).map(|(edge, _)| edge.clone()).collect()
+    }
+
+    /// Counts an edge's feed as open until the guard is dropped.
+    pub(crate) fn feed_opened(self: &Arc<Self>, edge: Option<String>) -> FeedGuard {
+        self.counters.feeds.fetch_add(1, Relaxed);
+        if let Some(edge) = &edge {
+            *self.edges().feeds.entry(edge.clone()).or_default() += 1;
+        }
+        FeedGuard { app: Arc::clone(self), edge }
+    }
+
+    /// Keeps what edges reported over a restart. Telemetry: a failure loses nothing that is not
+    /// said again.
+    pub(crate) async fn save_reports(&self) {
+        let unsaved: Vec<_> = self.edges().unsaved.drain().collect();
+        if unsaved.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.writer.save_reports(unsaved).await {
+            tracing::debug!(%error, "edge reports were not saved");
+        }
+    }
+
+    /// Draws a new incarnation, unless that has happened since `seen`.
+    pub(crate) async fn renew_after(&self, seen: &Head) -> Result<Head, StoreError> {
+        let _one_at_a_time = self.renewing.lock().await;
+        let now = self.store.writer.head().borrow().clone();
+        if now.store != seen.store {
+            return Ok(now);
+        }
+        let draw = Draw {
+            region: self.config.region.clone(),
+            now_ms: clock::wall_ms(),
+            random: clock::random(),
+        };
+        self.store.writer.renew(draw, Reason::EdgeAhead).await
+    }
+
+    /// Becomes true when control stops.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    pub(crate) fn count_edge_ahead(&self) {
+        self.counters.edges_ahead.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_snapshot(&self) {
+        self.counters.snapshots.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_records(&self, count: usize) {
+        self.counters.records.fetch_add(count as u64, Relaxed);
+    }
+
+    fn edges(&self) -> MutexGuard<'_, Edges> {
+        self.edges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves when control stops.
+pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // A sender that is gone has stopped too.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// An open feed, as `GET /v1/edges` and the metrics count it.
+pub(crate) struct FeedGuard {
+    app: Arc<App>,
+    edge: Option<String>,
+}
+
+impl Drop for FeedGuard {
+    fn drop(&mut self) {
+        self.app.counters.feeds.fetch_sub(1, Relaxed);
+        if let Some(edge) = &self.edge
+            && let Some(count) = self.app.edges().feeds.get_mut(edge)
+        {
+            *count -= 1;
+        }
+    }
+}
