@@ -61,29 +61,28 @@ impl<'a> Target<'a> {
             _ if scheme.eq_ignore_ascii_case("https") => Form::AbsoluteHttps,
             _ => return Err(TargetError::Scheme),
         };
+        // A `?` in front of any `/` ends the authority too.
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
         let authority = Authority::parse(authority).ok_or(TargetError::Authority)?;
         if authority.host.is_empty() {
             return Err(TargetError::Authority);
         }
+        if rest.starts_with('?') {
+            return Err(TargetError::Form);
+        }
         Ok((Self { form, rest: if rest.is_empty() { "/" } else { rest } }, authority))
     }
 
-    /// Path and query as they are sent on: begins with `/`, or is `*`. Only `http://host?query`, an
-    /// absolute form without a path, keeps its `?` in front; [`Target::path`] gives `/` for it.
+    /// Path and query as they are sent on: begins with `/`, or is `*`; empty for an authority form.
     #[inline]
     pub fn path_and_query(&self) -> &'a str {
         self.rest
     }
 
-    /// The path: what is before the first `?`; `/` for an absolute form without one.
+    /// The path: what is before the first `?`.
     pub fn path(&self) -> &'a str {
-        match self.rest.split_once('?') {
-            Some(("", _)) => "/",
-            Some((path, _)) => path,
-            None => self.rest,
-        }
+        self.rest.split_once('?').map_or(self.rest, |(path, _)| path)
     }
 
     /// The query: what is behind the first `?`.
@@ -233,6 +232,8 @@ mod tests {
             ("http://u@a/", TargetError::Authority),
             ("http://a:b/", TargetError::Authority),
             ("http://a:99999/", TargetError::Authority),
+            // What would be sent on has no path; no client writes this.
+            ("http://a?q", TargetError::Form),
         ] {
             assert_eq!(Target::parse(text), Err(error), "{text}");
         }
@@ -245,7 +246,6 @@ mod tests {
             ("/a?b?c", "/a", Some("b?c")),
             ("/a?", "/a", Some("")),
             ("http://h", "/", None),
-            ("http://h?q", "/", Some("q")),
             ("http://h/a?q", "/a", Some("q")),
             ("*", "*", None),
         ] {

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod client;
+pub mod fuzz;
 pub mod peer;
 pub mod process;
 pub mod sim;

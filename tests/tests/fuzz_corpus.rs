@@ -1,0 +1,39 @@
+//! Replays the kept inputs of every fuzz target, without a fuzzer: `tests/fuzz/corpus/<target>/*`.
+
+use std::{fs, path::Path};
+
+use pharos_tests::fuzz;
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for file in fs::read_dir(&folder).expect("the target has a corpus") {
+        let path = file.expect("a readable folder").path();
+        let data = fs::read(&path).expect("a readable file");
+        // A failing input names itself.
+        println!("{}", path.display());
+        run(&data);
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", folder.display());
+}
+
+#[test]
+fn http1_server() {
+    replay("http1_server", fuzz::http1_server::run);
+}
+
+#[test]
+fn http1_client() {
+    replay("http1_client", fuzz::http1_client::run);
+}
+
+#[test]
+fn sse() {
+    replay("sse", fuzz::sse::run);
+}
+
+#[test]
+fn feed_record() {
+    replay("feed_record", fuzz::feed_record::run);
+}
