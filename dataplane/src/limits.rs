@@ -50,3 +50,45 @@ pub const SWEEP_BUCKETS: usize = 512;
 /// Entries of one shard's near table. Beyond: the one not used for longest goes; it stays in the
 /// index.
 pub const NEAR_ENTRIES: usize = 16 * 1024;
+
+// -- live streams --
+
+/// Sends of one fan-out batch while requests wait; the rest follows in the next turn.
+pub const FANOUT_SENDS_BUSY: u32 = 32;
+/// Sends of one fan-out batch when no request waits; the rest follows in the next turn.
+pub const FANOUT_SENDS_MAX: u32 = 1024;
+/// Sends of one batch that a topic gets at least when it is its turn; topics that the batch has no
+/// room for are first in the next.
+pub const FANOUT_SENDS_A_TOPIC_MIN: u32 = 32;
+/// Bytes of one fan-out frame: several pending events of a topic leave as one send up to this size
+/// (a single larger event goes alone).
+pub const FANOUT_FRAME_BYTES_MAX: usize = 16 * 1024;
+/// Bytes given to one catching-up stream in one send. The rest follows when they have left.
+pub const CATCH_UP_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of one event's data. Beyond: the event is not delivered, its topic's streams are told a
+/// gap.
+pub const EVENT_DATA_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of a topic's name. Beyond: no such topic.
+pub const TOPIC_NAME_BYTES_MAX: usize = 200;
+/// Topics of one shard. Beyond: one without streams is forgotten (its next resume is told a gap);
+/// if all have streams, the new one is refused.
+pub const TOPICS_MAX: usize = 131_072;
+/// Events kept of one topic. Beyond: the oldest is let go.
+pub const HISTORY_COUNT_MAX: usize = 256;
+/// Bytes kept of one topic. Beyond: the oldest event is let go.
+pub const HISTORY_BYTES_MAX: usize = 512 * 1024;
+/// Age at which an event is let go.
+pub const HISTORY_AGE_MS_MAX: u64 = 15 * 60 * 1000;
+/// Events kept by one shard for all topics. Beyond: the oldest of all is let go.
+pub const HISTORY_COUNT_ALL_MAX: usize = 65_536;
+/// Bytes kept by one shard for all topics. Beyond: the oldest of all is let go.
+pub const HISTORY_BYTES_ALL_MAX: usize = 32 * 1024 * 1024;
+/// Streams of one shard whose socket is full. Beyond: the next one that blocks is closed, and
+/// resumes by its cursor.
+pub const BLOCKED_STREAMS_MAX: usize = 65_536;
+/// Time a stream's socket may stay full. Beyond: it is closed, and resumes by its cursor.
+pub const BLOCKED_MS_MAX: u64 = 60_000;
+/// Longest silence on a stream: then comes an `event: beat`.
+pub const BEAT_MS: u64 = 55_000;
+/// `retry:` of a stream, in the middle; each gets half to one and a half times this.
+pub const RETRY_MS: u64 = 2_000;

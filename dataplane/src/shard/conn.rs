@@ -432,7 +432,6 @@ impl Conn {
         if self.receiving {
             edge.out.receive(self.socket, false);
         }
-        edge.observe.count(Metric::StreamsOpened);
         let subscribe = Subscribe {
             socket: self.socket,
             topic: &request.topic,
@@ -444,6 +443,7 @@ impl Conn {
         if let Some(stream) = edge.streams.subscribe(now, subscribe, &mut edge.out) {
             edge.sockets.set_owner(self.socket, Owner::Stream(stream));
         }
+        edge.streams.report(&edge.observe);
         edge.free_conn(self.at);
     }
 }

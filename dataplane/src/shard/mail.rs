@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cache::Wake;
 use proto::feed::{
+    cursor::VersionVector,
     record::{Config, Publish},
     site::{Page, Site},
 };
@@ -33,6 +34,13 @@ pub enum Mail {
     },
     /// One event for one topic, released behind its purge.
     Publish(Arc<Publish>),
+    /// Every event up to here has been mailed before this: the cursor of a quiet topic.
+    Applied {
+        /// Everything applied.
+        applied: Arc<VersionVector>,
+        /// How it came there.
+        how: Advance,
+    },
     /// Up to this feed position every shard has applied everything.
     Watermark(u64),
     /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any
@@ -45,6 +53,21 @@ pub enum Mail {
         /// `false` undoes.
         on: bool,
     },
+}
+
+/// How the feed came to where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advance {
+    /// Record by record.
+    Onward,
+    /// By a snapshot, or by what was kept on disk: events on the way there may never have come.
+    /// Streams are told.
+    Jumped,
+    /// Not at all: events that control still has from before are about to be mailed again. What was
+    /// refilled before and not to the end counts for nothing.
+    Refilling,
+    /// As `Onward`, and the last of those events has been mailed.
+    Refilled,
 }
 
 /// A change of what an edge serves.

@@ -26,9 +26,13 @@ pub mod answer;
 pub mod conn;
 pub mod conn_table;
 pub mod drain;
+pub mod fanout;
 pub mod feed;
 pub mod fetch;
 pub mod forward;
+pub mod heartbeat;
+pub mod history;
+pub mod jitter;
 pub mod mail;
 pub mod observe;
 pub mod origin;
@@ -39,10 +43,13 @@ pub mod route;
 #[cfg(test)]
 mod rules;
 pub mod slab;
+pub mod slow_consumer;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timers;
+pub mod topic;
+pub mod watermark;
 
 use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
 
@@ -137,6 +144,8 @@ pub struct Shard {
     sweep_left: usize,
     started: bool,
     due: Vec<Timer>,
+    /// Bytes came from sockets since the last turn that was asked for.
+    requests_wait: bool,
 }
 
 /// All of a shard but its downstream connections: what one of them uses while it runs.
@@ -238,6 +247,7 @@ impl Shard {
             sweep_left: 0,
             started: false,
             due: Vec::new(),
+            requests_wait: false,
         }
     }
 
@@ -323,6 +333,7 @@ impl Shard {
     }
 
     fn received(&mut self, now: Now, socket: SocketId, bytes: &[u8]) {
+        self.requests_wait = true;
         match self.edge.sockets.owner(socket) {
             Owner::Http(slot) => {
                 self.with_conn_of(slot, socket, |conn, edge| conn.received(edge, now, bytes));
@@ -355,6 +366,7 @@ impl Shard {
             Owner::Stream(stream) => {
                 let edge = &mut self.edge;
                 edge.streams.handle_gone(now, stream, socket, &mut edge.out);
+                edge.streams.report(&edge.observe);
             }
             Owner::Feed => {
                 if let Some(feed) = &mut self.feed {
@@ -393,7 +405,10 @@ impl Shard {
     fn mail(&mut self, now: Now, from: ShardId, mail: Mail) {
         let edge = &mut self.edge;
         match mail {
-            Mail::Config(change) => edge.routes.apply(&change),
+            Mail::Config(change) => {
+                edge.routes.apply(&change);
+                edge.streams.handle_config(&change, &mut edge.out);
+            }
             // Each input is handled whole, so between two inputs every shard stands at a turn
             // boundary: whoever looked up before has its answer in the writer or is a fetch, which
             // the cache checks against the purge.
@@ -408,6 +423,9 @@ impl Shard {
                 }
             }
             Mail::Publish(record) => edge.streams.handle_publish(now, &record, &mut edge.out),
+            Mail::Applied { applied, how } => {
+                edge.streams.handle_applied(now, &applied, how, &mut edge.out);
+            }
             Mail::Watermark(position) => edge.watermark = edge.watermark.max(position),
             Mail::FeedState(state) => edge.feed_state = state,
             Mail::Wake(wake) => self.wake(now, wake.waiter.id, wake.with),
@@ -435,7 +453,9 @@ impl Shard {
         }
         self.due = due;
         self.edge.near.sweep(limits::SWEEP_BUCKETS);
-        self.edge.streams.handle_deadline(now, &mut self.edge.out);
+        let edge = &mut self.edge;
+        edge.streams.handle_deadline(now, &mut edge.out);
+        edge.streams.report(&edge.observe);
         if let Some(feed) = &mut self.feed {
             feed.handle_deadline(now, &mut self.edge.out);
         }
@@ -450,7 +470,10 @@ impl Shard {
                 self.edge.out.yield_turn();
             }
         }
-        self.edge.streams.handle_continue(now, &mut self.edge.out);
+        let edge = &mut self.edge;
+        let requests_wait = std::mem::take(&mut self.requests_wait);
+        edge.streams.handle_continue(now, requests_wait, &mut edge.out);
+        edge.streams.report(&edge.observe);
         if let Some(feed) = &mut self.feed {
             feed.handle_continue(now, &mut self.edge.out);
         }

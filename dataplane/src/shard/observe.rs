@@ -95,6 +95,25 @@ metrics! {
     OriginIdle "pharos_origin_connections_idle" "" Gauge "Kept connections to origins.",
     Streams "pharos_streams" "" Gauge "Open live streams.",
     StreamsOpened "pharos_streams_opened_total" "" Counter "Requests that became a stream.",
+    StreamsRefused "pharos_streams_refused_total" "" Counter
+        "Streams refused by `retry:` and a close: over the limit, or draining.",
+    StreamsBlocked "pharos_streams_blocked" "" Gauge "Streams whose socket is full.",
+    StreamsAside "pharos_streams_aside" "" Gauge
+        "Streams that are opening, catching up, blocked, or ahead of this edge.",
+    StreamsSlowClosed "pharos_streams_slow_closed_total" "" Counter
+        "Streams closed because they were blocked too long or as one too many.",
+    StreamsOpenedWithGap "pharos_streams_opened_with_gap_total" "" Counter
+        "Streams told of a gap when they opened.",
+    StreamSends "pharos_stream_sends_total" "" Counter "Frames of events given to streams.",
+    StreamSendsBlocked "pharos_stream_sends_blocked_total" "" Counter
+        "Fanned-out frames that a stream's socket did not take whole.",
+    StreamBeats "pharos_stream_beats_total" "" Counter "Heartbeats given to silent streams.",
+    EventsPublished "pharos_events_published_total" "" Counter
+        "Events taken into a history, by each shard.",
+    EventsSeen "pharos_events_seen_total" "" Counter
+        "Events dropped because they had come before, by each shard.",
+    Topics "pharos_topics" "" Gauge "Topics held, by each shard.",
+    HistoryBytes "pharos_history_bytes" "" Gauge "Bytes of events held for resuming streams.",
     Draining "pharos_draining" "" Gauge "1 on each shard that drains.",
 }
 

@@ -1,0 +1,447 @@
+//! The history of a topic: its newest events, each encoded once, and how a reader goes through them.
+//!
+//! ```text
+//!   first                                         end
+//!     │ entry │ entry │ entry │ entry │ entry │ ◀── append
+//!     evicted by count, bytes, age        ▲ Reader { next, cursor }
+//! ```
+//! A [`Reader`] is a place in this order of arrival and a cursor, the version vector that its client
+//! holds. Reading gives every entry that the cursor does not cover and nothing that it does. What is
+//! missing in between (evicted, or never arrived) is told by a `gap` event before the next entry,
+//! whose id says what the client may from now on regard as told.
+//!
+//! An entry's frame is one chunk of the HTTP/1.1 response, so that a client behind a buffering
+//! chunk reader sees each event at once. It is shared by reference with every send.
+//!
+//! Leaves to others: which entries there are and whether they were seen before (`topic`), bounds
+//! over all topics of a shard (`topic`), who reads (`stream`).
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use proto::{
+    feed::cursor::{Dot, Replica, VersionVector},
+    http1::chunked,
+    sse::encode::{self, EventText},
+};
+
+use crate::seam::Mono;
+
+/// The newest entries of a topic.
+pub struct History {
+    entries: VecDeque<Entry>,
+    /// Number of `entries[0]`; numbers count arrivals in this topic on this shard.
+    first: u64,
+    bytes: usize,
+    /// The cursor of a reader that has read everything before `first`.
+    floor: Arc<VersionVector>,
+}
+
+/// One arrival.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// How it came, and so who gets it.
+    pub kind: Kind,
+    /// The cursor of a reader that has this and everything before it.
+    pub id: Arc<VersionVector>,
+    /// Its chunk.
+    pub frame: Bytes,
+    /// When it arrived.
+    pub at: Mono,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// An event, for everyone who does not have it.
+    Live(Link),
+    /// An event that came again to fill the history: only for those who resume from before it.
+    Refill(Link),
+    /// Something may be missing between this entry and the one before.
+    Gap,
+}
+
+/// Which operation an event tells of, and which was before it in the same topic and replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// The operation.
+    pub dot: Dot,
+    /// Sequence number of the event before it, 0 for the first.
+    pub prev: u64,
+}
+
+impl Link {
+    /// Whether `cursor` has the event before this one.
+    pub fn follows(&self, cursor: &VersionVector) -> bool {
+        cursor.get(self.dot.replica) >= self.prev
+    }
+}
+
+/// A place in a history.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// Number of the next entry to look at.
+    pub next: u64,
+    /// What the client holds once everything given out has reached it.
+    pub cursor: Arc<VersionVector>,
+}
+
+/// How much to read at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    /// Up to this entry, not included.
+    pub end: u64,
+    /// Bytes, exceeded only by a single first frame.
+    pub bytes_max: usize,
+    /// Frames.
+    pub frames_max: usize,
+    /// For the streams that were there all the time: without what only fills the history.
+    pub live_only: bool,
+}
+
+impl History {
+    /// Nothing yet; a reader with `floor` has everything. The first entry will have number `first`.
+    pub fn new(first: u64, floor: Arc<VersionVector>) -> Self {
+        Self { entries: VecDeque::new(), first, bytes: 0, floor }
+    }
+
+    /// Number of the oldest entry.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Number that the next entry will have.
+    pub fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// Entries held.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes held, book-keeping included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When the oldest entry arrived.
+    pub fn oldest_at(&self) -> Option<Mono> {
+        self.entries.front().map(|entry| entry.at)
+    }
+
+    /// What came before the oldest event of `replica` that is held; `None` if none is.
+    pub fn before_oldest_of(&self, replica: Replica) -> Option<u64> {
+        self.entries.iter().find_map(|entry| match entry.kind {
+            Kind::Live(link) | Kind::Refill(link) => {
+                (link.dot.replica == replica).then_some(link.prev)
+            }
+            Kind::Gap => None,
+        })
+    }
+
+    /// Whether an entry held says of a reader that has it that it has `dot` too. Such an event can no
+    /// longer be put behind it.
+    pub fn implies(&self, dot: Dot) -> bool {
+        let mut others = self.entries.iter().filter(|e| !matches!(e.kind, Kind::Refill(_)));
+        others.any(|entry| entry.id.contains(dot))
+    }
+
+    /// Whether a reader with `cursor` needs an event from `number` on that is only refilled, and so
+    /// given to nobody who was there all the time.
+    pub fn needs_refilled(&self, number: u64, cursor: &VersionVector) -> bool {
+        let skipped = number.saturating_sub(self.first) as usize;
+        self.entries.iter().skip(skipped).any(|entry| match entry.kind {
+            Kind::Refill(link) => !cursor.contains(link.dot),
+            Kind::Live(_) | Kind::Gap => false,
+        })
+    }
+
+    /// Adds the newest entry; its number.
+    pub fn append(&mut self, entry: Entry) -> u64 {
+        self.bytes += weight(&entry);
+        self.entries.push_back(entry);
+        self.end() - 1
+    }
+
+    /// Lets go of the oldest entry. Readers that have not reached it will be told.
+    pub fn evict(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.first += 1;
+        self.bytes -= weight(&entry);
+        if entry.id.covers(&self.floor) {
+            self.floor = entry.id;
+        } else {
+            Arc::make_mut(&mut self.floor).merge(&entry.id);
+        }
+    }
+
+    /// Lets go of all entries.
+    pub fn clear(&mut self) {
+        while !self.is_empty() {
+            self.evict();
+        }
+    }
+
+    /// Whether an entry was only refilled.
+    pub fn has_refilled(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.kind, Kind::Refill(_)))
+    }
+
+    /// Gives out what comes next for `reader`, into `frames`, and moves it on.
+    pub fn read(
+        &self,
+        topic: &str,
+        reader: &mut Reader,
+        portion: Portion,
+        frames: &mut Vec<Bytes>,
+    ) {
+        let mut bytes_left = portion.bytes_max;
+        let start = frames.len();
+        if reader.next < self.first {
+            if !reader.cursor.covers(&self.floor) {
+                let gap = reader.gap(topic, &self.floor);
+                bytes_left = bytes_left.saturating_sub(gap.len());
+                frames.push(gap);
+            }
+            reader.next = self.first;
+        }
+        while reader.next < portion.end {
+            let Some(entry) = self.entries.get((reader.next - self.first) as usize) else { break };
+            // An entry gives at most two frames: a gap and itself.
+            let given = frames.len() - start;
+            let room = given == 0 || entry.frame.len() + GAP_BYTES_ROUGH <= bytes_left;
+            if !room || given + 2 > portion.frames_max {
+                break;
+            }
+            let before = frames.len();
+            reader.take(topic, entry, portion.live_only, frames);
+            let taken: usize = frames[before..].iter().map(Bytes::len).sum();
+            bytes_left = bytes_left.saturating_sub(taken);
+            reader.next += 1;
+        }
+    }
+}
+
+impl Reader {
+    /// Gives out `entry` if the cursor does not cover it.
+    fn take(&mut self, topic: &str, entry: &Entry, live_only: bool, frames: &mut Vec<Bytes>) {
+        match entry.kind {
+            Kind::Gap if self.cursor.covers(&entry.id) => {}
+            Kind::Gap => frames.push(self.gap(topic, &entry.id)),
+            Kind::Refill(_) if live_only => {}
+            Kind::Live(link) | Kind::Refill(link) if self.cursor.contains(link.dot) => {}
+            Kind::Live(link) | Kind::Refill(link) => {
+                if !link.follows(&self.cursor) {
+                    let missed = Dot { replica: link.dot.replica, seq: link.prev };
+                    frames.push(self.gap(topic, &VersionVector::from_iter([missed])));
+                }
+                frames.push(self.event(entry));
+            }
+        }
+    }
+
+    /// The entry's frame, with an id that takes nothing back of what the client already has.
+    fn event(&mut self, entry: &Entry) -> Bytes {
+        if entry.id.covers(&self.cursor) {
+            self.cursor = Arc::clone(&entry.id);
+            return entry.frame.clone();
+        }
+        Arc::make_mut(&mut self.cursor).merge(&entry.id);
+        with_other_id(&entry.frame, &self.cursor)
+    }
+
+    /// Tells that something up to `to` may be missing, and moves the cursor there.
+    pub fn gap(&mut self, topic: &str, to: &VersionVector) -> Bytes {
+        let from = self.cursor.to_string();
+        Arc::make_mut(&mut self.cursor).merge(to);
+        gap_frame(topic, &from, &self.cursor)
+    }
+}
+
+/// `event: gap`. `from` is what the client held as far as it was understood, and needs no escaping
+/// because it is the text of a version vector; neither does a topic that [`super::topic`] accepted.
+pub fn gap_frame(topic: &str, from: &str, to: &VersionVector) -> Bytes {
+    let data = format!(
+        r#"{{"topic":"{topic}","kind":"gap","from":"{from}","to":"{to}","version":"{to}"}}"#
+    );
+    event_frame(Some(to), "gap", &data)
+}
+
+/// One event as one chunk.
+///
+/// # Panics
+/// When the name holds a line break: [`is_event_name`] is asked where names come from outside.
+pub fn event_frame(id: Option<&VersionVector>, event: &str, data: &str) -> Bytes {
+    let id = id.map(VersionVector::to_string);
+    let text = EventText { name: Some(event), id: id.as_deref(), data: Some(data), retry_ms: None };
+    let mut frame = Vec::with_capacity(128 + data.len());
+    encode::event_chunk(&mut frame, &text).expect("neither vectors nor checked names break a line");
+    frame.into()
+}
+
+/// Whether an event may have this name.
+pub fn is_event_name(name: &str) -> bool {
+    !name.is_empty() && !name.bytes().any(|b| matches!(b, b'\r' | b'\n' | 0))
+}
+
+/// The same event under another id.
+fn with_other_id(frame: &Bytes, id: &VersionVector) -> Bytes {
+    // A frame is `<length>\r\nevent: …\nid: …\n<rest>\r\n`, see `event_frame`.
+    let line_end = |from: usize| {
+        let end = frame[from..].iter().position(|&b| b == b'\n');
+        end.map_or(frame.len(), |at| from + at + 1)
+    };
+    let event_at = line_end(0);
+    let id_at = line_end(event_at);
+    let rest = &frame[line_end(id_at)..];
+    let mut text = frame[event_at..id_at].to_vec();
+    text.extend_from_slice(format!("id: {id}\n").as_bytes());
+    text.extend_from_slice(rest.strip_suffix(b"\r\n").unwrap_or(rest));
+    chunk(&text)
+}
+
+/// `content` as one chunk of a chunked body.
+pub fn chunk(content: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(content.len() + 12);
+    chunked::chunk(&mut frame, content);
+    frame.into()
+}
+
+/// What an entry counts against the limits: its frame and its book-keeping.
+fn weight(entry: &Entry) -> usize {
+    entry.frame.len() + ENTRY_BYTES
+}
+
+/// Book-keeping of one entry: itself, the allocation of its frame and of its id.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 128;
+/// About the length of a gap's frame.
+const GAP_BYTES_ROUGH: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(text: &str) -> VersionVector {
+        text.parse().expect("a vector")
+    }
+
+    fn dot(text: &str) -> Dot {
+        text.parse().expect("a dot")
+    }
+
+    /// `a-00000000:<seq>` with the given predecessor and the id of all before.
+    fn live(seq: u64, prev: u64, id: &str) -> Entry {
+        let dot = dot(&format!("a-00000000:{seq}"));
+        let id = Arc::new(vector(id));
+        let frame = event_frame(Some(&id), "incident", &format!(r#"{{"n":{seq}}}"#));
+        Entry { kind: Kind::Live(Link { dot, prev }), id, frame, at: Mono(seq) }
+    }
+
+    fn history(entries: Vec<Entry>) -> History {
+        let mut history = History::new(0, Arc::default());
+        for entry in entries {
+            history.append(entry);
+        }
+        history
+    }
+
+    /// Texts of what a reader with this cursor gets, one event each.
+    fn read(history: &History, next: u64, cursor: &str) -> Vec<String> {
+        let mut reader = Reader { next, cursor: Arc::new(vector(cursor)) };
+        let portion =
+            Portion { end: history.end(), bytes_max: 1 << 20, frames_max: 60, live_only: false };
+        let mut frames = Vec::new();
+        history.read("page/p", &mut reader, portion, &mut frames);
+        assert_eq!(reader.next, history.end());
+        frames.iter().map(|frame| String::from_utf8(unchunk(frame)).expect("UTF-8")).collect()
+    }
+
+    fn unchunk(frame: &[u8]) -> Vec<u8> {
+        let text_at = frame.windows(2).position(|w| w == b"\r\n").expect("a length line") + 2;
+        let length = std::str::from_utf8(&frame[..text_at - 2]).expect("hex");
+        let length = usize::from_str_radix(length, 16).expect("hex");
+        assert_eq!(&frame[text_at + length..], b"\r\n");
+        frame[text_at..text_at + length].to_vec()
+    }
+
+    #[test]
+    fn a_reader_gets_what_its_cursor_does_not_cover_and_nothing_else() {
+        let history = history(vec![
+            live(2, 0, "a-00000000:2"),
+            live(5, 2, "a-00000000:5"),
+            live(9, 5, "a-00000000:9"),
+        ]);
+        let got = read(&history, 0, "a-00000000:2");
+        assert_eq!(got.len(), 2);
+        assert_eq!(got[0], "event: incident\nid: a-00000000:5\ndata: {\"n\":5}\n\n");
+        assert!(read(&history, 0, "a-00000000:9").is_empty());
+    }
+
+    #[test]
+    fn a_missing_predecessor_is_told_before_the_event() {
+        let history = history(vec![live(9, 5, "a-00000000:9")]);
+        let got = read(&history, 0, "a-00000000:2");
+        assert_eq!(
+            got[0],
+            "event: gap\nid: a-00000000:5\ndata: {\"topic\":\"page/p\",\"kind\":\"gap\",\
+             \"from\":\"a-00000000:2\",\"to\":\"a-00000000:5\",\"version\":\"a-00000000:5\"}\n\n"
+        );
+        assert!(got[1].contains("\"n\":9"));
+        assert_eq!(read(&history, 0, "a-00000000:5").len(), 1, "it has the predecessor");
+    }
+
+    #[test]
+    fn a_reader_that_was_overtaken_is_told_and_goes_on() {
+        let mut history = history(vec![
+            live(2, 0, "a-00000000:2"),
+            live(5, 2, "a-00000000:5"),
+            live(9, 5, "a-00000000:9"),
+        ]);
+        history.evict();
+        history.evict();
+        let got = read(&history, 0, "");
+        assert!(got[0].starts_with("event: gap\nid: a-00000000:5\n"));
+        assert_eq!(got.len(), 2);
+        assert_eq!(read(&history, 0, "a-00000000:5").len(), 1, "it already had what was evicted");
+    }
+
+    #[test]
+    fn an_id_takes_nothing_back_of_what_the_client_has() {
+        let history = history(vec![live(5, 2, "a-00000000:5")]);
+        let got = read(&history, 0, "a-00000000:2,b-00000000:7");
+        assert_eq!(
+            got,
+            ["event: incident\nid: a-00000000:5,b-00000000:7\ndata: {\"n\":5}\n\n".to_owned()]
+        );
+    }
+
+    #[test]
+    fn data_with_line_breaks_stays_one_event() {
+        let frame = event_frame(None, "x", "a\nb");
+        assert_eq!(unchunk(&frame), b"event: x\ndata: a\ndata: b\n\n");
+    }
+
+    #[test]
+    fn a_portion_ends_at_its_bytes_and_the_next_continues() {
+        let entries: Vec<Entry> =
+            (1..=20).map(|n| live(n, n - 1, &format!("a-00000000:{n}"))).collect();
+        let history = history(entries);
+        let mut reader = Reader { next: 0, cursor: Arc::default() };
+        let (mut rounds, mut all) = (0, 0);
+        while reader.next < history.end() {
+            let mut frames = Vec::new();
+            let portion = Portion { end: 20, bytes_max: 600, frames_max: 60, live_only: true };
+            history.read("page/p", &mut reader, portion, &mut frames);
+            assert!(frames.iter().map(Bytes::len).sum::<usize>() <= 600);
+            (rounds, all) = (rounds + 1, all + frames.len());
+        }
+        assert_eq!(all, 20);
+        assert!(rounds > 1);
+    }
+}
