@@ -1,4 +1,4 @@
-//! The commands behind the options: `http` and `origin`. Each checks what it was asked for, runs, and
+//! The commands behind the options: `http`, `sse`, `origin`. Each checks what it was asked for, runs, and
 //! reports.
 
 use std::{num::NonZeroU64, path::Path, time::Duration};
@@ -10,13 +10,16 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     generator::{Load, Phase},
-    limits::{CONNECTIONS_MAX, PIPELINE_MAX},
+    limits::{CONNECTIONS_MAX, PIPELINE_MAX, SOURCES_MAX, STREAMS_MAX},
     load::{self, Place},
-    options::{HttpOptions, OriginOptions},
+    options::{HttpOptions, OriginOptions, SseOptions},
     origin::Origin,
     process::Machine,
     report,
-    workload::Workload,
+    streams::{self, Holding},
+    subscriber::publisher::Publish,
+    target::Target,
+    workload::{Workload, is_field},
 };
 
 /// `bench http`.
@@ -51,6 +54,69 @@ pub(crate) fn http(options: &HttpOptions) -> Result<(), Failure> {
         0 => Ok(()),
         count => Err(Failure::error(format!("{count} requests failed"))),
     }
+}
+
+/// `bench sse`.
+///
+/// # Errors
+/// Wrong usage, or the streams could not be held. Lost streams and events are a result, and an
+/// error at the end.
+pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
+    options.url.check_reach(options.allow_private)?;
+    within("--streams", u64::from(options.streams), u64::from(STREAMS_MAX))?;
+    within("--sources", u64::from(options.sources), u64::from(SOURCES_MAX))?;
+    let publish = match &options.publish {
+        Some(target) => {
+            target.check_reach(options.allow_private)?;
+            Some(publish(options, target.clone())?)
+        }
+        None => None,
+    };
+    let holding = Holding {
+        url: options.url.clone(),
+        fields: Vec::new(),
+        streams: options.streams,
+        sources: options.sources,
+        shards: options.shards,
+        opening: options.opening,
+        hold: options.duration,
+        publish,
+        server: options.pid,
+    };
+    let bar = ProgressBar::new(u64::from(options.streams));
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} streams {wide_bar} {msg}") {
+        bar.set_style(style);
+    }
+    let place = Place { core: options.core, engine: options.engine };
+    let run = streams::run(&holding, place, |open, deliveries| {
+        bar.set_position(u64::from(open));
+        bar.set_message(format!("{deliveries} deliveries"));
+    })?;
+    bar.finish_and_clear();
+    report::sse(&options.url, &run);
+    let machine = Machine::look();
+    write_json(options.json.as_deref(), &report::Document { machine, result: &run })?;
+    match run.faults_total() {
+        0 => Ok(()),
+        count => Err(Failure::error(format!("{count} faults"))),
+    }
+}
+
+fn publish(options: &SseOptions, to: Target) -> Result<Publish, Failure> {
+    if let Some(bad) = options.publish_fields.iter().find(|field| !is_field(field)) {
+        let text = format!("expected --publish-field \"Name: value\", found {bad:?}");
+        return Err(Failure::usage(text));
+    }
+    let every = options.publish_every.max(Duration::from_millis(1));
+    let fitting = options.duration.as_millis() / every.as_millis();
+    let fitting = u32::try_from(fitting).unwrap_or(u32::MAX).max(1);
+    Ok(Publish {
+        to,
+        fields: options.publish_fields.clone(),
+        body: options.publish_body.clone(),
+        every,
+        count: options.publishes.unwrap_or(fitting),
+    })
 }
 
 /// `bench origin`: serves until the process is told to end.

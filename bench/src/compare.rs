@@ -5,6 +5,7 @@
 //! delivery; ratios are formed inside a round and then summarised.
 
 mod requests;
+mod streams;
 
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use crate::{
     process::Machine,
     record::Spread,
     report,
+    streams::SseRun,
 };
 
 /// Runs a case and judges it.
@@ -31,12 +33,14 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), Failure> {
     }
     let contenders = match options.case {
         Case::Hit1k | Case::Hit1kPipelined | Case::Hit100k | Case::Miss => requests::run(options)?,
-        Case::Sse100k => {
-            return Err(Failure::usage("this build has no sse case"));
-        }
+        Case::Sse100k => streams::run(options)?,
     };
     let verdicts: Vec<Verdict> =
         options.at_most.iter().map(|bound| judge(*bound, &contenders)).collect::<Result<_, _>>()?;
+    let mut verdicts = verdicts;
+    if let Some(max) = options.bytes_at_most {
+        verdicts.push(judge_bytes(max, &contenders)?);
+    }
     let comparison = Comparison { case: format!("{:?}", options.case), contenders, verdicts };
     let machine = Machine::look();
     report::comparison(options, &comparison, &machine);
@@ -80,6 +84,8 @@ pub(crate) struct Turn {
     pub(crate) p99_us: u64,
     pub(crate) rss_bytes: u64,
     pub(crate) errors: Errors,
+    /// Of a turn with streams.
+    pub(crate) streams: Option<SseRun>,
 }
 
 /// A contender.
@@ -92,7 +98,8 @@ pub(crate) enum Who {
 /// Whether a bound holds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Verdict {
-    pub(crate) against: String,
+    /// What is bounded, in words.
+    pub(crate) what: String,
     pub(crate) ratio_max: f64,
     pub(crate) ratio: Spread,
     /// The median of the rounds' ratios is at most the bound.
@@ -139,10 +146,26 @@ fn judge(bound: Bound, contenders: &[Contender]) -> Result<Verdict, Failure> {
         Failure::usage(format!("--at-most {}: not compared with in this run", who.name()))
     })?;
     Ok(Verdict {
-        against: who.name().to_owned(),
+        what: format!("cost of pharos ÷ {}", who.name()),
         ratio_max: bound.ratio_max,
         ratio,
         holds: ratio.median <= bound.ratio_max,
+    })
+}
+
+/// Bytes of user space a stream, of Pharos.
+fn judge_bytes(bytes_max: f64, contenders: &[Contender]) -> Result<Verdict, Failure> {
+    let pharos = contenders.iter().find(|contender| contender.who == Who::Pharos);
+    let bytes = |turn: &Turn| Some(turn.streams.as_ref()?.memory.as_ref()?.user_bytes_per_stream);
+    let measured: Vec<f64> =
+        pharos.map(|pharos| pharos.turns.iter().filter_map(bytes).collect()).unwrap_or_default();
+    let spread = Spread::of(&measured)
+        .ok_or_else(|| Failure::usage("--bytes-at-most: no streams of pharos in this run"))?;
+    Ok(Verdict {
+        what: "bytes a stream in the process of pharos".to_owned(),
+        ratio_max: bytes_max,
+        ratio: spread,
+        holds: spread.median <= bytes_max,
     })
 }
 
@@ -163,6 +186,7 @@ mod tests {
             p99_us: 1,
             rss_bytes: 1,
             errors: Errors::default(),
+            streams: None,
         };
         let turns = costs.iter().map(turn).collect();
         Contender { who, plan: String::new(), choice: String::new(), turns }

@@ -28,7 +28,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use dataplane::seam::{
     Actor, Close, Control, Effect, Input, Mono, Now, Payload, Segment, SocketId,
 };

@@ -11,6 +11,7 @@
 mod clock;
 mod command;
 mod compare;
+mod event;
 mod failure;
 mod floor;
 mod framing;
@@ -29,6 +30,8 @@ mod response;
 mod schedule;
 #[cfg(test)]
 mod scripted;
+mod streams;
+mod subscriber;
 mod target;
 mod verify;
 mod workload;
@@ -56,13 +59,9 @@ pub fn run(command: Command) -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Http(options) => command::http(&options),
-        Command::Sse(options) => Err(unbuilt(&options.url)),
+        Command::Sse(options) => command::sse(&options),
         Command::Origin(options) => command::origin(&options),
         Command::Floor(options) => floor::run(&options),
         Command::Compare(options) => compare::run(&options),
     }
-}
-
-fn unbuilt(what: &dyn std::fmt::Debug) -> Failure {
-    Failure::error(format!("this build cannot run {what:?}"))
 }

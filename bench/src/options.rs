@@ -171,6 +171,9 @@ pub struct CompareOptions {
     /// Fail unless Pharos costs at most this share of a peer, for example nginx=0.6; may be repeated
     #[arg(long = "at-most", value_delimiter = ',')]
     pub at_most: Vec<Bound>,
+    /// Fail unless a stream costs Pharos's process at most this many bytes (sse cases)
+    #[arg(long)]
+    pub bytes_at_most: Option<f64>,
     /// Rounds; in each every server has its turn
     #[arg(long, default_value_t = 5)]
     pub rounds: u32,
@@ -186,6 +189,9 @@ pub struct CompareOptions {
     /// Streams of the sse cases
     #[arg(long, default_value_t = 100_000)]
     pub streams: u32,
+    /// Events of each turn of the sse cases
+    #[arg(long, default_value_t = 3)]
+    pub publishes: u32,
     /// Core of the server under test
     #[arg(long, default_value_t = 0)]
     pub server_core: usize,

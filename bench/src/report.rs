@@ -10,6 +10,9 @@ use crate::{
     load::HttpRun,
     options::{CompareOptions, HttpOptions},
     process::Machine,
+    record::Spread,
+    streams::SseRun,
+    target::Target,
 };
 
 /// A JSON result: what was found, and on what.
@@ -62,6 +65,63 @@ pub(crate) fn http(options: &HttpOptions, run: &HttpRun) {
     print(&text);
 }
 
+/// The result of `bench sse`.
+pub(crate) fn sse(url: &Target, run: &SseRun) {
+    let mut text = format!("{url}\n");
+    let _ = writeln!(
+        text,
+        "  streams  {} open after {:.1} s ({:.0}/s), {} refused, {} lost; {} rings, load on {}",
+        run.streams,
+        run.opened_s,
+        f64::from(run.streams) / run.opened_s.max(1e-3),
+        run.refused,
+        run.lost,
+        run.shards,
+        run.engine
+    );
+    let _ = writeln!(
+        text,
+        "  events   {} publishes ({} failed), {} deliveries, {} missing, {} skipped, {} twice, \
+         {} backward, {} gaps, {} beats",
+        run.published,
+        run.publish_failed,
+        run.deliveries,
+        run.missing,
+        run.faults.skipped,
+        run.faults.duplicate,
+        run.faults.backward,
+        run.gaps,
+        run.beats
+    );
+    let _ = writeln!(text, "  delay    {}", run.delay);
+    let last: Vec<f64> = run.events.iter().map(|event| event.last_us as f64 / 1e3).collect();
+    if let Some(last) = Spread::of(&last) {
+        let _ = writeln!(
+            text,
+            "  last     of each event after {:.1} ms ({:.1}–{:.1})",
+            last.median, last.min, last.max
+        );
+    }
+    if let Some(memory) = &run.memory {
+        let kernel = memory.kernel_bytes_per_stream;
+        let kernel = kernel.map_or("unknown".to_owned(), |bytes| format!("{bytes:.0}"));
+        let _ = writeln!(
+            text,
+            "  memory   {:.1} bytes a stream in the server's process, {kernel} in the kernel (one \
+             end)",
+            memory.user_bytes_per_stream
+        );
+    }
+    if let Some(fan_out) = &run.fan_out {
+        let _ = writeln!(
+            text,
+            "  server   {:.2} µs of CPU a delivery, {:.0} deliveries/s",
+            fan_out.cpu_us_per_delivery, fan_out.deliveries_per_s
+        );
+    }
+    print(&text);
+}
+
 /// The result of `bench compare`.
 pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: &Machine) {
     let mut text = format!(
@@ -101,20 +161,59 @@ pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: 
             median(&|turn| turn.p99_us as f64) / 1e3,
         );
     }
+    streams_table(&mut text, found);
     text.push('\n');
     for verdict in &found.verdicts {
         let word = if verdict.holds { "holds" } else { "MISSED" };
         let _ = writeln!(
             text,
-            "pharos ≤ {} × {}: {:.3} ({:.3}–{:.3}): {word}",
+            "{} ≤ {}: {:.3} ({:.3}–{:.3}): {word}",
+            verdict.what,
             verdict.ratio_max,
-            verdict.against,
             verdict.ratio.median,
             verdict.ratio.min,
             verdict.ratio.max
         );
     }
     print(&text);
+}
+
+/// What the streams of each server took, if there were any.
+fn streams_table(text: &mut String, found: &Comparison) {
+    let mut begun = false;
+    for contender in &found.contenders {
+        let runs: Vec<&SseRun> =
+            contender.turns.iter().filter_map(|turn| turn.streams.as_ref()).collect();
+        let spread = |of: &dyn Fn(&SseRun) -> Option<f64>| {
+            Spread::of(&runs.iter().filter_map(|run| of(run)).collect::<Vec<_>>())
+        };
+        let memory = |run: &SseRun| run.memory.clone();
+        let Some(user) = spread(&|run| Some(memory(run)?.user_bytes_per_stream)) else { continue };
+        let kernel = spread(&|run| memory(run)?.kernel_bytes_per_stream);
+        let last = spread(&|run| Some(run.events.iter().map(|event| event.last_us).max()? as f64));
+        let opened = spread(&|run| Some(f64::from(run.streams) / run.opened_s.max(1e-3)));
+        if !begun {
+            begun = true;
+            let _ = writeln!(
+                text,
+                "\n{:<9}{:>14}{:>18}{:>18}{:>16}{:>12}",
+                "", "bytes/stream", "(min–max)", "kernel (one end)", "last of all ms", "opened/s"
+            );
+        }
+        let or_none = |spread: Option<Spread>, scale: f64| {
+            spread.map_or("–".to_owned(), |spread| format!("{:.0}", spread.median / scale))
+        };
+        let _ = writeln!(
+            text,
+            "{:<9}{:>14.1}{:>18}{:>18}{:>16}{:>12}",
+            contender.who.name(),
+            user.median,
+            format!("({:.1}–{:.1})", user.min, user.max),
+            or_none(kernel, 1.0),
+            or_none(last, 1e3),
+            or_none(opened, 1.0)
+        );
+    }
 }
 
 fn errors(run: &HttpRun) -> String {

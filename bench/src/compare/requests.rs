@@ -119,8 +119,8 @@ impl Arena<'_> {
         let myself = Myself::called_for("compare")?;
         let mut answer = default_answer(self.shape().0);
         if !self.options.without_pharos {
-            let program = self.options.pharos.as_ref().unwrap_or(&myself.program);
-            let plan = pharos::plan(program, &self.ground, self.options.engine)?;
+            let program = pharos::program(self.options.pharos.as_ref(), &myself.program);
+            let plan = pharos::plan(&program, &self.ground, self.options.engine)?;
             let server = self.start(Who::Pharos, plan)?;
             if self.is_hit() {
                 answer = self.capture(&server.peer)?;
@@ -219,6 +219,7 @@ impl Arena<'_> {
             p99_us: run.load.delay.p99_us,
             rss_bytes: server.rss_bytes,
             errors: run.load.errors,
+            streams: None,
         })
     }
 
