@@ -43,7 +43,7 @@ use crate::{
     workload::Workload,
 };
 
-pub use crate::generator::outcome::{Errors, Outcome};
+pub(crate) use crate::generator::outcome::{Errors, Outcome};
 
 /// What to do.
 #[derive(Clone, Debug)]

@@ -24,28 +24,28 @@ pub(crate) struct Place {
 
 /// What one run of load found.
 #[derive(Clone, Debug, Serialize)]
-pub struct HttpRun {
+pub(crate) struct HttpRun {
     /// What the load saw.
-    pub load: Outcome,
+    pub(crate) load: Outcome,
     /// What the server spent, if its process was named.
-    pub server: Option<ServerCost>,
+    pub(crate) server: Option<ServerCost>,
     /// The engine that drove the load, and why.
-    pub engine: String,
+    pub(crate) engine: String,
 }
 
 /// What a server spent in the measured window.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct ServerCost {
+pub(crate) struct ServerCost {
     /// Run time of all its threads.
-    pub cpu_ns: u64,
+    pub(crate) cpu_ns: u64,
     /// Answers the load got meanwhile.
-    pub answers: u64,
+    pub(crate) answers: u64,
     /// The quotient, in microseconds.
-    pub cpu_us_per_answer: f64,
+    pub(crate) cpu_us_per_answer: f64,
     /// Share of one core.
-    pub busy: f64,
+    pub(crate) busy: f64,
     /// Resident memory at the end.
-    pub rss_bytes: u64,
+    pub(crate) rss_bytes: u64,
 }
 
 impl Place {

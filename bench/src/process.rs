@@ -119,17 +119,17 @@ impl Slab {
 
 /// The machine a measurement was made on.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Model name of the processor.
-    pub processor: String,
+    pub(crate) processor: String,
     /// Processors online.
-    pub cores: usize,
+    pub(crate) cores: usize,
     /// Bytes of memory.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// Release of the kernel.
-    pub kernel: String,
+    pub(crate) kernel: String,
     /// Commit of the source this was run in, if it is a checkout; `+` for uncommitted changes.
-    pub commit: Option<String>,
+    pub(crate) commit: Option<String>,
 }
 
 impl Machine {

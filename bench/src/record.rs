@@ -53,23 +53,23 @@ impl fmt::Debug for Delays {
 
 /// The points of a distribution of delays, in microseconds; all 0 if there were none.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct DelaySummary {
+pub(crate) struct DelaySummary {
     /// How many delays.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Shortest.
-    pub min_us: u64,
+    pub(crate) min_us: u64,
     /// Mean.
-    pub mean_us: f64,
+    pub(crate) mean_us: f64,
     /// Median.
-    pub p50_us: u64,
+    pub(crate) p50_us: u64,
     /// 90 % are at most this.
-    pub p90_us: u64,
+    pub(crate) p90_us: u64,
     /// 99 %.
-    pub p99_us: u64,
+    pub(crate) p99_us: u64,
     /// 99.9 %.
-    pub p999_us: u64,
+    pub(crate) p999_us: u64,
     /// Longest.
-    pub max_us: u64,
+    pub(crate) max_us: u64,
 }
 
 impl fmt::Display for DelaySummary {
@@ -90,13 +90,13 @@ impl fmt::Display for DelaySummary {
 
 /// Lowest, middle and highest of repeated measurements.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Lowest.
-    pub min: f64,
+    pub(crate) min: f64,
     /// Median; the mean of the middle two of an even count.
-    pub median: f64,
+    pub(crate) median: f64,
     /// Highest.
-    pub max: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {

@@ -42,88 +42,88 @@ pub(crate) struct Holding {
 
 /// What one holding found.
 #[derive(Clone, Debug, Serialize)]
-pub struct SseRun {
+pub(crate) struct SseRun {
     /// Streams asked for, all of which were open at once.
-    pub streams: u32,
+    pub(crate) streams: u32,
     /// From the first connect to the last head.
-    pub opened_s: f64,
+    pub(crate) opened_s: f64,
     /// Opens that were refused or failed and tried again.
-    pub refused: u32,
+    pub(crate) refused: u32,
     /// Streams that ended before they were to.
-    pub lost: u32,
+    pub(crate) lost: u32,
     /// Publishes sent, and how many of them failed.
-    pub published: u32,
+    pub(crate) published: u32,
     /// See `published`.
-    pub publish_failed: u32,
+    pub(crate) publish_failed: u32,
     /// Events delivered, of all streams together.
-    pub deliveries: u64,
+    pub(crate) deliveries: u64,
     /// Bytes of their data.
-    pub data_bytes: u64,
+    pub(crate) data_bytes: u64,
     /// Deliveries that never came, of events that some stream got.
-    pub missing: u64,
+    pub(crate) missing: u64,
     /// Breaks of the order.
-    pub faults: Faults,
+    pub(crate) faults: Faults,
     /// Answers that were no event stream.
-    pub protocol_errors: u64,
+    pub(crate) protocol_errors: u64,
     /// Heartbeats.
-    pub beats: u64,
+    pub(crate) beats: u64,
     /// Gaps told.
-    pub gaps: u64,
+    pub(crate) gaps: u64,
     /// Events without id.
-    pub unnamed: u64,
+    pub(crate) unnamed: u64,
     /// From the publish to each delivery.
-    pub delay: DelaySummary,
+    pub(crate) delay: DelaySummary,
     /// Each event.
-    pub events: Vec<EventRun>,
+    pub(crate) events: Vec<EventRun>,
     /// The server's memory, if its process was named.
-    pub memory: Option<Memory>,
+    pub(crate) memory: Option<Memory>,
     /// The server's CPU time while events were published, if its process was named.
-    pub fan_out: Option<FanOut>,
+    pub(crate) fan_out: Option<FanOut>,
     /// The engine that held the streams, and why.
-    pub engine: String,
+    pub(crate) engine: String,
     /// Rings that the streams were spread over.
-    pub shards: u16,
+    pub(crate) shards: u16,
 }
 
 /// One event's way.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct EventRun {
+pub(crate) struct EventRun {
     /// From the publish to the first delivery.
-    pub first_us: u64,
+    pub(crate) first_us: u64,
     /// From the publish to the last delivery.
-    pub last_us: u64,
+    pub(crate) last_us: u64,
     /// How many streams got it.
-    pub delivered: u64,
+    pub(crate) delivered: u64,
 }
 
 /// Memory with few streams and with all of them.
 #[derive(Clone, Debug, Serialize)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// How many are few.
-    pub few: u32,
+    pub(crate) few: u32,
     /// Resident with few.
-    pub rss_few_bytes: u64,
+    pub(crate) rss_few_bytes: u64,
     /// Resident with all.
-    pub rss_all_bytes: u64,
+    pub(crate) rss_all_bytes: u64,
     /// The difference a stream.
-    pub user_bytes_per_stream: f64,
+    pub(crate) user_bytes_per_stream: f64,
     /// Growth of the kernel's slab memory a stream, of one end; both ends are on this machine.
-    pub kernel_bytes_per_stream: Option<f64>,
+    pub(crate) kernel_bytes_per_stream: Option<f64>,
     /// Where it grew most, both ends.
-    pub slab_growth: Vec<(String, i64)>,
+    pub(crate) slab_growth: Vec<(String, i64)>,
 }
 
 /// What publishing cost the server.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct FanOut {
+pub(crate) struct FanOut {
     /// Run time of all its threads from the first publish to the last delivery.
-    pub cpu_ns: u64,
+    pub(crate) cpu_ns: u64,
     /// Deliveries meanwhile.
-    pub deliveries: u64,
+    pub(crate) deliveries: u64,
     /// The quotient, in microseconds.
-    pub cpu_us_per_delivery: f64,
+    pub(crate) cpu_us_per_delivery: f64,
     /// Deliveries a second, from each publish to its last delivery.
-    pub deliveries_per_s: f64,
+    pub(crate) deliveries_per_s: f64,
 }
 
 /// Holds streams. `look` is called some times a second with the numbers of open streams and of
@@ -400,7 +400,7 @@ fn merge(total: &mut Held, one: &Held) {
 
 impl SseRun {
     /// Everything that should not have happened, added up.
-    pub fn faults_total(&self) -> u64 {
+    pub(crate) fn faults_total(&self) -> u64 {
         self.missing
             + self.faults.total()
             + u64::from(self.lost)

@@ -434,7 +434,7 @@ impl Subscriber {
     }
 
     /// An input for the publisher's connection.
-    fn to_publisher(&mut self, input: &Input<'_, ()>) {
+    fn publisher_input(&mut self, input: &Input<'_, ()>) {
         let Some(publisher) = &mut self.publisher else { return };
         match input {
             Input::Received { bytes, .. } => publisher.received(bytes, &mut self.effects),
@@ -464,7 +464,7 @@ impl Actor for Subscriber {
             _ => false,
         };
         match input {
-            input if of_publisher => self.to_publisher(&input),
+            input if of_publisher => self.publisher_input(&input),
             Input::Connected { op: OP, result } => {
                 let socket = result.ok();
                 self.sockets += u32::from(socket.is_some());

@@ -14,7 +14,7 @@ use crate::{
     options::{BodyCheck, Case, CompareOptions, EngineChoice, Opponent},
     origin::Origin,
     peer::{
-        EXTRA_FIELDS, Folder, Ground, HOST, Peer, Plan,
+        Folder, Ground, HOST, Peer, Plan,
         floor::{self, Myself},
         haproxy, nginx, pharos, varnish,
     },
@@ -33,7 +33,7 @@ pub(super) fn run(options: &CompareOptions) -> Result<Vec<Contender>, Failure> {
         .map_err(|error| Failure::error("read the descriptor limit").because(error))?;
     let ground =
         Ground { folder: folder.path.clone(), origin, sockets: options.connections, descriptors };
-    let arena = Arena { options, ground };
+    let mut arena = Arena { options, ground, fields: default_fields() };
     let mut servers = arena.start_all()?;
     let turns = u64::from(options.rounds) * servers.len() as u64;
     let bar = ProgressBar::new(turns);
@@ -79,6 +79,9 @@ impl Server {
 struct Arena<'a> {
     options: &'a CompareOptions,
     ground: Ground,
+    /// What Pharos adds to a response. For the other caches the origin sends these fields, so that
+    /// all answers have the same ones, and storing them is all that a peer has to do.
+    fields: Vec<String>,
 }
 
 impl Arena<'_> {
@@ -114,17 +117,16 @@ impl Arena<'_> {
         Ok(opponents)
     }
 
-    fn start_all(&self) -> Result<Vec<Server>, Failure> {
+    fn start_all(&mut self) -> Result<Vec<Server>, Failure> {
         let mut servers = Vec::new();
         let myself = Myself::called_for("compare")?;
-        let mut answer = default_answer(self.shape().0);
+        let mut answer = default_answer(self.shape().0, &self.fields);
         if !self.options.without_pharos {
             let program = pharos::program(self.options.pharos.as_ref(), &myself.program);
             let plan = pharos::plan(&program, &self.ground, self.options.engine)?;
             let server = self.start(Who::Pharos, plan)?;
-            if self.is_hit() {
-                answer = self.capture(&server.peer)?;
-            }
+            answer = self.capture(&server.peer)?;
+            self.fields = added_fields(&answer);
             servers.push(server);
         }
         for opponent in self.opponents()? {
@@ -157,7 +159,7 @@ impl Arena<'_> {
     fn start(&self, who: Who, plan: Plan) -> Result<Server, Failure> {
         report::talk(&plan.describe());
         let peer = plan.start(&self.ground.folder, self.options.server_core, "/bytes/1")?;
-        self.load(&peer, WARM, Duration::ZERO)?;
+        self.load(who, &peer, WARM, Duration::ZERO)?;
         Ok(Server { who, peer, turns: Vec::new() })
     }
 
@@ -198,7 +200,7 @@ impl Arena<'_> {
         warm_up: Duration,
     ) -> Result<Turn, Failure> {
         let before = self.origin_count()?;
-        let run = self.load(peer, duration, warm_up)?;
+        let run = self.load(who, peer, duration, warm_up)?;
         let asked = self.origin_count()? - before;
         if self.is_hit() && asked > 0 {
             return Err(Failure::error(format!(
@@ -223,8 +225,18 @@ impl Arena<'_> {
         })
     }
 
-    fn load(&self, peer: &Peer, duration: Duration, warm_up: Duration) -> Result<HttpRun, Failure> {
+    fn load(
+        &self,
+        who: Who,
+        peer: &Peer,
+        duration: Duration,
+        warm_up: Duration,
+    ) -> Result<HttpRun, Failure> {
         let (path, pipeline) = self.shape();
+        let path = match who {
+            Who::Pharos | Who::Opponent(Opponent::Floor) => path.to_owned(),
+            Who::Opponent(_) => with_fields(path, &self.fields),
+        };
         let target = self.target(peer.plan.listen, path);
         let fields = [format!("Host: {HOST}")];
         // The floor answers with a captured body, which is the origin's as well.
@@ -246,8 +258,8 @@ impl Arena<'_> {
         }
     }
 
-    fn target(&self, address: SocketAddr, path: &str) -> Target {
-        Target { address, authority: address.to_string(), path: path.to_owned() }
+    fn target(&self, address: SocketAddr, path: String) -> Target {
+        Target { address, authority: address.to_string(), path }
     }
 
     /// A hit of Pharos, byte for byte.
@@ -281,21 +293,74 @@ fn start_origin(options: &CompareOptions) -> Result<SocketAddr, Failure> {
 }
 
 /// The floor's answer when there is no Pharos to capture one from.
-fn default_answer(path: &str) -> Vec<u8> {
+fn default_answer(path: &str, fields: &[String]) -> Vec<u8> {
     let body = crate::origin::body::of_path(path).unwrap_or_default();
     let mut head = format!(
-        "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nCache-Control: max-age=86400\r\n\
-         Content-Type: application/octet-stream\r\nContent-Length: {}\r\nAge: 1\r\nVia: 1.1 bench\r\n",
+        "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+         Cache-Control: max-age=86400\r\nContent-Type: application/octet-stream\r\n\
+         Content-Length: {}\r\nAge: 1\r\n",
         body.len()
     );
-    for (name, value) in EXTRA_FIELDS {
-        head += &format!("{name}: {value}\r\n");
-    }
+    fields.iter().for_each(|field| head += &format!("{field}\r\n"));
     head += "\r\n";
     [head.into_bytes(), body].concat()
 }
 
+fn default_fields() -> Vec<String> {
+    [
+        "Via: 1.1 bench",
+        "X-Cache-Status: HIT",
+        "Cache-Status: bench; hit; ttl=3600",
+        "X-Request-Id: 0123456789abcdef0123456789abcdef",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Those fields of a captured answer that Pharos added. `Age` is not among them: a cache adds its
+/// own.
+fn added_fields(answer: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(answer);
+    let head = text.split("\r\n\r\n").next().unwrap_or_default();
+    let added = |line: &&str| {
+        line.split_once(':')
+            .is_some_and(|(name, _)| ADDED.iter().any(|added| name.eq_ignore_ascii_case(added)))
+    };
+    head.lines().skip(1).filter(added).map(str::to_owned).collect()
+}
+
+/// A path of the origin with orders to send these fields.
+fn with_fields(path: &str, fields: &[String]) -> String {
+    fields.iter().fold(path.to_owned(), |path, field| {
+        let encoded: String = field
+            .bytes()
+            .map(|byte| match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' => {
+                    char::from(byte).to_string()
+                }
+                other => format!("%{other:02x}"),
+            })
+            .collect();
+        format!("{path}&field={encoded}")
+    })
+}
+
+const ADDED: [&str; 4] = ["Via", "X-Cache-Status", "Cache-Status", "X-Request-Id"];
 /// Load that fills a cache before anything is measured.
 const WARM: Duration = Duration::from_millis(300);
 /// Longest trial of one configuration.
 const TRY_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_sent_the_fields_that_pharos_added() {
+        let answer = default_answer("/bytes/10", &default_fields());
+        let fields = added_fields(&answer);
+        assert_eq!(fields, default_fields());
+        let path = with_fields("/bytes/10?max_age=1", &fields[..1]);
+        assert_eq!(path, "/bytes/10?max_age=1&field=Via%3a%201.1%20bench");
+    }
+}

@@ -13,51 +13,51 @@ use crate::{
 
 /// What a run found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Length of the measured window.
-    pub measured_s: f64,
+    pub(crate) measured_s: f64,
     /// Answers that arrived in the window.
-    pub answers: u64,
+    pub(crate) answers: u64,
     /// Answers a second in the window.
-    pub answers_per_s: f64,
+    pub(crate) answers_per_s: f64,
     /// Bytes of content a second in the window.
-    pub content_bytes_per_s: f64,
+    pub(crate) content_bytes_per_s: f64,
     /// From the intended start to the last byte, of requests intended in the window.
-    pub delay: DelaySummary,
+    pub(crate) delay: DelaySummary,
     /// Answers in the window whose `X-Cache-Status` was a hit.
-    pub hits: u64,
+    pub(crate) hits: u64,
     /// Connections that the server ended between answers.
-    pub reconnects: u64,
+    pub(crate) reconnects: u64,
     /// What went wrong at any time, by kind.
-    pub errors: Errors,
+    pub(crate) errors: Errors,
     /// The server refused the very first request with this status.
-    pub refused: Option<u16>,
+    pub(crate) refused: Option<u16>,
 }
 
 /// What can go wrong, counted.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Errors {
+pub(crate) struct Errors {
     /// Connections that could not be opened.
-    pub connect: u64,
+    pub(crate) connect: u64,
     /// Requests lost because the connection broke.
-    pub broken: u64,
+    pub(crate) broken: u64,
     /// Requests lost because the server ended the connection before or inside their answer.
-    pub cut: u64,
+    pub(crate) cut: u64,
     /// Answers that were not HTTP, or unasked for.
-    pub protocol: u64,
+    pub(crate) protocol: u64,
     /// Answers with another status than expected.
-    pub status: u64,
+    pub(crate) status: u64,
     /// Bodies of another length than expected.
-    pub length: u64,
+    pub(crate) length: u64,
     /// Bodies with other bytes than expected.
-    pub content: u64,
+    pub(crate) content: u64,
     /// Requests without an answer when the run ended.
-    pub unanswered: u64,
+    pub(crate) unanswered: u64,
 }
 
 impl Errors {
     /// All of them.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.connect
             + self.broken
             + self.cut

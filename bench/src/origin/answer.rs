@@ -13,6 +13,7 @@
 //! | `max_age=N`, `cache_control=T` | `Cache-Control` |
 //! | `etag=T`, `last_modified=S` | validators (quotes are added; seconds since 1970); 304 on a match |
 //! | `vary=T`, `key=T`, `type=T` | `Vary`, `Surrogate-Key`, `Content-Type` |
+//! | `field=Name: value` | that field; may be repeated |
 
 use jiff::Timestamp;
 
@@ -22,6 +23,7 @@ use crate::{
         body::{self, Body},
         request::Request,
     },
+    workload::is_field,
 };
 
 /// An answer and how to send it.
@@ -205,6 +207,7 @@ impl Orders {
             "cache_control" => field("Cache-Control"),
             "vary" => field("Vary"),
             "key" => field("Surrogate-Key"),
+            "field" if is_field(&value) => self.fields += &format!("{value}\r\n"),
             _ => return None,
         }
         Some(())
@@ -278,7 +281,8 @@ mod tests {
     #[test]
     fn the_query_orders_the_answer() {
         let answer = answer(
-            "/bytes/10?max_age=60&etag=a&key=p%2F1+p2&delay_ms=5&trickle_ms=1&abort_at=3",
+            "/bytes/10?max_age=60&etag=a&key=p%2F1+p2&delay_ms=5&trickle_ms=1&abort_at=3\
+             &field=X-A:%20b",
             "",
         );
         let head = head_of(&answer);
@@ -287,6 +291,7 @@ mod tests {
             "Cache-Control: max-age=60",
             "ETag: \"a\"",
             "Surrogate-Key: p/1 p2",
+            "X-A: b",
             "Content-Length: 10",
         ] {
             assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} in {head}");
@@ -309,6 +314,7 @@ mod tests {
         for (target, status) in [
             ("/bytes/10?sede=1", 400),
             ("/bytes/10?status=99", 400),
+            ("/bytes/10?field=none", 400),
             ("/bytes/10?vary=a%0d%0ab", 400),
             ("/other", 404),
         ] {

@@ -5,7 +5,7 @@
 
 use crate::{
     failure::Failure,
-    peer::{EXTRA_FIELDS, Ground, Plan},
+    peer::{Ground, Plan},
     probe,
 };
 
@@ -20,13 +20,6 @@ pub(crate) fn plan(ground: &Ground, buffer_bytes: u32) -> Result<Plan, Failure> 
     let listen = probe::free_address()
         .map_err(|error| Failure::error("find a port for haproxy").because(error))?;
     let name = format!("haproxy-{buffer_bytes}");
-    let fields: String = EXTRA_FIELDS
-        .iter()
-        .map(|(name, value)| {
-            let value = value.replace(' ', "\\ ").replace(';', "\\;");
-            format!("  http-after-response set-header {name} {value}\n")
-        })
-        .collect();
     let config = format!(
         "global
   nbthread 1
@@ -51,8 +44,7 @@ frontend visitors
   bind {listen} backlog 4096
   http-request cache-use bench
   http-response cache-store bench
-  http-after-response set-header Via 1.1\\ haproxy
-{fields}  default_backend origin
+  default_backend origin
 backend origin
   server origin {origin} pool-max-conn 256
 ",

@@ -209,13 +209,6 @@ fn signal(name: &str, pids: &[u32]) {
         .status();
 }
 
-/// Fields that Pharos adds to a hit, for peers to add as well: constants, which favours them.
-pub(crate) const EXTRA_FIELDS: [(&str, &str); 3] = [
-    ("X-Cache-Status", "HIT"),
-    ("Cache-Status", "bench; hit; ttl=3600"),
-    ("X-Request-Id", "0123456789abcdef0123456789abcdef"),
-];
-
 /// The host of all requests of a comparison.
 pub(crate) const HOST: &str = "bench.example";
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::{
     failure::Failure,
-    peer::{EXTRA_FIELDS, Ground, Plan},
+    peer::{Ground, Plan},
     probe,
 };
 
@@ -44,10 +44,6 @@ pub(crate) fn plan(ground: &Ground, variant: Variant) -> Result<Plan, Failure> {
         .map_err(|error| Failure::error("find a port for nginx").because(error))?;
     let name = format!("nginx-{variant:?}").to_ascii_lowercase();
     let folder = ground.folder.join(&name);
-    let fields: String = EXTRA_FIELDS
-        .iter()
-        .map(|(name, value)| format!("      add_header {name} \"{value}\";\n"))
-        .collect();
     let config = format!(
         "{main}http {{
 {http}  {variant}
@@ -63,8 +59,7 @@ pub(crate) fn plan(ground: &Ground, variant: Variant) -> Result<Plan, Failure> {
       proxy_set_header Connection \"\";
       proxy_set_header Host $host;
       proxy_cache cache;
-      add_header Via \"1.1 nginx\";
-{fields}    }}
+    }}
   }}
 }}
 ",

@@ -3,7 +3,7 @@
 
 use crate::{
     failure::Failure,
-    peer::{EXTRA_FIELDS, Ground, Plan},
+    peer::{Ground, Plan},
     probe,
 };
 
@@ -16,15 +16,9 @@ pub(crate) fn plan(ground: &Ground) -> Result<Plan, Failure> {
         .map_err(|error| Failure::error("find a port for varnish").because(error))?;
     let name = "varnish".to_owned();
     let folder = ground.folder.join(&name);
-    let fields: String = EXTRA_FIELDS
-        .iter()
-        .map(|(name, value)| format!("  set resp.http.{name} = \"{value}\";\n"))
-        .collect();
     let vcl = format!(
         "vcl 4.1;
 backend origin {{ .host = \"{host}\"; .port = \"{port}\"; }}
-sub vcl_deliver {{
-{fields}}}
 ",
         host = ground.origin.ip(),
         port = ground.origin.port(),

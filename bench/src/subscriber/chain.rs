@@ -36,13 +36,13 @@ pub(crate) struct Position(u32);
 
 /// What was wrong with the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Events seen again by the same stream.
-    pub duplicate: u64,
+    pub(crate) duplicate: u64,
     /// Events that a stream saw after a later one.
-    pub backward: u64,
+    pub(crate) backward: u64,
     /// Events that a stream never saw, though it saw a later one.
-    pub skipped: u64,
+    pub(crate) skipped: u64,
 }
 
 impl Chain {
@@ -97,7 +97,7 @@ impl Faults {
     }
 
     /// All of them.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.duplicate + self.backward + self.skipped
     }
 }
