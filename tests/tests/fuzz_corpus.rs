@@ -1,6 +1,6 @@
 //! Replays the kept inputs of every fuzz target, without a fuzzer: `tests/fuzz/corpus/<target>/*`.
 
-use std::{fs, path::Path};
+use std::{fs, panic, path::Path};
 
 use pharos_tests::fuzz;
 
@@ -10,9 +10,8 @@ fn replay(target: &str, run: fn(&[u8])) {
     for file in fs::read_dir(&folder).expect("the target has a corpus") {
         let path = file.expect("a readable folder").path();
         let data = fs::read(&path).expect("a readable file");
-        // A failing input names itself.
-        println!("{}", path.display());
-        run(&data);
+        let ran = panic::catch_unwind(|| run(&data));
+        assert!(ran.is_ok(), "{} fails, see above", path.display());
         count += 1;
     }
     assert!(count > 0, "{} is empty", folder.display());
