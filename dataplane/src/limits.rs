@@ -2,6 +2,47 @@
 
 /// Segments of one payload (one `iovec` each). A shard splits longer answers over several sends.
 pub const SEGMENTS_MAX: usize = 64;
+/// Mails taken in one turn of a shard. The rest waits for the next turn, sockets come between.
+pub const MAIL_PER_TURN_MAX: usize = 256;
+/// Inputs taken from sockets in one turn, before their effects are carried out.
+pub const INPUTS_PER_TURN_MAX: usize = 256;
+/// `File` and `Resolve` operations of one shard under way. One more fails at once with
+/// `ResourceBusy`.
+pub const HELPER_OPS_MAX: usize = 256;
+/// Threads that look names up, for all shards. Look-ups wait behind each other beyond.
+pub const NAME_HELPERS: usize = 4;
+/// Sockets of one shard: the table's index has 24 bits.
+pub const SOCKETS_MAX: u32 = 1 << 24;
+/// Descriptors left for everything that is no shard's socket: files, rings, logs.
+pub const DESCRIPTORS_SPARE: u32 = 64;
+/// Accepts of one listener under way. New connections wait in the listener's backlog beyond.
+pub const ACCEPTS_MAX: u32 = 32;
+/// One socket in so many is kept for outgoing connections: with fewer free, nothing is accepted.
+pub const CONNECT_SHARE: u32 = 16;
+/// How long nothing is accepted after the process or the system ran out of descriptors or memory.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Connections waiting to be accepted, a listener and shard; the kernel's `somaxconn` may be lower.
+/// Beyond, the kernel drops SYNs and the peer tries again.
+pub const BACKLOG_MAX: i32 = 4096;
+/// How long a connect may take; then it fails with `TimedOut`.
+pub const CONNECT_MS_MAX: u64 = 10_000;
+/// How long a peer may leave sent bytes unacknowledged; then the kernel ends the connection.
+pub const UNACKNOWLEDGED_MS_MAX: u64 = 120_000;
+/// How long a graceful close reads on and discards, so that a response is not lost to a reset.
+pub const CLOSE_DRAIN_MS: u64 = 2_000;
+/// How long sends under way may take once every shard has stopped; then they are cut.
+pub const STOP_FLUSH_MS: u64 = 5_000;
+/// Submissions a ring holds; a full queue is handed to the kernel at once. Also the sends of one
+/// fan-out batch (measured: batches of 1,024 cost 7.3 µs a delivery, of 16 8.5 µs).
+pub const RING_ENTRIES: u32 = 1024;
+/// Completions a ring holds; the kernel keeps what is beyond until there is room.
+pub const RING_COMPLETIONS: u32 = 4096;
+/// One receive buffer.
+pub const RECEIVE_BYTES: usize = 16 * 1024;
+/// Receive buffers of a shard at start. They are used in turn, so fewer stay in the core's cache.
+pub const RECEIVE_BUFFERS_MIN: u16 = 64;
+/// Receive buffers of a shard at most. When all are in use, receives wait a turn.
+pub const RECEIVE_BUFFERS_MAX: u16 = 1024;
 /// Room of a new send buffer; grows with what is put in.
 pub const SEND_BUFFER_BYTES: usize = 4 * 1024;
 /// Largest send buffer kept for reuse. Larger ones are let go.

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod client;
 pub mod fuzz;
+pub mod parity;
 pub mod peer;
 pub mod process;
 pub mod sim;

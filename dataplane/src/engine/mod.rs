@@ -20,8 +20,27 @@
 //! Leaves to others: signals (the binary calls [`Running::control`]), and everything that bytes
 //! mean.
 
-use std::{fmt, io, net::SocketAddr};
+mod affinity;
+mod clock;
+mod cold;
+mod epoll;
+mod listen;
+mod mailbox;
+mod probe;
+mod socket;
+mod start;
+mod stats;
+mod table;
+mod turn;
+mod uring;
 
+use std::{fmt, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+
+use self::turn::Line;
+pub use self::{
+    affinity::allowed_cores, clock::Clock, probe::probe, socket::raise_descriptor_limit,
+    stats::Stats,
+};
 use crate::seam::{Actor, Control, Now, ShardId};
 
 /// Which engine to take.
@@ -126,6 +145,15 @@ pub enum StartError {
         /// What the limit allows a shard.
         allowed: u32,
     },
+    /// [`Config::pin`] is an empty list of cores.
+    NoCores,
+    /// Something that all shards share could not be had.
+    Process {
+        /// Doing what.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// A shard's thread, ring or epoll instance could not be made.
     Shard {
         /// Which.
@@ -151,7 +179,15 @@ pub struct ShardDied {
 pub struct Running {
     taken: Taken,
     listeners: Vec<SocketAddr>,
-    shards: ShardId,
+    sockets_max: u32,
+    lines: Arc<[Line]>,
+    threads: Vec<JoinHandle<Result<(), String>>>,
+}
+
+/// Tells all shards of a process, from any thread.
+#[derive(Clone, Debug)]
+pub struct Controls {
+    lines: Arc<[Line]>,
 }
 
 /// Raises RLIMIT_NOFILE to its hard limit, takes an engine, binds all listeners, starts the
@@ -166,8 +202,7 @@ where
     A: Actor,
     F: Fn(&Seat) -> A + Send + Sync + 'static,
 {
-    let _ = (config, make_actor);
-    Err(StartError::Unavailable { why: "no engine is built in".into() })
+    start::start(config, make_actor)
 }
 
 impl Running {
@@ -183,21 +218,54 @@ impl Running {
 
     /// How many shards run.
     pub fn shards(&self) -> ShardId {
-        self.shards
+        ShardId::try_from(self.lines.len()).unwrap_or(ShardId::MAX)
     }
 
-    /// Tells every shard. Callable from any thread; the same request twice before a shard saw it
-    /// counts once.
+    /// Sockets of one shard, at most.
+    pub fn sockets_max(&self) -> u32 {
+        self.sockets_max
+    }
+
+    /// What each shard's engine has counted so far.
+    pub fn stats(&self) -> Vec<Stats> {
+        self.controls().stats()
+    }
+
+    /// Tells every shard; see [`Controls::control`].
     pub fn control(&self, control: Control) {
-        let _ = control;
+        self.controls().control(control);
+    }
+
+    /// A handle for other threads.
+    pub fn controls(&self) -> Controls {
+        Controls { lines: self.lines.clone() }
     }
 
     /// Waits until every shard has stopped (each actor gave [`crate::seam::Effect::Stop`]).
     ///
     /// # Errors
-    /// [`ShardDied`] if a shard's thread panicked.
+    /// [`ShardDied`] if a shard's thread panicked; the others were told to end.
     pub fn join(self) -> Result<(), ShardDied> {
-        Ok(())
+        let mut outcome = Ok(());
+        for (shard, thread) in (0..).zip(self.threads) {
+            let ended = thread.join().unwrap_or_else(|_| Err("panicked while it ended".into()));
+            if let Err(message) = ended {
+                outcome = outcome.and(Err(ShardDied { shard, message }));
+            }
+        }
+        outcome
+    }
+}
+
+impl Controls {
+    /// Tells every shard. The same request twice before a shard saw it counts once.
+    pub fn control(&self, control: Control) {
+        self.lines.iter().for_each(|line| line.control(control));
+    }
+
+    /// What each shard's engine has counted so far.
+    pub fn stats(&self) -> Vec<Stats> {
+        self.lines.iter().map(|line| line.counters.read()).collect()
     }
 }
 
@@ -225,6 +293,8 @@ impl fmt::Display for StartError {
                 "sockets_max = {sockets_max} a shard needs more descriptors than RLIMIT_NOFILE allows \
                  ({allowed} a shard); raise the limit (LimitNOFILE= in the unit) or lower sockets_max"
             ),
+            Self::NoCores => write!(f, "the list of cores to pin shards to is empty"),
+            Self::Process { action, .. } => write!(f, "cannot {action}"),
             Self::Shard { shard, action, .. } => write!(f, "cannot {action} for shard {shard}"),
         }
     }
@@ -233,8 +303,10 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::Shard { source, .. } => Some(source),
-            Self::Unavailable { .. } | Self::Descriptors { .. } => None,
+            Self::Listen { source, .. }
+            | Self::Process { source, .. }
+            | Self::Shard { source, .. } => Some(source),
+            Self::Unavailable { .. } | Self::Descriptors { .. } | Self::NoCores => None,
         }
     }
 }

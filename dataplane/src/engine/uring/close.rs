@@ -1,0 +1,135 @@
+//! Ends of connections on a ring: graceful, at once, and of all when the shard ends.
+
+use std::io;
+
+use crate::{
+    engine::{
+        socket,
+        turn::{Patience, Sockets},
+        uring::{Uring, record},
+    },
+    limits::CLOSE_DRAIN_MS,
+    seam::{Close, Input, Mono, Now, SocketId},
+};
+
+impl Uring {
+    pub(super) fn start_close(&mut self, now: Now, id: SocketId, how: Close) {
+        let Some(record) = self.table.get_mut(id) else { return };
+        if record.has(record::ENDING) {
+            return;
+        }
+        match how {
+            Close::Abort => {
+                socket::reset_on_close(record.fd);
+                self.end(id);
+            }
+            Close::Graceful if record.has(record::CLOSING) => {}
+            Close::Graceful => {
+                record.set(record::CLOSING);
+                self.closing_count += 1;
+                self.send_over(now, id);
+            }
+        }
+    }
+
+    /// No send is under way any more, or there was none: goes on with a close that waited for that.
+    pub(super) fn send_over(&mut self, now: Now, id: SocketId) {
+        let Some(record) = self.table.get_mut(id) else { return };
+        if record.has(record::ENDING) || !record.has(record::CLOSING) {
+            return self.settle(id);
+        }
+        if record.has(record::DEAD) {
+            return self.end(id);
+        }
+        if record.has(record::SENDING | record::DRAINING) {
+            return self.settle(id);
+        }
+        if record.has(record::EOF) {
+            // All was read, so the descriptor's close says FIN.
+            return self.end(id);
+        }
+        socket::shut_write(record.fd);
+        record.set(record::DRAINING);
+        self.drains.push_back((now.mono.after_ms(CLOSE_DRAIN_MS), id));
+        self.settle(id);
+    }
+
+    /// The peer's end of stream, or the connection's: `EOF` or `DEAD`.
+    pub(super) fn ended(&mut self, id: SocketId, how: u32) {
+        let Some(record) = self.table.get_mut(id) else { return };
+        record.set(how);
+        let over = record.has(record::DRAINING) || how == record::DEAD;
+        if record.has(record::CLOSING) && over {
+            self.end(id);
+        }
+    }
+
+    /// Cancels all that is under way; the descriptor is closed after the last completion.
+    pub(super) fn end(&mut self, id: SocketId) {
+        let Some(record) = self.table.get_mut(id) else { return };
+        record.set(record::ENDING);
+        self.settle(id);
+    }
+
+    pub(super) fn expire_drains(&mut self, now: Now) {
+        while let Some(&(at, id)) = self.drains.front() {
+            let over = self.table.get_mut(id).is_none_or(|record| record.has(record::ENDING));
+            if !over && at > now.mono {
+                break;
+            }
+            self.drains.pop_front();
+            if !over {
+                self.end(id);
+            }
+        }
+    }
+
+    /// Closes descriptors and tells so; a slot is free only after that.
+    pub(super) fn tell_gone<M>(&mut self, sink: &mut impl FnMut(Input<'_, M>)) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let mut gone = std::mem::take(&mut self.gone);
+        for id in gone.drain(..) {
+            sink(Input::Closed { socket: id });
+            if let Some(record) = self.table.release(id) {
+                socket::close(record.fd);
+                self.closing_count -= usize::from(record.has(record::CLOSING));
+            }
+        }
+        self.gone = gone;
+        self.accepts_changed = true;
+    }
+
+    /// Ends everything and waits until the kernel has nothing of ours any more. True if it has not.
+    fn end_all(&mut self) -> bool {
+        self.stop_accepting();
+        let all: Vec<_> = self.table.iter().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| self.end(id));
+        let mut now = Now::default();
+        for _ in 0..END_ROUNDS_MAX {
+            if self.table.taken() == 0 && self.accepts.len() == 0 {
+                return true;
+            }
+            let until = Mono(now.mono.0.saturating_add(1_000_000));
+            self.wait(now, Patience::Until(until));
+            now.mono = until;
+            self.deliver::<()>(now, &mut |_| {});
+        }
+        false
+    }
+}
+
+/// Waits of at most 1 ms each. Cancels take microseconds.
+const END_ROUNDS_MAX: u32 = 2_000;
+
+impl Drop for Uring {
+    /// What is lent to the kernel may not be freed before its operations are over.
+    fn drop(&mut self) {
+        if !self.end_all() {
+            let error = io::Error::from(io::ErrorKind::TimedOut);
+            tracing::error!(%error, "operations do not end; the process ends without them");
+            std::process::abort();
+        }
+    }
+}
