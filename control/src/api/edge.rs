@@ -54,7 +54,8 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
 }
 
 /// List enrolled edges, oldest first.
-#[utoipa::path(get, path = "/v1/edges", tag = "edges", responses((status = 200, body = List<Edge>)))]
+#[utoipa::path(get, path = "/v1/edges", tag = "edges",
+    responses((status = 200, body = List<Edge>)))]
 pub async fn list(call: Call) -> Result<Response, Failure> {
     let call = call.allowed(Scope::Read)?;
     let known = Known::of(call.app());

@@ -44,7 +44,8 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
 }
 
 /// List live API keys, oldest first.
-#[utoipa::path(get, path = "/v1/keys", tag = "keys", responses((status = 200, body = List<ApiKey>)))]
+#[utoipa::path(get, path = "/v1/keys", tag = "keys",
+    responses((status = 200, body = List<ApiKey>)))]
 pub async fn list(call: Call) -> Result<Response, Failure> {
     let call = call.allowed(Scope::Admin)?;
     call.read_list(|reader, query| {

@@ -109,7 +109,8 @@ async fn outermost(State(app): State<Arc<App>>, mut request: Request, next: Next
         }
     }
     if api {
-        tracing::debug!(%method, path, status = response.status().as_u16(), request = id, "answered");
+        let status = response.status().as_u16();
+        tracing::debug!(%method, path, status, request = id, "answered");
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", id);

@@ -25,7 +25,8 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
 }
 
 /// List pages, oldest first.
-#[utoipa::path(get, path = "/v1/pages", tag = "pages", responses((status = 200, body = List<Page>)))]
+#[utoipa::path(get, path = "/v1/pages", tag = "pages",
+    responses((status = 200, body = List<Page>)))]
 pub async fn list(call: Call) -> Result<Response, Failure> {
     let call = call.allowed(Scope::Read)?;
     call.read_list(|reader, query| {

@@ -37,7 +37,8 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
 }
 
 /// List purges, newest first, without their receipts' edges.
-#[utoipa::path(get, path = "/v1/purges", tag = "purges", responses((status = 200, body = List<Purge>)))]
+#[utoipa::path(get, path = "/v1/purges", tag = "purges",
+    responses((status = 200, body = List<Purge>)))]
 pub async fn list(call: Call) -> Result<Response, Failure> {
     let call = call.allowed_any(&[Scope::Purge, Scope::Read])?;
     let (reports, now_ms) = (call.app().reports(), clock::wall_ms());

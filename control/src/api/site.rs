@@ -39,7 +39,8 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
 }
 
 /// List sites, oldest first.
-#[utoipa::path(get, path = "/v1/sites", tag = "sites", responses((status = 200, body = List<Site>)))]
+#[utoipa::path(get, path = "/v1/sites", tag = "sites",
+    responses((status = 200, body = List<Site>)))]
 pub async fn list(call: Call) -> Result<Response, Failure> {
     let call = call.allowed(Scope::Read)?;
     call.read_list(|reader, query| {

@@ -130,8 +130,8 @@ pub async fn open(app: &App, session: &Session) -> Result<(Start, Head), StoreEr
     tracing::error!(
         edge_cursor = ?session.cursor.as_ref().map(ToString::to_string),
         head = %head.cursor(),
-        "an edge knows operations of this replica that the store does not: it was restored to an older \
-         state; a new incarnation is drawn"
+        "an edge knows operations of this replica that the store does not: it was restored to an \
+         older state; a new incarnation is drawn"
     );
     // Another edge may have made it so meanwhile: look again after the draw, draw once.
     let head = app.renew_after(&head).await?;

@@ -184,8 +184,15 @@ fn forget_oldest(conn: &Connection, applied: &VersionVector) -> Result<VersionVe
     Ok(applied.iter().filter(kept).collect())
 }
 
+/// What tells a file from its copies: the inode, and when it was made, because inodes are given out
+/// again.
 fn inode(database: &Path) -> String {
-    fs::metadata(database).map(|metadata| metadata.ino().to_string()).unwrap_or_default()
+    let Ok(metadata) = fs::metadata(database) else { return String::new() };
+    let made = metadata.created().ok();
+    let made_ns = made
+        .and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok())
+        .map_or(0, |made| made.as_nanos());
+    format!("{}.{made_ns}", metadata.ino())
 }
 
 /// The last committed position, in a file beside the database. Written after every commit and

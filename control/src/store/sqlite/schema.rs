@@ -167,7 +167,8 @@ CREATE TABLE incarnation (
 
 -- The log. Everything below is derived from it, except what says otherwise.
 CREATE TABLE log (
-  position INTEGER PRIMARY KEY, replica TEXT NOT NULL, seq INTEGER NOT NULL, format INTEGER NOT NULL,
+  position INTEGER PRIMARY KEY, replica TEXT NOT NULL, seq INTEGER NOT NULL,
+  format INTEGER NOT NULL,
   hlc INTEGER NOT NULL, class TEXT NOT NULL, kind TEXT NOT NULL, entity TEXT NOT NULL,
   actor TEXT NOT NULL, request TEXT NOT NULL, context TEXT NOT NULL, change TEXT NOT NULL,
   UNIQUE (replica, seq)
@@ -175,9 +176,11 @@ CREATE TABLE log (
 CREATE INDEX log_by_entity ON log (kind, entity, position);
 CREATE INDEX log_by_age ON log (class, hlc);
 
--- Folded state. page, name, rank and open are read out of it for look-ups; rank is NULL when deleted.
+-- Folded state. page, name, rank and open are read out of it for look-ups; rank is NULL when
+-- deleted.
 CREATE TABLE entity (
-  kind TEXT NOT NULL, id TEXT NOT NULL, page TEXT NOT NULL, name TEXT, rank INTEGER, open INTEGER NOT NULL,
+  kind TEXT NOT NULL, id TEXT NOT NULL, page TEXT NOT NULL, name TEXT, rank INTEGER,
+  open INTEGER NOT NULL,
   dot TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (kind, id)
 );
 CREATE INDEX entity_by_name ON entity (kind, page, name) WHERE name IS NOT NULL;
@@ -186,7 +189,8 @@ CREATE INDEX entity_open ON entity (page, rank) WHERE open = 1;
 
 -- The fold of operations that have left the log: entity = base + log.
 CREATE TABLE base (
-  kind TEXT NOT NULL, id TEXT NOT NULL, dot TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (kind, id)
+  kind TEXT NOT NULL, id TEXT NOT NULL, dot TEXT NOT NULL, state TEXT NOT NULL,
+  PRIMARY KEY (kind, id)
 );
 
 -- What lost against a concurrent write and nobody has decided on since.
@@ -216,8 +220,8 @@ CREATE TABLE topic (
 
 -- Answers to requests with an Idempotency-Key. Not derived from the log; written with it.
 CREATE TABLE idempotency (
-  digest TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, at_ms INTEGER NOT NULL, status INTEGER NOT NULL,
-  location TEXT, etag TEXT, version TEXT NOT NULL, body TEXT NOT NULL
+  digest TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  status INTEGER NOT NULL, location TEXT, etag TEXT, version TEXT NOT NULL, body TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (at_ms);
 

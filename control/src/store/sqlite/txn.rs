@@ -134,8 +134,8 @@ fn insert_log(conn: &Connection, operation: &Operation) -> Result<(), StoreError
         Class::Publish => "publish",
     };
     conn.prepare_cached(
-        "INSERT INTO log (position, replica, seq, format, hlc, class, kind, entity, actor, request, \
-         context, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO log (position, replica, seq, format, hlc, class, kind, entity, actor, \
+         request, context, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         operation.position,

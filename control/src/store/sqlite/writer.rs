@@ -526,8 +526,8 @@ fn store_answer(
 ) -> Result<(), StoreError> {
     let body = answer.body_replayed.as_ref().unwrap_or(&answer.body);
     conn.prepare_cached(
-        "INSERT INTO idempotency (digest, fingerprint, at_ms, status, location, etag, version, body) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO idempotency (digest, fingerprint, at_ms, status, location, etag, version, \
+         body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         idempotency.digest,
