@@ -89,18 +89,18 @@ impl Plan {
         for (name, content) in &self.files {
             fs::write(folder.join(name), content).map_err(|error| failed("write a file", error))?;
         }
-        if !exists(&self.program) {
+        let Some(program) = find(&self.program) else {
             return Err(Failure::error(format!(
                 "{} is not installed: apt-get install {}",
                 self.program.display(),
                 self.package
             )));
-        }
+        };
         let log = fs::File::create(folder.join("stderr"))
             .map_err(|error| failed("write a log", error))?;
         let child = Command::new("taskset")
             .args(["-c", &core.to_string()])
-            .arg(&self.program)
+            .arg(program)
             .args(&self.arguments)
             .current_dir(&folder)
             .stdin(Stdio::null())
@@ -189,15 +189,16 @@ impl Drop for Folder {
     }
 }
 
-/// Whether a program can be run: a path, or a name in PATH or the folders of root's programs.
-fn exists(program: &Path) -> bool {
+/// Where a program lies: a path, made absolute, or a name in PATH or the folders of root's programs.
+fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
-        return program.is_file();
+        return fs::canonicalize(program).ok();
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(program).is_file())
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 fn signal(name: &str, pids: &[u32]) {
