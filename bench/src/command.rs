@@ -47,9 +47,9 @@ pub(crate) fn http(options: &HttpOptions) -> Result<(), Failure> {
     let place = Place { core: options.core, engine: options.engine };
     let run = load::run(load, place, options.pid, |phase, answers| bar.look(phase, answers))?;
     bar.finish();
-    report::http(options, &run);
     let machine = Machine::look();
-    write_json(options.json.as_deref(), &report::Document { machine, result: &run })?;
+    report::http(options, &run, &machine);
+    write_json(options.json.as_deref(), &report::Document::new(&machine, &run))?;
     match run.load.errors.total() {
         0 => Ok(()),
         count => Err(Failure::error(format!("{count} requests failed"))),
@@ -93,9 +93,9 @@ pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
         bar.set_message(format!("{deliveries} deliveries"));
     })?;
     bar.finish_and_clear();
-    report::sse(&options.url, &run);
     let machine = Machine::look();
-    write_json(options.json.as_deref(), &report::Document { machine, result: &run })?;
+    report::sse(&options.url, &run, &machine);
+    write_json(options.json.as_deref(), &report::Document::new(&machine, &run))?;
     match run.faults_total() {
         0 => Ok(()),
         count => Err(Failure::error(format!("{count} faults"))),
@@ -129,7 +129,10 @@ pub(crate) fn origin(options: &OriginOptions) -> Result<(), Failure> {
     let running = engine::start(config, |_| Origin::default())
         .map_err(|error| Failure::error("start the origin").because(error))?;
     for listener in running.listeners() {
-        report::talk(&format!("origin on http://{listener}/bytes/1024 ({})", running.taken().why));
+        report::talk(&format!(
+            "origin on http://{listener}/bytes/1024 ({})",
+            load::engine_text(running.taken())
+        ));
     }
     running.join().map_err(|error| Failure::error("run the origin").because(error))
 }

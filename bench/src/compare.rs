@@ -44,8 +44,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), Failure> {
     let comparison = Comparison { case: format!("{:?}", options.case), contenders, verdicts };
     let machine = Machine::look();
     report::comparison(options, &comparison, &machine);
-    let document = report::Document { machine, result: &comparison };
-    command::write_json(options.json.as_deref(), &document)?;
+    command::write_json(options.json.as_deref(), &report::Document::new(&machine, &comparison))?;
     match comparison.verdicts.iter().filter(|verdict| !verdict.holds).count() {
         0 => Ok(()),
         missed => Err(Failure::error(format!("{missed} bounds missed"))),
@@ -65,6 +64,8 @@ pub(crate) struct Comparison {
 pub(crate) struct Contender {
     #[serde(serialize_with = "as_text")]
     pub(crate) who: Who,
+    /// What the program says of itself.
+    pub(crate) version: String,
     /// Its configuration in full.
     pub(crate) plan: String,
     pub(crate) choice: String,
@@ -189,7 +190,7 @@ mod tests {
             streams: None,
         };
         let turns = costs.iter().map(turn).collect();
-        Contender { who, plan: String::new(), choice: String::new(), turns }
+        Contender { who, version: String::new(), plan: String::new(), choice: String::new(), turns }
     }
 
     #[test]

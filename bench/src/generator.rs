@@ -195,9 +195,6 @@ impl Generator {
 
     /// Closes everything and publishes the outcome.
     fn end(&mut self, now: Mono) {
-        if self.phase == Phase::Learning && self.tally.refused.is_none() {
-            self.tally.errors.unanswered += 1;
-        }
         while self.take_due(now).is_some_and(|intended| {
             self.tally.unanswered(intended, now, &self.window);
             true
@@ -281,6 +278,9 @@ impl Generator {
             }
             Err(_) => {
                 self.tally.errors.connect += 1;
+                if self.phase == Phase::Learning {
+                    return self.end(now);
+                }
                 self.connections[index as usize].life = Life::Down;
                 self.retry.push_back((now.after_ms(RETRY_MS), index));
             }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dataplane::engine::{self, Config, Pin};
+use dataplane::engine::{self, Config, EngineKind, Pin, Taken};
 use serde::Serialize;
 
 use crate::{
@@ -81,7 +81,7 @@ pub(crate) fn run(
         move |_| Generator::new(load.clone(), progress.clone())
     })
     .map_err(|error| Failure::error("start the load").because(error))?;
-    let engine = running.taken().why.clone();
+    let engine = engine_text(running.taken());
     let mut meter = server.map(CpuMeter::new);
     let mut reach = |phase: Phase| {
         while progress.phase() < phase {
@@ -130,6 +130,15 @@ fn gone(error: std::io::Error) -> Failure {
     Failure::error("read the server's CPU time and memory").because(error)
 }
 
+/// The engine that was taken, in words.
+pub(crate) fn engine_text(taken: &Taken) -> String {
+    let kind = match taken.kind {
+        EngineKind::IoUring => "io_uring",
+        EngineKind::Epoll => "epoll",
+    };
+    format!("{kind} ({})", taken.why)
+}
+
 impl ServerCost {
     fn between(begin: Sample, end: Sample, rss_bytes: u64) -> Self {
         let cpu_ns = end.cpu_ns - begin.cpu_ns;
@@ -148,3 +157,67 @@ impl ServerCost {
 /// How often the phase is looked at: the ends of the window are this exact, and the quotient is
 /// exact anyway, because time and answers are read together.
 const LOOK: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{options::BodyCheck, origin::Origin, target::Target, workload::Workload};
+
+    /// The origin on one engine, loaded from another, over real sockets.
+    fn check(origin_engine: EngineChoice, engine: EngineChoice, rate: Option<f64>) {
+        let mut config = Place { core: None, engine: origin_engine }.config(1);
+        config.listeners = vec!["127.0.0.1:0".parse().expect("address")];
+        let origin = engine::start(config, |_| Origin::default()).expect("origin");
+        let address = origin.listeners()[0];
+        let url = format!("http://{address}/bytes/20000?chunked=1");
+        let target: Target = url.parse().expect("target");
+        let workload = Workload::new(&target, &[], (8, 1.0, 1), BodyCheck::Origin).expect("fine");
+        let load = Load {
+            to: address,
+            connections: 4,
+            pipeline: 3,
+            rate,
+            warm_up: Duration::from_millis(20),
+            duration: Duration::from_millis(200),
+            workload,
+        };
+        let place = Place { core: None, engine };
+        let run = run(load, place, Some(std::process::id()), |_, _| {}).expect("a run");
+        origin.control(dataplane::seam::Control::Drain);
+        origin.join().expect("the origin ends");
+        assert_eq!(run.load.errors.total(), 0, "{:?}", run.load);
+        assert!(run.load.answers > 0, "{:?}", run.load);
+        let cost = run.server.expect("a cost");
+        assert!(cost.cpu_ns > 0 && cost.answers > 0 && cost.rss_bytes > 0, "{cost:?}");
+    }
+
+    #[test]
+    fn every_body_of_the_origin_arrives_whole_on_every_engine() {
+        check(EngineChoice::Auto, EngineChoice::Epoll, None);
+        check(EngineChoice::Epoll, EngineChoice::Auto, None);
+    }
+
+    #[test]
+    fn an_open_loop_keeps_its_rate() {
+        check(EngineChoice::Auto, EngineChoice::Auto, Some(500.0));
+    }
+
+    #[test]
+    fn nobody_listening_is_told_at_once() {
+        let address = crate::probe::free_address().expect("a port");
+        let target: Target = format!("http://{address}/").parse().expect("target");
+        let workload = Workload::new(&target, &[], (1, 1.0, 1), BodyCheck::Same).expect("fine");
+        let load = Load {
+            to: address,
+            connections: 4,
+            pipeline: 1,
+            rate: None,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(60),
+            workload,
+        };
+        let place = Place { core: None, engine: EngineChoice::Auto };
+        let failure = run(load, place, None, |_, _| {}).expect_err("refused");
+        assert!(failure.to_string().contains("refused or unreachable"), "{failure}");
+    }
+}

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     compare::{Comparison, Turn, ratios},
     load::HttpRun,
-    options::{CompareOptions, HttpOptions},
+    options::{Case, CompareOptions, HttpOptions},
     process::Machine,
     record::Spread,
     streams::SseRun,
@@ -18,8 +18,27 @@ use crate::{
 /// A JSON result: what was found, and on what.
 #[derive(Serialize)]
 pub(crate) struct Document<'a, T> {
-    pub(crate) machine: Machine,
-    pub(crate) result: &'a T,
+    /// The command line, to run it again.
+    command: Vec<String>,
+    machine: &'a Machine,
+    result: &'a T,
+}
+
+impl<'a, T> Document<'a, T> {
+    pub(crate) fn new(machine: &'a Machine, result: &'a T) -> Self {
+        Self { command: std::env::args().collect(), machine, result }
+    }
+}
+
+/// A line about the machine.
+fn machine_text(machine: &Machine) -> String {
+    format!(
+        "{} ({} cores), Linux {}, commit {}",
+        machine.processor,
+        machine.cores,
+        machine.kernel,
+        machine.commit.as_deref().unwrap_or("unknown")
+    )
 }
 
 /// A remark on stderr.
@@ -35,16 +54,16 @@ pub(crate) fn print(text: &str) {
 }
 
 /// The result of `bench http`.
-pub(crate) fn http(options: &HttpOptions, run: &HttpRun) {
+pub(crate) fn http(options: &HttpOptions, run: &HttpRun, machine: &Machine) {
     let load = &run.load;
-    let mut text = format!("{}\n", options.url);
+    let mut text = format!("{}\n  machine  {}\n", options.url, machine_text(machine));
     let pace = match options.rate {
         Some(rate) => format!("open loop at {rate}/s"),
         None => "closed loop".to_owned(),
     };
     let _ = writeln!(
         text,
-        "  {} connections, pipeline {}, {pace}, {:.1} s, load on {}",
+        "  load     {} connections, pipeline {}, {pace}, {:.1} s, on {}",
         options.connections, options.pipeline, load.measured_s, run.engine
     );
     let mib = load.content_bytes_per_s / f64::from(1 << 20);
@@ -66,8 +85,8 @@ pub(crate) fn http(options: &HttpOptions, run: &HttpRun) {
 }
 
 /// The result of `bench sse`.
-pub(crate) fn sse(url: &Target, run: &SseRun) {
-    let mut text = format!("{url}\n");
+pub(crate) fn sse(url: &Target, run: &SseRun, machine: &Machine) {
+    let mut text = format!("{url}\n  machine  {}\n", machine_text(machine));
     let _ = writeln!(
         text,
         "  streams  {} open after {:.1} s ({:.0}/s), {} refused, {} lost; {} rings, load on {}",
@@ -124,18 +143,23 @@ pub(crate) fn sse(url: &Target, run: &SseRun) {
 
 /// The result of `bench compare`.
 pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: &Machine) {
+    let shape = match options.case {
+        Case::Sse100k => {
+            format!("{} streams, {} events a round", options.streams, options.publishes)
+        }
+        _ => format!(
+            "{} connections, rounds of {:.1} s",
+            options.connections,
+            options.duration.as_secs_f64()
+        ),
+    };
     let mut text = format!(
-        "{}: {} rounds of {:.1} s, server on core {}, load on core {}\n{} ({} cores), Linux {}, \
-         commit {}\n\n",
+        "{}: {} rounds, {shape}, server on core {}, load on core {}\n{}\n\n",
         found.case,
         options.rounds,
-        options.duration.as_secs_f64(),
         options.server_core,
         options.load_core,
-        machine.processor,
-        machine.cores,
-        machine.kernel,
-        machine.commit.as_deref().unwrap_or("unknown"),
+        machine_text(machine)
     );
     let _ = writeln!(
         text,
@@ -162,6 +186,11 @@ pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: 
         );
     }
     streams_table(&mut text, found);
+    text.push('\n');
+    for contender in &found.contenders {
+        let (name, version) = (contender.who.name(), &contender.version);
+        let _ = writeln!(text, "{name:<9}{version}; {}", contender.choice);
+    }
     text.push('\n');
     for verdict in &found.verdicts {
         let word = if verdict.holds { "holds" } else { "MISSED" };

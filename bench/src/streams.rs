@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     clock,
     failure::Failure,
-    load::Place,
+    load::{Place, engine_text},
     process::{CpuMeter, Slab, descriptor_limit, rss_bytes},
     record::DelaySummary,
     subscriber::{
@@ -149,7 +149,7 @@ pub(crate) fn run(
         }
     })
     .map_err(|error| Failure::error("start the streams").because(error))?;
-    let engine = running.taken().why.clone();
+    let engine = engine_text(running.taken());
     let result = hold(holding, &shared, &mut look);
     shared.order(Stage::End);
     running.join().map_err(|error| Failure::error("hold the streams").because(error))?;
@@ -451,6 +451,47 @@ mod tests {
         let events = total.events();
         assert_eq!((events[0].first_us, events[0].last_us, events[0].delivered), (4, 30, 5));
         assert_eq!(total.missing(), 1);
+    }
+
+    #[test]
+    fn every_stream_of_the_bare_loop_gets_every_event() {
+        if engine::probe(engine::EngineChoice::IoUring).is_err() {
+            // The bare loop is io_uring's; the rest of this file is tested without.
+            return;
+        }
+        let listen = crate::probe::free_address().expect("a port");
+        let folder = tempfile::tempdir().expect("folder");
+        let answer = folder.path().join("answer");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        std::fs::write(&answer, head).expect("answer");
+        let floor = crate::options::FloorOptions { listen, answer, fanout: true, shards: 2 };
+        // It serves until the process ends.
+        std::thread::Builder::new().spawn(move || crate::floor::run(&floor)).expect("thread");
+        let ready = || crate::probe::ask(listen, "GET", "/ready", &[], &[]).is_ok();
+        assert!(clock::wait_for(LOOK, Duration::from_secs(10), ready));
+        let url: Target = format!("http://{listen}/sub").parse().expect("target");
+        let holding = Holding {
+            url: url.clone(),
+            fields: Vec::new(),
+            streams: 40,
+            sources: 3,
+            shards: Some(2),
+            opening: 8,
+            hold: Duration::from_millis(100),
+            publish: Some(Publish {
+                to: url,
+                fields: Vec::new(),
+                body: "{n}".into(),
+                every: Duration::from_millis(50),
+                count: 3,
+            }),
+            server: None,
+        };
+        let place = Place { core: None, engine: crate::options::EngineChoice::Auto };
+        let run = run(&holding, place, |_, _| {}).expect("a run");
+        assert_eq!((run.deliveries, run.published, run.faults_total()), (120, 3, 0), "{run:?}");
+        assert_eq!(run.events.len(), 3);
     }
 
     #[test]

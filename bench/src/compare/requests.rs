@@ -69,6 +69,7 @@ impl Server {
     fn retire(self) -> Contender {
         Contender {
             who: self.who,
+            version: self.peer.plan.version(),
             plan: self.peer.plan.describe(),
             choice: self.peer.plan.choice.clone(),
             turns: self.turns,

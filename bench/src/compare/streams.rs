@@ -14,7 +14,7 @@ use crate::{
     load::Place,
     options::{CompareOptions, Opponent},
     peer::{
-        Folder, Ground, Peer,
+        Folder, Ground, Peer, Plan,
         floor::{self, Myself},
         nchan,
         pharos::{self, Control, PAGE},
@@ -54,10 +54,16 @@ pub(super) fn run(options: &CompareOptions) -> Result<Vec<Contender>, Failure> {
     let mut contenders: Vec<Contender> = Vec::new();
     for _ in 0..options.rounds {
         for who in arena.contenders()? {
-            let (turn, plan, choice) = arena.turn(who)?;
+            let (turn, plan) = arena.turn(who)?;
             match contenders.iter_mut().find(|contender| contender.who == who) {
                 Some(contender) => contender.turns.push(turn),
-                None => contenders.push(Contender { who, plan, choice, turns: vec![turn] }),
+                None => contenders.push(Contender {
+                    who,
+                    version: plan.version(),
+                    plan: plan.describe(),
+                    choice: plan.choice,
+                    turns: vec![turn],
+                }),
             }
         }
     }
@@ -102,7 +108,7 @@ impl Arena<'_> {
     }
 
     /// Starts a server, loads it, stops it.
-    fn turn(&mut self, who: Who) -> Result<(Turn, String, String), Failure> {
+    fn turn(&mut self, who: Who) -> Result<(Turn, Plan), Failure> {
         self.bar.set_prefix(who.name());
         let core = self.options.server_core;
         let folder = self.ground.folder.clone();
@@ -135,13 +141,13 @@ impl Arena<'_> {
         if who == Who::Pharos && run.deliveries > 0 {
             self.data_bytes = run.data_bytes / run.deliveries;
         }
-        let described = (peer.plan.describe(), peer.plan.choice.clone());
+        let plan = peer.plan.clone();
         drop(peer);
         drop(control);
         // A new control begins with nothing, whatever the last one left.
         let _ = std::fs::remove_dir_all(folder.join("pharos-control"));
         let turn = self.judge(who, run)?;
-        Ok((turn, described.0, described.1))
+        Ok((turn, plan))
     }
 
     fn hold(&self, peer: &Peer, doors: Doors) -> Result<SseRun, Failure> {

@@ -73,6 +73,7 @@ fn plan(
         arguments,
         files: Vec::new(),
         listen,
+        version_flag: "--version",
         package: "pharos",
         choice: choice.into(),
     }

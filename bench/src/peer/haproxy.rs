@@ -58,6 +58,7 @@ backend origin
         arguments: ["-db", "-f", &path].map(str::to_owned).to_vec(),
         files: vec![("haproxy.cfg", config)],
         listen,
+        version_flag: "-v",
         package: "haproxy",
         choice: format!("nbthread 1, tune.bufsize {buffer_bytes}"),
     })

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     /// Name inside the plan's folder, and content.
     pub(crate) files: Vec<(&'static str, String)>,
     pub(crate) listen: SocketAddr,
+    /// Argument on which the program tells its version.
+    pub(crate) version_flag: &'static str,
     /// Debian package that brings the program.
     pub(crate) package: &'static str,
     /// What was chosen where there was a choice.
@@ -74,6 +76,19 @@ impl Plan {
             text += &format!("--- {name}\n{content}");
         }
         text
+    }
+
+    /// What the program says of its version: the first line that has a digit.
+    pub(crate) fn version(&self) -> String {
+        let Some(program) = find(&self.program) else { return String::new() };
+        let output = Command::new(program).arg(self.version_flag).output();
+        let Some(output) = output.ok().filter(|output| output.status.success()) else {
+            return String::new();
+        };
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()));
+        line.unwrap_or_default().trim().to_owned()
     }
 
     /// Runs it on `core`, and waits until `path` is answered there.
@@ -227,6 +242,7 @@ mod tests {
             arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
             files: vec![("a.conf", "x\n".into())],
             listen: probe::free_address().expect("a port"),
+            version_flag: "--version",
             package: "some-package",
             choice: "none".into(),
         }
@@ -246,6 +262,14 @@ mod tests {
         let result = plan("sh", &["-c", "echo bad line >&2; exit 3"]).start(folder.path(), 0, "/");
         let text = result.expect_err("ended").to_string();
         assert!(text.contains("bad line") && text.contains('3'), "{text}");
+    }
+
+    #[test]
+    fn a_version_is_the_first_line_with_a_number() {
+        let mut plan = plan("sh", &[]);
+        assert_eq!(plan.version(), "", "sh refuses the flag");
+        plan.program = "cargo".into();
+        assert!(plan.version().starts_with("cargo 1."), "{}", plan.version());
     }
 
     #[test]

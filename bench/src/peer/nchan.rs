@@ -58,6 +58,7 @@ pub(crate) fn plan(ground: &Ground) -> Result<Plan, Failure> {
         arguments: arguments(&folder),
         files: vec![("nginx.conf", config)],
         listen,
+        version_flag: "-v",
         package: "nginx libnginx-mod-nchan",
         choice: format!("{workers} workers on one core"),
     })

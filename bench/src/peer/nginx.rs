@@ -75,6 +75,7 @@ pub(crate) fn plan(ground: &Ground, variant: Variant) -> Result<Plan, Failure> {
         arguments: arguments(&folder),
         files: vec![("nginx.conf", config)],
         listen,
+        version_flag: "-v",
         package: "nginx",
         choice: variant.lines().to_owned(),
     })

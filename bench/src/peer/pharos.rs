@@ -52,6 +52,7 @@ origins = [{{ url = \"http://{origin}\" }}]
         arguments: ["edge", "--config", &path].map(str::to_owned).to_vec(),
         files: vec![("edge.toml", config)],
         listen,
+        version_flag: "--version",
         package: "pharos",
         choice: "one shard".into(),
     })
@@ -87,6 +88,7 @@ impl Control {
             arguments: ["control", "--config", &path].map(str::to_owned).to_vec(),
             files: vec![("control.toml", config)],
             listen: address,
+            version_flag: "--version",
             package: "pharos",
             choice: "beside the load".into(),
         };
@@ -170,6 +172,7 @@ key_file = \"edge.key\"
             arguments: ["edge", "--config", &path].map(str::to_owned).to_vec(),
             files: vec![("edge.toml", config), ("edge.key", format!("{}\n", self.edge_key))],
             listen,
+            version_flag: "--version",
             package: "pharos",
             choice: format!("{shards} shards on one core"),
         })

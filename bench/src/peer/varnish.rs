@@ -48,6 +48,7 @@ backend origin {{ .host = \"{host}\"; .port = \"{port}\"; }}
         arguments: arguments.map(str::to_owned).to_vec(),
         files: vec![("bench.vcl", vcl)],
         listen,
+        version_flag: "-V",
         package: "varnish",
         choice: "malloc storage, one pool of 200 threads, no log records".into(),
     })
