@@ -86,6 +86,8 @@ pub const HOST_BYTES_MAX: usize = 255;
 /// Sockets of a shard that visitors cannot have: for the operator and for origins. Beyond the rest:
 /// a visitor's new connection is reset.
 pub const SOCKETS_RESERVED: u32 = 256;
+/// How often part of the near table is swept, in ms; all of it when much is dead.
+pub const SWEEP_PERIOD_MS: u64 = 250;
 /// Buckets of the near table swept in one turn.
 pub const SWEEP_BUCKETS: usize = 512;
 /// Entries of one shard's near table. Beyond: the one not used for longest goes; it stays in the

@@ -60,6 +60,8 @@ pub struct Conn {
     ending: Option<Close>,
     wait: Wait,
     wait_since: Mono,
+    /// When the timer fires that counts; earlier ones may still be set and are ignored.
+    timer_at: Mono,
 }
 
 /// What is owed to the client beside what waits in the writer.
@@ -96,7 +98,16 @@ enum Wait {
 
 impl Conn {
     /// A connection that was just accepted.
-    pub fn new(at: Ref, socket: SocketId, peer: IpAddr, admin: bool, now: Now) -> Self {
+    pub fn new(
+        at: Ref,
+        socket: SocketId,
+        peer: IpAddr,
+        admin: bool,
+        now: Now,
+        edge: &mut Edge,
+    ) -> Self {
+        let timer_at = now.mono.after_ms(edge.timeouts.request_head_ms);
+        edge.timers.set(timer_at, Timer::Conn(at));
         Self {
             at,
             socket,
@@ -111,6 +122,7 @@ impl Conn {
             // The first byte is awaited as a head is: a silent new connection is no idle old one.
             wait: Wait::Client(Waiting::Head),
             wait_since: now.mono,
+            timer_at,
         }
     }
 
@@ -183,14 +195,22 @@ impl Conn {
         }
     }
 
-    /// The connection's timer has fired.
+    /// A timer of the connection has fired.
     pub fn timer(&mut self, edge: &mut Edge, now: Now) {
+        if now.mono < self.timer_at {
+            return;
+        }
         match self.deadline(&edge.timeouts) {
-            Some(at) if now.mono < at => edge.timers.set(at, Timer::Conn(self.at)),
+            Some(at) if now.mono < at => self.set_timer(edge, at),
             // Waits for a fetch, which has deadlines of its own.
-            None => edge.timers.set(now.mono.after_ms(IDLE_LOOK_MS), Timer::Conn(self.at)),
+            None => self.set_timer(edge, now.mono.after_ms(IDLE_LOOK_MS)),
             Some(_) => self.timed_out(edge, now),
         }
+    }
+
+    fn set_timer(&mut self, edge: &mut Edge, at: Mono) {
+        self.timer_at = at;
+        edge.timers.set(at, Timer::Conn(self.at));
     }
 
     /// The process drains: no more requests after what is under way.
@@ -230,9 +250,9 @@ impl Conn {
                 None => self.end(Close::Graceful),
             },
         }
-        self.settle(edge, now);
         // Should the client not even take the refusal, the timer comes once more.
-        edge.timers.set(now.mono.after_ms(edge.timeouts.transfer_ms), Timer::Conn(self.at));
+        self.set_timer(edge, now.mono.after_ms(edge.timeouts.transfer_ms));
+        self.settle(edge, now);
     }
 
     /// Steps through what has come.
@@ -408,6 +428,11 @@ impl Conn {
         if wait != self.wait {
             self.wait = wait;
             self.wait_since = now.mono;
+            // Most waits end long before; a timer is set only when this one ends before the next
+            // look.
+            if let Some(at) = self.deadline(&edge.timeouts).filter(|&at| at < self.timer_at) {
+                self.set_timer(edge, at);
+            }
         }
     }
 
@@ -449,4 +474,4 @@ impl Conn {
 }
 
 /// How often a connection that waits for a fetch is looked at.
-const IDLE_LOOK_MS: u64 = 30_000;
+const IDLE_LOOK_MS: u64 = 60_000;

@@ -15,7 +15,7 @@
 //! Owns the upstream connection during the exchange, and the lease. Leaves to others: addresses and
 //! kept connections (`origin`), what may be stored (`cache`), what the client is sent (`answer`).
 
-use std::{collections::VecDeque, io, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use cache::{Entry, Freshness, HeadOutcome, Lease, Wake, WakeWith, Writer as StoreWriter};
@@ -53,6 +53,8 @@ pub struct Fetch {
     origin_at: usize,
     addresses_tried: usize,
     socket: Option<SocketId>,
+    /// Number of the connection attempt under way.
+    connect: u64,
     /// The connection was used before: it may have died unseen.
     kept_connection: bool,
     retried: bool,
@@ -302,6 +304,7 @@ impl Edge {
             origin_at: 0,
             addresses_tried: 0,
             socket: None,
+            connect: 0,
             kept_connection: false,
             retried: false,
             request: Outgoing {
@@ -349,12 +352,20 @@ impl Edge {
                 self.fetch_connected(now, at, socket);
             }
             Acquired::Address(address) => {
-                fetch.phase = Phase::Connecting;
-                self.out.connect(fetch_op(at), address);
+                self.fetch_connect_to(at, address);
             }
             Acquired::Resolving => fetch.phase = Phase::Resolving,
             Acquired::Unresolved => self.fetch_unreachable(now, at, Failure::Unresolved),
         }
+    }
+
+    fn fetch_connect_to(&mut self, at: Ref, address: SocketAddr) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        self.next_connect += 1;
+        fetch.phase = Phase::Connecting;
+        fetch.connect = self.next_connect;
+        self.connects.insert(self.next_connect, at);
+        self.out.connect(Op::Origin(self.next_connect), address);
     }
 
     /// A name was looked up: everyone who waited goes on.
@@ -362,7 +373,7 @@ impl Edge {
         &mut self,
         now: Now,
         number: u64,
-        result: Result<Vec<std::net::SocketAddr>, io::ErrorKind>,
+        result: Result<Vec<SocketAddr>, io::ErrorKind>,
     ) {
         for at in self.origins.handle_resolved(now, number, result) {
             let Some(fetch) = self.fetches.get_mut(at) else { continue };
@@ -370,10 +381,7 @@ impl Edge {
                 continue;
             }
             match self.origins.address(fetch.origin()) {
-                Some(address) => {
-                    fetch.phase = Phase::Connecting;
-                    self.out.connect(fetch_op(at), address);
-                }
+                Some(address) => self.fetch_connect_to(at, address),
                 None => self.fetch_unreachable(now, at, Failure::Unresolved),
             }
         }
@@ -386,12 +394,11 @@ impl Edge {
         number: u64,
         result: Result<SocketId, io::ErrorKind>,
     ) {
-        let at = fetch_of(number);
-        let waits = self
-            .fetches
-            .get(at)
-            .is_some_and(|fetch| fetch.phase == Phase::Connecting)
-            .then_some(at);
+        // Only the attempt that the fetch still waits for; an earlier one went to another origin.
+        let waits = self.connects.remove(&number).filter(|&at| {
+            let fetch = self.fetches.get(at);
+            fetch.is_some_and(|it| it.phase == Phase::Connecting && it.connect == number)
+        });
         match (waits, result) {
             (Some(at), Ok(socket)) => {
                 self.observe.count(Metric::OriginConnects);
@@ -863,15 +870,6 @@ impl Edge {
         let at = self.fetches.at_slot(slot)?;
         (self.fetches.get(at)?.socket == Some(socket)).then_some(at)
     }
-}
-
-/// The operation that connects for a fetch: 24 bits of slot, 32 of generation.
-fn fetch_op(at: Ref) -> Op {
-    Op::Origin(u64::from(at.generation) << 24 | u64::from(at.slot))
-}
-
-fn fetch_of(number: u64) -> Ref {
-    Ref { slot: number as u32 & 0xff_ffff, generation: (number >> 24) as u32 }
 }
 
 /// The length that a response announces, of a body that comes or (HEAD, 304) of one that does not.

@@ -54,6 +54,7 @@ pub mod watermark;
 use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
 
 use cache::{Cache, Near, Wake, WakeWith};
+use hashbrown::HashMap;
 use proto::feed::site::Site;
 
 use self::{
@@ -144,6 +145,8 @@ pub struct Shard {
     sweep_left: usize,
     started: bool,
     due: Vec<Timer>,
+    /// When the near table is looked at for the dead.
+    sweep_at: Mono,
     /// Bytes came from sockets since the last turn that was asked for.
     requests_wait: bool,
 }
@@ -158,6 +161,9 @@ pub struct Edge {
     cache: Arc<Cache>,
     near: Near,
     fetches: Slab<Fetch>,
+    /// Connection attempts under way, by number.
+    connects: HashMap<u64, Ref>,
+    next_connect: u64,
     origins: Origins,
     streams: Streams,
     sockets: ConnTable,
@@ -205,6 +211,8 @@ impl Edge {
             cache: Arc::clone(&settings.cache),
             near: Near::new(settings.near_entries),
             fetches: Slab::new(),
+            connects: HashMap::new(),
+            next_connect: 0,
             origins,
             streams: Streams::new(&settings),
             sockets: ConnTable::new(settings.seed),
@@ -247,6 +255,7 @@ impl Shard {
             sweep_left: 0,
             started: false,
             due: Vec::new(),
+            sweep_at: now.mono,
             requests_wait: false,
         }
     }
@@ -297,7 +306,9 @@ impl Shard {
         // The last slots are the operator's, and the origins'.
         let reserve = limits::SOCKETS_RESERVED.min(self.edge.settings.sockets_max / 8) as usize;
         let full = self.edge.sockets.open() + reserve >= self.edge.settings.sockets_max as usize;
-        let at = self.conns.insert(|at| Box::new(Conn::new(at, socket, peer.ip(), admin, now)));
+        let edge = &mut self.edge;
+        let at =
+            self.conns.insert(|at| Box::new(Conn::new(at, socket, peer.ip(), admin, now, edge)));
         let allowed = self.edge.sockets.open_peer(socket, peer, Owner::Http(at.slot));
         self.edge.observe.set(Metric::Sockets, self.edge.sockets.open() as u64);
         if !admin && (full || !allowed) {
@@ -309,8 +320,6 @@ impl Shard {
         self.admin_count += usize::from(admin);
         self.edge.observe.set(Metric::HttpConns, self.conns.len() as u64);
         self.edge.out.receive(socket, true);
-        let first_look = now.mono.after_ms(self.edge.timeouts.request_head_ms);
-        self.edge.timers.set(first_look, Timer::Conn(at));
     }
 
     fn connected(&mut self, now: Now, op: Op, result: Result<SocketId, ErrorKind>) {
@@ -452,12 +461,27 @@ impl Shard {
             }
         }
         self.due = due;
-        self.edge.near.sweep(limits::SWEEP_BUCKETS);
+        self.sweep(now);
         let edge = &mut self.edge;
         edge.streams.handle_deadline(now, &mut edge.out);
         edge.streams.report(&edge.observe);
         if let Some(feed) = &mut self.feed {
             feed.handle_deadline(now, &mut self.edge.out);
+        }
+    }
+
+    /// Lets go of the dead in the near table, so that their memory is free in bounded time: a part
+    /// of the table each period, all of it when much is dead.
+    fn sweep(&mut self, now: Now) {
+        if now.mono < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now.mono.after_ms(limits::SWEEP_PERIOD_MS);
+        if self.edge.cache.is_pressed() {
+            self.sweep_left = self.edge.near.bucket_count();
+            self.edge.out.yield_turn();
+        } else {
+            self.edge.near.sweep(limits::SWEEP_BUCKETS);
         }
     }
 
@@ -587,7 +611,8 @@ impl Actor for Shard {
         }
         let feed = self.feed.as_ref().and_then(Feed::next_deadline);
         let drain = self.drain.as_ref().and_then(Drain::next_deadline);
-        let own = [self.edge.timers.next_deadline(), self.edge.streams.next_deadline()];
+        let sweep = (!self.edge.near.is_empty()).then_some(self.sweep_at);
+        let own = [self.edge.timers.next_deadline(), self.edge.streams.next_deadline(), sweep];
         own.into_iter().chain([feed, drain]).flatten().min()
     }
 

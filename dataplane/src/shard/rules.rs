@@ -563,3 +563,64 @@ fn a_process_told_to_end_stops_when_nothing_is_left_or_its_time_is_over() {
     world.wait_ms(21_000);
     assert_eq!(world.stopped, [0]);
 }
+
+#[test]
+fn a_slow_head_on_an_idle_connection_is_refused_in_its_own_time() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=600\r\n", "hello"));
+    let client = world.connect(0);
+    world.say(client, GET);
+    world.wait_ms(15_000);
+    world.take(client);
+    world.say(client, "GET /x HT");
+    world.wait_ms(10_100);
+    assert!(world.take(client).starts_with("HTTP/1.1 408 "));
+}
+
+#[test]
+fn an_attempt_that_comes_too_late_is_not_taken_for_another() {
+    let mut world = World::new(1);
+    world.hold_connects = true;
+    let client = world.connect(0);
+    world.say(client, GET);
+    world.wait_ms(3_100);
+    assert!(world.take(client).starts_with("HTTP/1.1 504 "));
+    world.say(client, GET);
+    world.release_connect();
+    let late = world.upstream();
+    assert!(world.peer(late).closed, "nobody wants it any more");
+    world.release_connect();
+    let upstream = world.upstream();
+    world.say(upstream, &ok("", "hello"));
+    assert!(world.take(client).ends_with("hello"));
+}
+
+#[test]
+fn a_stream_takes_over_after_what_was_asked_before_it() {
+    let mut world = World::with_control(1);
+    let client = world.connect(0);
+    let before = "GET /none/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let events = "GET /demo/events?last_event_id= HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    world.peer(client).blocked = true;
+    world.say(client, &format!("{before}{events}{before}"));
+    assert!(!world.take(client).contains("text/event-stream"), "not before that has left");
+    world.unblock(client);
+    let answer = world.take(client);
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("text/event-stream"),
+        "{answer}"
+    );
+    assert!(!world.peer(client).receiving && !world.peer(client).closed);
+    assert_eq!(world.metric(Metric::HttpConns), 0);
+    let answer = ask(&mut world, 0, &events.replace("GET", "POST"));
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+}
+
+#[test]
+fn a_dead_entry_is_let_go_of_in_bounded_time_without_any_request() {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=600\r\n", "hello"));
+    ask(&mut world, 0, GET);
+    world.purge(Scope::Everything, false);
+    assert_eq!(world.cache.stats().used_bytes, 0);
+}

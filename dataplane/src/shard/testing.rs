@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::Timeouts,
-    seam::{Actor, Control, Effect, Input, Mono, Now, Payload, SocketId},
+    seam::{Actor, Control, Effect, Input, Mono, Now, OpId, Payload, SocketId},
 };
 
 /// A socket of a shard of the world.
@@ -39,6 +39,9 @@ pub(crate) struct World {
     pub(crate) upstreams: Vec<End>,
     /// What connecting comes to.
     pub(crate) connect: Result<(), ErrorKind>,
+    /// Attempts to connect stay open until [`World::release_connect`].
+    pub(crate) hold_connects: bool,
+    held_connects: VecDeque<(usize, OpId)>,
     pub(crate) stopped: Vec<usize>,
     pub(crate) accepting: BTreeMap<u16, bool>,
     sockets: BTreeMap<(usize, u32), Peer>,
@@ -129,6 +132,8 @@ impl World {
             cache,
             upstreams: Vec::new(),
             connect: Ok(()),
+            hold_connects: false,
+            held_connects: VecDeque::new(),
             stopped: Vec::new(),
             accepting: BTreeMap::new(),
             sockets: BTreeMap::new(),
@@ -199,6 +204,15 @@ impl World {
     /// The connection to an origin that was opened last.
     pub(crate) fn upstream(&self) -> End {
         *self.upstreams.last().expect("a connection to an origin")
+    }
+
+    /// The first attempt that is held succeeds.
+    pub(crate) fn release_connect(&mut self) {
+        let (shard, op) = self.held_connects.pop_front().expect("an attempt to connect");
+        let socket = self.open(shard);
+        self.upstreams.push((shard, socket));
+        self.shards[shard].handle(self.now, Input::Connected { op, result: Ok(socket) });
+        self.run();
     }
 
     /// Lets time pass.
@@ -277,6 +291,9 @@ impl World {
 
     fn carry_out(&mut self, shard: usize, effect: Effect<Mail>) {
         match effect {
+            Effect::Connect { op, .. } if self.hold_connects => {
+                self.held_connects.push_back((shard, op));
+            }
             Effect::Connect { op, to, .. } => {
                 // The feed is another test's business.
                 let refused = Err(ErrorKind::ConnectionRefused);
