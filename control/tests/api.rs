@@ -314,7 +314,7 @@ fn the_openapi_document_names_every_route_that_is_served() {
         let paths = document["paths"].as_object().expect("paths");
         assert_eq!(paths.len(), 20, "{:?}", paths.keys().collect::<Vec<_>>());
         for (path, methods) in paths {
-            let example = path.replace('{', "").replace('}', "");
+            let example = path.replace(['{', '}'], "");
             for method in methods.as_object().expect("methods").keys() {
                 let anonymous = client.with_key("");
                 let method = method.to_uppercase();

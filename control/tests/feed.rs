@@ -269,18 +269,17 @@ fn a_slow_edge_is_read_from_the_log_and_misses_nothing() {
     let control = Control::start(dir.path());
     let client = &control.client;
     demo(client);
-    let feed = edge_key(client).feed(None, "");
+    let feed = edge_key(client).slow_feed(None, "", 1);
     let cursor = feed.next().id.expect("cursor");
-    // Far more than the sockets and the feed's buffer hold, while nobody reads it to the end.
+    // Far more than the sockets and the feed's buffer hold, while nobody reads.
     let text = "x".repeat(16 * 1024);
-    let made = client.post("/v1/pages/demo/incidents", json!({"title": "T", "message": text}));
-    let path = format!("/v1/incidents/{}/updates", made.expect(201).text("/id"));
-    for _ in 0..60 {
-        client.post(&path, json!({"message": text})).expect(201);
+    for _ in 0..250 {
+        let body = json!({"title": "T", "message": text, "status": "resolved"});
+        client.post("/v1/pages/demo/incidents", body).expect(201);
     }
     let events = publishes(&feed.upto(head(&control)));
     let live: Vec<_> = events.iter().filter(|publish| !publish.refill).collect();
-    assert_eq!(live.len(), 61, "after {cursor}");
+    assert_eq!(live.len(), 250, "after {cursor}");
     assert!(live.windows(2).all(|pair| pair[1].prev == pair[0].dot.seq));
     control.stop();
 }

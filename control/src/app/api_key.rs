@@ -1,7 +1,5 @@
 //! API keys: make, revoke. The secret comes in, only its digest goes on.
 
-use serde_json::json;
-
 use super::{Refusal, names};
 use crate::{
     limits,
@@ -27,7 +25,7 @@ pub fn create(
     names::check_new(txn, &entity)?;
     let id = entity.id.clone();
     let value = ApiKeyValue { name, scopes, edge, digest: digest(secret) };
-    names::set(txn, entity, Some(serde_json::to_value(value).unwrap_or_else(|_| json!(null))))?;
+    names::put(txn, entity, &value)?;
     txn.api_key(&id)?.ok_or_else(|| Refusal::not_found("API key", id))
 }
 
@@ -47,5 +45,5 @@ pub fn revoke(txn: &mut Txn<'_>, id: &str, if_match: Option<&str>) -> Result<(),
             )));
         }
     }
-    names::set(txn, EntityRef::new(Kind::ApiKey, id), None)
+    names::remove(txn, EntityRef::new(Kind::ApiKey, id))
 }

@@ -1,7 +1,5 @@
 //! Edges: enrol with a key of their own, revoke.
 
-use serde_json::json;
-
 use super::{Refusal, api_key, names};
 use crate::{
     limits,
@@ -26,7 +24,7 @@ pub fn create(txn: &mut Txn<'_>, edge_name: String, secret: &str) -> Result<Tagg
     let key_name = format!("edge {edge_name}");
     let key = api_key::create(txn, key_name, vec![Scope::Edge], Some(id.clone()), secret)?;
     let value = EdgeValue { name: edge_name, api_key: key.value.id };
-    names::set(txn, entity, Some(serde_json::to_value(value).unwrap_or_else(|_| json!(null))))?;
+    names::put(txn, entity, &value)?;
     txn.edge(&id)?.ok_or_else(|| Refusal::not_found("edge", id))
 }
 
@@ -38,9 +36,9 @@ pub fn revoke(txn: &mut Txn<'_>, name: &str, if_match: Option<&str>) -> Result<(
     let entity = EntityRef::new(Kind::Edge, &edge.id);
     names::release(txn, name::edge(&edge.name), &entity)?;
     if txn.api_key(&edge.api_key)?.is_some() {
-        names::set(txn, EntityRef::new(Kind::ApiKey, &edge.api_key), None)?;
+        names::remove(txn, EntityRef::new(Kind::ApiKey, &edge.api_key))?;
     }
-    names::set(txn, entity, None)
+    names::remove(txn, entity)
 }
 
 /// An edge by id or name.

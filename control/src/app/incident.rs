@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-
 use super::{FieldError, Refusal, names, page};
 use crate::{
     limits,
@@ -20,7 +18,7 @@ use crate::{
         incident::{Incident, IncidentStatus, UpdateEntry},
         page::Page,
     },
-    store::sqlite::{Reader, Txn, read::Tagged},
+    store::sqlite::{Reader, StoreError, Txn, read::Tagged},
 };
 
 /// An incident to declare, its fields already checked one by one.
@@ -83,7 +81,7 @@ pub fn create(txn: &mut Txn<'_>, page_slug: &str, new: New) -> Result<Found, Ref
         Mutation::write(Incident::IMPACT, new.impact.unwrap_or(worst).as_str()).here(),
     ];
     let entry = UpdateEntry { status: new.status, message: new.message, components: affected };
-    mutations.extend(appending(txn, entry));
+    mutations.extend(appending(txn, entry)?);
     let id = entity.id.clone();
     txn.append(Draft { entity, change: Change::Merge(mutations) })?;
     find(txn, &id)
@@ -128,7 +126,7 @@ pub fn update(
         components = recovered(txn, incident, &found.components)?;
     }
     let entry = UpdateEntry { status, message: new.message, components };
-    let mutations = appending(txn, entry);
+    let mutations = appending(txn, entry)?;
     append(txn, id, mutations)
 }
 
@@ -182,7 +180,7 @@ fn append(txn: &mut Txn<'_>, id: &str, mutations: Vec<Targeted>) -> Result<Found
 }
 
 /// The mutations of an update: the entry, and the status of each component it names.
-fn appending(txn: &mut Txn<'_>, entry: UpdateEntry) -> Vec<Targeted> {
+fn appending(txn: &mut Txn<'_>, entry: UpdateEntry) -> Result<Vec<Targeted>, Refusal> {
     let statuses: Vec<Targeted> = entry
         .components
         .iter()
@@ -191,10 +189,10 @@ fn appending(txn: &mut Txn<'_>, entry: UpdateEntry) -> Vec<Targeted> {
                 .on(EntityRef::new(Kind::Component, id))
         })
         .collect();
-    let value = serde_json::to_value(entry).unwrap_or_else(|_| json!({}));
+    let value = serde_json::to_value(entry).map_err(StoreError::from)?;
     let mut mutations = vec![Mutation::Append { id: txn.new_id(), value }.here()];
     mutations.extend(statuses);
-    mutations
+    Ok(mutations)
 }
 
 /// Slug → status as id → status; every slug that is no component of the page is an error.

@@ -1,12 +1,12 @@
 //! Taking and giving back unique names. One rule for slugs, hosts, site and edge names.
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::{FieldError, Refusal};
 use crate::{
     log::operation::{Change, Draft, EntityRef},
     model::name::Claim,
-    store::sqlite::Txn,
+    store::sqlite::{StoreError, Txn},
 };
 
 /// Takes a name for `owner`; a name that another holds is a conflict at `pointer`.
@@ -29,21 +29,30 @@ pub fn claim(
         }
         None => {}
     }
-    let value = serde_json::to_value(Claim { owner: owner.clone() }).unwrap_or(json!(null));
-    set(txn, name, Some(value))
+    put(txn, name, &Claim { owner: owner.clone() })
 }
 
 /// Gives a name back, if `owner` holds it.
 pub fn release(txn: &mut Txn<'_>, name: EntityRef, owner: &EntityRef) -> Result<(), Refusal> {
     let state = txn.state(&name)?;
     match state.as_ref().and_then(Claim::read) {
-        Some(claim) if claim.owner == *owner => set(txn, name, None),
+        Some(claim) if claim.owner == *owner => remove(txn, name),
         _ => Ok(()),
     }
 }
 
 /// Sets the whole value of a majority entity at its present revision.
-pub fn set(
+pub fn put<T: Serialize>(txn: &mut Txn<'_>, entity: EntityRef, value: &T) -> Result<(), Refusal> {
+    let value = serde_json::to_value(value).map_err(StoreError::from)?;
+    set(txn, entity, Some(value))
+}
+
+/// Removes a majority entity at its present revision.
+pub fn remove(txn: &mut Txn<'_>, entity: EntityRef) -> Result<(), Refusal> {
+    set(txn, entity, None)
+}
+
+fn set(
     txn: &mut Txn<'_>,
     entity: EntityRef,
     value: Option<serde_json::Value>,

@@ -2,7 +2,6 @@
 //! itself.
 
 use proto::feed::site;
-use serde_json::json;
 
 use super::{FieldError, Refusal, names};
 use crate::{
@@ -66,7 +65,7 @@ pub fn delete(txn: &mut Txn<'_>, name: &str, if_match: Option<&str>) -> Result<(
     for host in &site.hosts {
         names::release(txn, name::host(host), &entity)?;
     }
-    names::set(txn, entity, None)
+    names::remove(txn, entity)
 }
 
 /// A site by name or id.
@@ -96,8 +95,7 @@ fn save(txn: &mut Txn<'_>, old: Option<&site::Site>, new: site::Site) -> Result<
             names::release(txn, name::host(host), &entity)?;
         }
     }
-    let value = serde_json::to_value(&new).unwrap_or_else(|_| json!(null));
-    names::set(txn, entity, Some(value))
+    names::put(txn, entity, &new)
 }
 
 fn by_id(txn: &Txn<'_>, id: &str) -> Result<Tagged<Site>, Refusal> {

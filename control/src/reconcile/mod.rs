@@ -26,7 +26,7 @@ pub async fn run(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
             }
         }
         app.save_reports().await;
-        if turns % RETENTION_EVERY_TURNS == 0 {
+        if turns.is_multiple_of(RETENTION_EVERY_TURNS) {
             retention::run(&app).await;
         }
         turns += 1;

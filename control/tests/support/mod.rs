@@ -187,6 +187,11 @@ impl Client {
 
     /// Opens the feed.
     pub fn feed(&self, cursor: Option<&str>, query: &str) -> Feed {
+        self.slow_feed(cursor, query, 100_000)
+    }
+
+    /// Opens the feed, taking only so many events until they are asked for.
+    pub fn slow_feed(&self, cursor: Option<&str>, query: &str, room: usize) -> Feed {
         let mut request = ureq::http::Request::builder()
             .uri(format!("{}/v1/feed{query}", self.base))
             .header("authorization", format!("Bearer {}", self.key));
@@ -195,7 +200,7 @@ impl Client {
         }
         let response = Self::agent().run(request.body(()).expect("a request")).expect("an answer");
         assert_eq!(response.status(), 200);
-        let (sender, events) = mpsc::sync_channel(100_000);
+        let (sender, events) = mpsc::sync_channel(room);
         let reader = response.into_body().into_reader();
         std::thread::Builder::new().spawn(move || read_events(reader, &sender)).expect("a thread");
         Feed { events }

@@ -227,7 +227,7 @@ impl Epoch {
     /// Notes a committed head.
     pub fn write(&self, head: &Head) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(Self::BYTES);
-        write!(bytes, "{} {:020}\n", head.store, head.position)?;
+        writeln!(bytes, "{} {:020}", head.store, head.position)?;
         self.file.write_all_at(&bytes, 0)
     }
 

@@ -176,11 +176,11 @@ CREATE TABLE log (
 CREATE INDEX log_by_entity ON log (kind, entity, position);
 CREATE INDEX log_by_age ON log (class, hlc);
 
--- Folded state. page, name, rank and open are read out of it for look-ups; rank is NULL when
--- deleted.
+-- Folded state. page, name, rank, open and weight are read out of it for look-ups; rank is NULL when
+-- deleted; weight is a component's status or an incident's impact.
 CREATE TABLE entity (
   kind TEXT NOT NULL, id TEXT NOT NULL, page TEXT NOT NULL, name TEXT, rank INTEGER,
-  open INTEGER NOT NULL,
+  open INTEGER NOT NULL, weight TEXT,
   dot TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (kind, id)
 );
 CREATE INDEX entity_by_name ON entity (kind, page, name) WHERE name IS NOT NULL;

@@ -20,7 +20,7 @@ use crate::{
 
 /// Folds one operation into the state tables.
 pub fn apply(conn: &Connection, operation: &Operation) -> Result<(), StoreError> {
-    let touched = fold(operation, |entity| Ok::<_, StoreError>(load(conn, ENTITY, entity)?))?;
+    let touched = fold(operation, |entity| load(conn, ENTITY, entity))?;
     for (entity, state) in touched {
         save_entity(conn, &entity, operation.dot, &state)?;
     }
@@ -42,7 +42,7 @@ pub fn apply(conn: &Connection, operation: &Operation) -> Result<(), StoreError>
 
 /// Folds an operation that leaves the log into the base.
 pub fn apply_to_base(conn: &Connection, operation: &Operation) -> Result<(), StoreError> {
-    let touched = fold(operation, |entity| Ok::<_, StoreError>(load(conn, BASE, entity)?))?;
+    let touched = fold(operation, |entity| load(conn, BASE, entity))?;
     for (entity, state) in touched {
         conn.prepare_cached(
             "INSERT OR REPLACE INTO base (kind, id, dot, state) VALUES (?1, ?2, ?3, ?4)",
@@ -109,8 +109,8 @@ fn save_entity(
 ) -> Result<(), StoreError> {
     let columns = Columns::of(entity, state);
     conn.prepare_cached(
-        "INSERT OR REPLACE INTO entity (kind, id, page, name, rank, open, dot, state) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT OR REPLACE INTO entity (kind, id, page, name, rank, open, weight, dot, state) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         entity.kind.as_str(),
@@ -119,6 +119,7 @@ fn save_entity(
         columns.name,
         columns.rank,
         columns.open,
+        columns.weight,
         dot.to_string(),
         serde_json::to_string(state)?
     ])?;
@@ -162,6 +163,7 @@ struct Columns {
     name: Option<String>,
     rank: Option<u64>,
     open: bool,
+    weight: Option<&'static str>,
 }
 
 impl Columns {
@@ -176,10 +178,12 @@ impl Columns {
             Kind::Page => Page::read(id, state).map(|page| listed(page.slug, page.created_at_ms)),
             Kind::Component => Component::read(id, state).map(|component| Self {
                 page: component.page_id,
+                weight: Some(component.status.as_str()),
                 ..listed(component.slug, component.created_at_ms)
             }),
             Kind::Incident => Incident::read(id, state).map(|incident| Self {
                 open: incident.is_open(),
+                weight: Some(incident.impact.as_str()),
                 rank: Some(incident.created_at_ms),
                 page: incident.page_id,
                 name: None,

@@ -15,7 +15,7 @@ use crate::{
         dot::Replica,
         operation::{Change, Class, Draft, EntityRef, Kind, Mutation, Operation},
     },
-    model::{component::Component, id::Seed, incident::Incident, page::Page, site::Site},
+    model::{component::Component, id::Seed, incident::Incident, site::Site},
 };
 
 /// A command at work. Dereferences to [`Reader`]: queries see what the command itself has appended.
@@ -199,8 +199,8 @@ fn page_in(change: &Change) -> Option<String> {
 fn view(reader: &Reader<'_>, page_id: &str) -> Result<Option<PageView>, StoreError> {
     let Some(page) = reader.page(page_id)? else { return Ok(None) };
     let components = reader.components(page_id)?;
-    let open: Vec<Incident> = reader.open_incidents(page_id)?;
-    Ok(Some(PageView::new(page.value, components, &open)))
+    let indicator = reader.indicator(page_id)?;
+    Ok(Some(PageView { page: page.value, components, indicator }))
 }
 
 fn subject(
@@ -235,15 +235,4 @@ fn subject(
         },
         Kind::Name | Kind::ApiKey | Kind::Edge => Subject::Nothing,
     })
-}
-
-/// What the store needs of a page to tell edges about it.
-impl PageView {
-    fn new(page: Page, components: Vec<Component>, open: &[Incident]) -> Self {
-        let indicator = crate::model::impact::Indicator::of(
-            components.iter().map(|component| component.status),
-            open.iter().map(|incident| incident.impact),
-        );
-        Self { page, components, indicator }
-    }
 }

@@ -562,3 +562,104 @@ pub fn rebuild(database: &Path) -> Result<(), StoreError> {
     state::replay(&conn)?;
     Ok(transaction.commit()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{
+        app::page,
+        model::id::Seed,
+        store::sqlite::{identity::load, schema},
+    };
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        writer: Writer,
+        counters: Arc<Counters>,
+    }
+
+    fn bench() -> Bench {
+        let dir = tempfile::tempdir().expect("a directory");
+        let database: PathBuf = schema::file(dir.path());
+        let conn = schema::open_writer(&database).expect("opens");
+        let epoch = Epoch::open(&dir.path().join("epoch")).expect("opens");
+        let draw = Draw { region: "eu".into(), now_ms: 1, random: [1; 12] };
+        let (head, _) = load(&conn, &database, &epoch, &draw).expect("loads");
+        let counters = Arc::new(Counters::default());
+        let (writer, _thread) =
+            start(conn, epoch, head, Keyring::default(), Arc::clone(&counters)).expect("starts");
+        Bench { dir, writer, counters }
+    }
+
+    fn make_page(slug: String, seed: u8) -> Write {
+        let name = "N".repeat(200);
+        let new = page::New { slug, name, hosts: Vec::new() };
+        let work = move |txn: &mut Txn<'_>| {
+            page::create(txn, new)?;
+            Ok(Answer::default())
+        };
+        Write {
+            origin: Origin { actor: "a".into(), request: "r".into(), now_ms: 1 },
+            seed: Seed([seed; 32]),
+            idempotency: None,
+            dry_run: false,
+            work: Box::new(work),
+        }
+    }
+
+    #[tokio::test]
+    async fn commands_that_wait_together_are_synced_together_and_refused_one_by_one() {
+        let bench = bench();
+        let mut waiting = Vec::new();
+        for nth in 0..100u8 {
+            // Every tenth wants a slug that is taken.
+            let slug = if nth % 10 == 9 { "p0".into() } else { format!("p{nth}") };
+            let writer = bench.writer.clone();
+            waiting.push(tokio::spawn(async move { writer.write(make_page(slug, nth)).await }));
+        }
+        let mut refused = 0;
+        for write in waiting {
+            refused += usize::from(write.await.expect("ran").is_err());
+        }
+        assert_eq!(refused, 10);
+        let head = bench.writer.head().borrow().clone();
+        // Each page is two operations: its slug and itself.
+        assert_eq!(head.position, 180);
+        assert!(bench.counters.commits.load(Relaxed) < 90, "fewer syncs than writes");
+        let conn = Connection::open(schema::file(bench.dir.path())).expect("opens");
+        assert_eq!(Reader::new(&conn).head().expect("reads"), head);
+    }
+
+    #[tokio::test]
+    async fn a_full_store_refuses_and_takes_writes_again_when_there_is_room() {
+        let bench = bench();
+        bench.writer.limit_pages(70).await;
+        let mut nth = 0u8;
+        let error = loop {
+            let before = bench.writer.head().borrow().clone();
+            match bench.writer.write(make_page(format!("p{nth}"), nth)).await {
+                Ok(_) => nth = nth.checked_add(1).expect("the store never fills"),
+                Err(error) => {
+                    assert_eq!(*bench.writer.head().borrow(), before, "nothing has moved");
+                    break error;
+                }
+            }
+        };
+        assert!(matches!(error, WriteError::Refused(Refusal::Store(StoreError::Full(_)))));
+        bench.writer.limit_pages(10_000).await;
+        let done = bench.writer.write(make_page(format!("p{nth}"), nth)).await.expect("written");
+        assert_eq!(done.version.iter().next().map(|dot| dot.seq), Some(2 * u64::from(nth) + 2));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_panics_takes_nobody_with_it() {
+        let bench = bench();
+        let mut write = make_page("a".into(), 1);
+        write.work = Box::new(|_| panic!("planted"));
+        assert!(bench.writer.write(write).await.is_err());
+        bench.writer.write(make_page("a".into(), 1)).await.expect("the next one is served");
+        assert_eq!(bench.writer.head().borrow().position, 2);
+    }
+}
