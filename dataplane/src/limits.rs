@@ -135,3 +135,20 @@ pub const BLOCKED_MS_MAX: u64 = 60_000;
 pub const BEAT_MS: u64 = 55_000;
 /// `retry:` of a stream, in the middle; each gets half to one and a half times this.
 pub const RETRY_MS: u64 = 2_000;
+
+// -- what is kept on disk --
+
+/// Bytes of the kept configuration. Beyond: it is not restored, the edge waits for control.
+pub const LAST_KNOWN_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of the kept cursor.
+pub const LAST_KNOWN_CURSOR_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of one of the 256 files of pages. Beyond: what was kept longest is left out.
+pub const LAST_KNOWN_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one response of a page. Beyond: not kept.
+pub const LAST_KNOWN_PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Changes of pages that wait for the disk. Beyond: dropped; the next fetch brings them again.
+pub const LAST_KNOWN_CHANGES_MAX: usize = 4096;
+/// How long changes are gathered before they are written.
+pub const LAST_KNOWN_WRITE_MS: u64 = 1_000;
+/// How long after a failed write the next one is tried.
+pub const LAST_KNOWN_RETRY_MS: u64 = 10_000;

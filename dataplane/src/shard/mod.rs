@@ -33,6 +33,8 @@ pub mod forward;
 pub mod heartbeat;
 pub mod history;
 pub mod jitter;
+pub mod kept_file;
+pub mod last_known;
 pub mod mail;
 pub mod observe;
 pub mod origin;
