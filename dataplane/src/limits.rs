@@ -152,3 +152,37 @@ pub const LAST_KNOWN_CHANGES_MAX: usize = 4096;
 pub const LAST_KNOWN_WRITE_MS: u64 = 1_000;
 /// How long after a failed write the next one is tried.
 pub const LAST_KNOWN_RETRY_MS: u64 = 10_000;
+
+// -- the feed --
+
+/// Purges that not every shard has passed. Beyond: the feed is not read until half are done.
+pub const FEED_PURGES_MAX: usize = 256;
+/// Records held behind purges. Beyond: the feed is not read until half are released.
+pub const FEED_HELD_MAX: usize = 4096;
+/// Cost of purging in one turn, in entries; a segment of the index costs eight. The rest follows in
+/// the next turn.
+pub const FEED_CUT_BUDGET: usize = 4096;
+/// Bytes of a snapshot's records. Beyond: the session is lost, and the log says so.
+pub const FEED_SNAPSHOT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Silence after which control counts as gone; it beats every 5 s.
+pub const FEED_SILENCE_MS_MAX: u64 = 15_000;
+/// First back-off after a lost session, in the middle of its jitter.
+pub const FEED_BACK_OFF_MS_MIN: u64 = 100;
+/// Longest back-off.
+pub const FEED_BACK_OFF_MS_MAX: u64 = 5_000;
+/// Back-off after control refused the API key.
+pub const FEED_UNAUTHORIZED_RETRY_MS: u64 = 30_000;
+/// Time for looking control's name up. Beyond: tried again after a back-off.
+pub const FEED_RESOLVE_MS_MAX: u64 = 10_000;
+/// Time for connecting to one address. Beyond: the next one.
+pub const FEED_CONNECT_MS_MAX: u64 = 5_000;
+/// How often other shards learn of the feed's state, at most.
+pub const FEED_STATE_MS: u64 = 250;
+/// Between two reports behind purges, at least.
+pub const REPORT_URGENT_MS: u64 = 20;
+/// Between two reports of other changes, at least.
+pub const REPORT_CHANGED_MS: u64 = 250;
+/// Between two reports, at most.
+pub const REPORT_EVERY_MS: u64 = 5_000;
+/// Time for one report. Beyond: a new connection.
+pub const REPORT_MS_MAX: u64 = 5_000;

@@ -1,23 +1,144 @@
-//! The session with control: follows the feed, applies it in order, keeps the purge fence.
+//! Follows control's feed and applies it in order; on shard 0 only.
+//!
+//! ```text
+//!   Session ─event─▶ record ─▶ Fence ─────────────────released──▶ mail to all shards
+//!                     │          └ purge ─▶ cut in slices ─▶ mailed ─▶ all passed ┘    │
+//!                     └ snapshot parts, gathered                  Reporter, LastKnown ◀┘
+//! ```
+//! The order of the feed is kept by the fence (`watermark`): what stands behind a purge takes effect
+//! when every shard has passed it. A snapshot is a new configuration, then a soft purge of
+//! everything, then its cursor: in this order nothing fetched by the old configuration stays fresh.
+//!
+//! Refilling. Events that control sends again (`history=1`, or behind a snapshot) fill histories.
+//! They end with the first record that is none of them; only then do histories count as filled. The
+//! edge asks for them until they once came to their end.
+//!
+//! Leaves to others: the connection (`session`), what a shard does with its mail (`mod`).
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use super::{Settings, out::Out};
-use crate::seam::{Mono, Now, Payload, ShardId, SocketId};
+use cache::{Cache, PurgeCursor};
+use proto::feed::{
+    cursor::{FeedCursor, VersionVector},
+    record::{Config, Position, Publish, Purge, Record, RecordError, Scope, Snapshot},
+    site::{Page, Site},
+};
 
-/// The session; on shard 0 only.
-pub struct Feed {}
+use super::{
+    Settings,
+    last_known::{LastKnown, Restored},
+    mail::{Advance, ConfigChange, FeedState, Mail},
+    observe::{Board, Metric, Observe},
+    out::Out,
+    position::Reporter,
+    session::{Lost, Resume, Session},
+    watermark::Fence,
+};
+use crate::{
+    limits,
+    seam::{Mono, Now, Payload, ShardId, SocketId},
+};
+
+/// The feed's state on an edge.
+pub struct Feed {
+    session: Session,
+    reporter: Reporter,
+    last_known: Option<LastKnown>,
+    /// What came and is not applied.
+    intake: Intake,
+    cutting: Option<(u64, PurgeCursor)>,
+    cache: Arc<Cache>,
+    observe: Observe,
+    /// Everything up to here is applied on all shards.
+    cursor: Option<FeedCursor>,
+    /// Purges were applied since the last report.
+    purged: bool,
+    /// The feed is not read because too much is under way.
+    is_held_back: bool,
+    /// When other shards are told of the feed's state; `None`: nothing is new.
+    tell_at: Option<Mono>,
+    told_at: Mono,
+    was_following: bool,
+}
+
+/// From events to what is to be applied.
+struct Intake {
+    fence: Fence<Item>,
+    /// The cursor of the last record that came with one: where a new session resumes.
+    received: Option<FeedCursor>,
+    refill: Refill,
+    /// Events from before were once refilled to their end.
+    refilled: bool,
+    /// Events of this session.
+    events: u64,
+    snapshot: Option<Gathering>,
+    /// Sessions lost in a row over a record, without a new cursor.
+    stuck: u32,
+    unknown_kinds: u64,
+    beats: u64,
+}
+
+/// What takes effect behind the purges before it.
+#[derive(Debug)]
+enum Item {
+    Config(Arc<ConfigChange>),
+    Publish(Arc<Publish>),
+    Cursor {
+        cursor: FeedCursor,
+        how: Advance,
+    },
+    /// `Refilling` or `Refilled`.
+    Refill(Advance),
+}
+
+/// Where this session is with events from before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refill {
+    No,
+    Expected,
+    Coming,
+}
+
+/// Parts of a snapshot.
+#[derive(Default)]
+struct Gathering {
+    next_part: u32,
+    bytes: usize,
+    sites: Vec<Site>,
+    pages: Vec<Page>,
+}
 
 impl Feed {
-    /// The session of this shard, if it is to have one.
+    /// The feed of this shard, if it is to have one.
     pub fn new(settings: &Settings) -> Option<Self> {
-        let _ = settings;
-        None
+        let link = settings.control.as_ref().filter(|_| settings.shard == 0)?;
+        let board: &Arc<Board> = &settings.board;
+        let cache = Arc::clone(&settings.cache);
+        let kept = |data: &std::path::PathBuf| LastKnown::new(data.clone(), Arc::clone(&cache));
+        Some(Self {
+            session: Session::new(link.clone(), settings.seed),
+            reporter: Reporter::new(link.clone(), &settings.edge_id, settings.seed),
+            last_known: settings.data.as_ref().map(kept),
+            intake: Intake::new(settings.shard_count),
+            cutting: None,
+            cache,
+            observe: Observe::new(Arc::clone(board), settings.shard),
+            cursor: None,
+            purged: false,
+            is_held_back: false,
+            tell_at: None,
+            told_at: Mono(0),
+            was_following: false,
+        })
     }
 
     /// Reads what is known from disk, then connects.
     pub fn start(&mut self, now: Now, out: &mut Out) {
-        let _ = (now, out);
+        match &mut self.last_known {
+            Some(last_known) => last_known.start(out),
+            None => self.session.start(now, out),
+        }
+        self.go_on(now, out);
     }
 
     /// A name look-up ended.
@@ -28,7 +149,8 @@ impl Feed {
         result: Result<Vec<SocketAddr>, io::ErrorKind>,
         out: &mut Out,
     ) {
-        let _ = (now, number, result, out);
+        self.session.handle_resolved(now, number, result, out);
+        self.go_on(now, out);
     }
 
     /// A connection attempt ended.
@@ -39,17 +161,40 @@ impl Feed {
         result: Result<SocketId, io::ErrorKind>,
         out: &mut Out,
     ) {
-        let _ = (now, number, result, out);
+        if Session::owns_number(number) {
+            let resume = match result {
+                Ok(_) => self.intake.begin_session(),
+                Err(_) => Resume::default(),
+            };
+            self.session.handle_connected(now, number, result, &resume, out);
+        } else {
+            self.reporter.handle_connected(now, number, result, out);
+        }
+        self.go_on(now, out);
     }
 
     /// Bytes from control.
     pub fn handle_received(&mut self, now: Now, socket: SocketId, bytes: &[u8], out: &mut Out) {
-        let _ = (now, socket, bytes, out);
+        if self.session.owns(socket) {
+            let intake = &mut self.intake;
+            self.session.handle_received(now, bytes, out, |event| {
+                let id = event.has_id.then_some(&*event.last_event_id);
+                intake.take(&event.name, &event.data, id)
+            });
+        } else if self.reporter.owns(socket) {
+            self.reporter.handle_received(now, bytes, out);
+        }
+        self.go_on(now, out);
     }
 
     /// Control ended the connection.
     pub fn handle_gone(&mut self, now: Now, socket: SocketId, out: &mut Out) {
-        let _ = (now, socket, out);
+        if self.session.owns(socket) {
+            self.session.handle_gone(now, out);
+        } else if self.reporter.owns(socket) {
+            self.reporter.handle_gone(now, out);
+        }
+        self.go_on(now, out);
     }
 
     /// A send ended.
@@ -61,8 +206,10 @@ impl Feed {
         payload: Payload,
         out: &mut Out,
     ) {
-        let _ = (now, socket, result);
         out.recycle(payload);
+        if result.is_err() {
+            self.handle_gone(now, socket, out);
+        }
     }
 
     /// Work on the disk ended (`Op::LastKnown`).
@@ -73,26 +220,862 @@ impl Feed {
         result: io::Result<Vec<u8>>,
         out: &mut Out,
     ) {
-        let _ = (now, number, result, out);
+        let restored = self
+            .last_known
+            .as_mut()
+            .and_then(|last_known| last_known.handle_file(now, number, result, out));
+        if let Some(restored) = restored {
+            self.restored(restored, out);
+            self.session.start(now, out);
+        }
+        self.go_on(now, out);
+    }
+
+    /// A response of a page was stored, on any shard.
+    pub fn handle_page_stored(&mut self, now: Now, entry: Arc<cache::Entry>) {
+        if let Some(last_known) = &mut self.last_known {
+            last_known.note_page(now, entry);
+        }
     }
 
     /// A shard passed the turn boundary behind a purge.
     pub fn handle_purge_passed(&mut self, now: Now, ticket: u64, from: ShardId, out: &mut Out) {
-        let _ = (now, ticket, from, out);
+        let _ = from;
+        self.intake.fence.pass(ticket);
+        self.go_on(now, out);
     }
 
     /// A turn that was asked for.
     pub fn handle_continue(&mut self, now: Now, out: &mut Out) {
-        let _ = (now, out);
+        self.go_on(now, out);
     }
 
     /// Some deadline of the shard has passed.
     pub fn handle_deadline(&mut self, now: Now, out: &mut Out) {
-        let _ = (now, out);
+        self.session.handle_deadline(now, out);
+        self.reporter.handle_deadline(now, out);
+        if let Some(last_known) = &mut self.last_known {
+            last_known.handle_deadline(now, out);
+        }
+        self.go_on(now, out);
     }
 
     /// When to call [`Feed::handle_deadline`].
     pub fn next_deadline(&self) -> Option<Mono> {
-        None
+        let kept = self.last_known.as_ref().and_then(LastKnown::next_deadline);
+        let report = self.reporter.next_deadline(self.session.is_following());
+        [self.session.next_deadline(), report, kept, self.tell_at].into_iter().flatten().min()
+    }
+}
+
+/// Applying.
+impl Feed {
+    /// What every input ends with: everything that can take effect does.
+    fn go_on(&mut self, now: Now, out: &mut Out) {
+        self.cut(out);
+        while let Some(item) = self.intake.fence.release() {
+            self.apply(now, item, out);
+            // A configuration may have held purges back.
+            self.cut(out);
+        }
+        self.hold_back(now, out);
+        let (cursor, observe) = (self.cursor.as_ref(), &self.observe);
+        let position = || cursor.map(|cursor| position(cursor, observe.board()));
+        self.reporter.go_on(now, self.session.address(), position, out);
+        self.tell(now, out);
+        self.report();
+    }
+
+    /// Purges, a budget a turn.
+    fn cut(&mut self, out: &mut Out) {
+        let mut budget = limits::FEED_CUT_BUDGET;
+        loop {
+            if self.cutting.is_none() {
+                let begun = self.intake.fence.begin_cut();
+                self.cutting = begun.map(|(ticket, purge)| (ticket, self.cache.purge(&purge)));
+            }
+            let Some((ticket, cursor)) = &mut self.cutting else { return };
+            // A step's cost is not told; a purge of one URL costs the least.
+            let progress = cursor.step(&self.cache, budget);
+            if !progress.done {
+                return out.yield_turn();
+            }
+            let ticket = *ticket;
+            self.cutting = None;
+            self.intake.fence.end_cut(ticket);
+            self.purged = true;
+            out.mail_all(|| Mail::Purge { ticket });
+            budget /= 2;
+            if budget == 0 {
+                return out.yield_turn();
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Now, item: Item, out: &mut Out) {
+        match item {
+            Item::Config(change) => {
+                if let Some(last_known) = &mut self.last_known {
+                    last_known.note_configuration(now, &change);
+                }
+                out.mail_all(|| Mail::Config(Arc::clone(&change)));
+            }
+            Item::Publish(record) => out.mail_all(|| Mail::Publish(Arc::clone(&record))),
+            Item::Cursor { cursor, how } => {
+                let applied = Arc::new(cursor.applied.clone());
+                out.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
+                let is_new = self.cursor.as_ref() != Some(&cursor);
+                if is_new {
+                    let position = cursor.position;
+                    out.mail_all(|| Mail::Watermark(position));
+                    if let Some(last_known) = &mut self.last_known {
+                        last_known.note_cursor(now, &cursor);
+                    }
+                    self.reporter.note(std::mem::take(&mut self.purged));
+                    self.cursor = Some(cursor);
+                    self.want_tell(now);
+                }
+            }
+            Item::Refill(how) => {
+                let applied = match &self.cursor {
+                    Some(cursor) => cursor.applied.clone(),
+                    None => VersionVector::new(),
+                };
+                let applied = Arc::new(applied);
+                out.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
+            }
+        }
+    }
+
+    /// What was on disk is where everything begins.
+    fn restored(&mut self, restored: Restored, out: &mut Out) {
+        let Some((sites, pages)) = restored.configuration else { return };
+        tracing::info!(sites = sites.len(), pages = pages.len(), "restored what was last known");
+        let change = Arc::new(ConfigChange::Replace { sites, pages });
+        out.mail_all(|| Mail::Config(Arc::clone(&change)));
+        if let Some(cursor) = restored.cursor {
+            let applied = Arc::new(cursor.applied.clone());
+            let how = Advance::Jumped;
+            out.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
+            out.mail_all(|| Mail::Watermark(cursor.position));
+            self.intake.received = Some(cursor.clone());
+            self.cursor = Some(cursor);
+        }
+    }
+
+    /// Reads the feed slower when too much of it is under way.
+    fn hold_back(&mut self, now: Now, out: &mut Out) {
+        let fence = &self.intake.fence;
+        let share = if self.is_held_back { 2 } else { 1 };
+        self.is_held_back = fence.purges() > limits::FEED_PURGES_MAX / share
+            || fence.len() > limits::FEED_HELD_MAX / share;
+        self.session.set_receiving(now, !self.is_held_back, out);
+    }
+
+    fn want_tell(&mut self, now: Now) {
+        let at = self.told_at.after_ms(limits::FEED_STATE_MS).max(now.mono);
+        let _ = self.tell_at.get_or_insert(at);
+    }
+
+    /// Tells all shards of the feed's state: at once when a session comes or goes, else now and
+    /// then.
+    fn tell(&mut self, now: Now, out: &mut Out) {
+        let following = self.session.is_following();
+        let changed = following != self.was_following;
+        if std::mem::take(&mut self.intake.beats) > 0 {
+            self.want_tell(now);
+        }
+        if !changed && self.tell_at.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        (self.was_following, self.tell_at, self.told_at) = (following, None, now.mono);
+        let lag = self.session.heard_at().map(|at| now.mono.since_ns(at) / 1_000_000);
+        let state = Arc::new(FeedState {
+            connected: following,
+            cursor: self.cursor.as_ref().map(ToString::to_string).unwrap_or_default(),
+            lag_ms: lag,
+        });
+        out.mail_all(|| Mail::FeedState(Arc::clone(&state)));
+    }
+
+    fn report(&self) {
+        let session = self.session.counts();
+        let kept = self.last_known.as_ref().map(LastKnown::counts).unwrap_or_default();
+        for (metric, value) in [
+            (Metric::FeedSessions, session.opened),
+            (Metric::FeedLost, session.lost),
+            (Metric::FeedUnknownKinds, self.intake.unknown_kinds),
+            (Metric::FeedPurgesOpen, self.intake.fence.purges() as u64),
+            (Metric::FeedHeld, self.intake.fence.len() as u64),
+            (Metric::LastKnownWritten, kept.written),
+            (Metric::LastKnownFailed, kept.failed),
+            (Metric::LastKnownIgnored, kept.ignored),
+            (Metric::LastKnownPagesRestored, kept.pages_restored),
+            (Metric::LastKnownPagesDropped, kept.pages_dropped),
+        ] {
+            self.observe.set(metric, value);
+        }
+    }
+}
+
+impl Intake {
+    fn new(shard_count: u16) -> Self {
+        Self {
+            fence: Fence::new(shard_count),
+            received: None,
+            refill: Refill::No,
+            refilled: false,
+            events: 0,
+            snapshot: None,
+            stuck: 0,
+            unknown_kinds: 0,
+            beats: 0,
+        }
+    }
+
+    /// A session begins: what an older one left unfinished counts for nothing. Where it resumes.
+    fn begin_session(&mut self) -> Resume {
+        self.snapshot = None;
+        self.events = 0;
+        self.refill = if self.refilled { Refill::No } else { Refill::Expected };
+        // Twice over the same record: only a snapshot leads past it.
+        if self.stuck >= 2 {
+            self.received = None;
+            self.stuck = 0;
+        }
+        Resume {
+            last_event_id: self.received.as_ref().map(ToString::to_string),
+            history: !self.refilled,
+        }
+    }
+
+    /// Takes one event of the feed.
+    fn take(&mut self, name: &str, data: &str, id: Option<&str>) -> Result<(), Lost> {
+        self.events += 1;
+        let taken = self.take_event(name, data, id);
+        if let Err(lost) = &taken {
+            self.stuck += 1;
+            tracing::error!(kind = name, "{lost}: the session with control begins anew");
+        }
+        taken
+    }
+
+    fn take_event(&mut self, name: &str, data: &str, id: Option<&str>) -> Result<(), Lost> {
+        let cursor = match id.filter(|id| !id.is_empty()) {
+            Some(text) => Some(text.parse::<FeedCursor>().map_err(|_| Lost::Record)?),
+            None => None,
+        };
+        match Record::parse(name, data) {
+            Ok(record) => self.take_record(record, data.len(), cursor),
+            Err(RecordError::UnknownKind(kind)) => {
+                if self.unknown_kinds == 0 {
+                    tracing::warn!(kind, "control sends records that this edge does not know");
+                }
+                self.unknown_kinds += 1;
+                self.end_refill();
+                self.push_cursor(cursor, Advance::Onward);
+                Ok(())
+            }
+            Err(RecordError::Malformed(error)) => {
+                tracing::error!(kind = name, %error, "a record of the feed cannot be read");
+                Err(Lost::Record)
+            }
+        }
+    }
+
+    fn take_record(
+        &mut self,
+        record: Record,
+        bytes: usize,
+        cursor: Option<FeedCursor>,
+    ) -> Result<(), Lost> {
+        match record {
+            Record::Snapshot(part) => return self.take_part(part, bytes, cursor),
+            Record::Publish(publish) if publish.refill => {
+                if self.refill != Refill::Coming {
+                    self.refill = Refill::Coming;
+                    self.fence.push(Item::Refill(Advance::Refilling), false);
+                }
+                self.fence.push(Item::Publish(Arc::new(publish)), false);
+            }
+            Record::Publish(publish) => {
+                self.end_refill();
+                self.fence.push(Item::Publish(Arc::new(publish)), false);
+            }
+            Record::Config(config) => {
+                self.end_refill();
+                self.push_config(config);
+            }
+            Record::Purge(purge) => {
+                self.end_refill();
+                self.fence.push_purge(purge);
+            }
+            // The first beat comes before everything; any later one says that all events from
+            // before have come.
+            Record::Beat(_) => {
+                self.beats += 1;
+                if self.events > 1 {
+                    self.end_refill();
+                }
+            }
+        }
+        self.push_cursor(cursor, Advance::Onward);
+        Ok(())
+    }
+
+    fn push_config(&mut self, config: Config) {
+        self.fence.push(Item::Config(Arc::new(ConfigChange::Change(config))), true);
+    }
+
+    fn push_cursor(&mut self, cursor: Option<FeedCursor>, how: Advance) {
+        let Some(cursor) = cursor else { return };
+        self.stuck = 0;
+        self.received = Some(cursor.clone());
+        self.fence.push(Item::Cursor { cursor, how }, false);
+    }
+
+    /// What comes now is not from before.
+    fn end_refill(&mut self) {
+        if self.refill != Refill::No {
+            self.refill = Refill::No;
+            self.refilled = true;
+            self.fence.push(Item::Refill(Advance::Refilled), false);
+        }
+    }
+
+    /// Gathers a snapshot; its last part puts it into effect.
+    fn take_part(
+        &mut self,
+        part: Snapshot,
+        bytes: usize,
+        cursor: Option<FeedCursor>,
+    ) -> Result<(), Lost> {
+        if part.part == 0 {
+            self.snapshot = Some(Gathering::default());
+        }
+        let in_order = self.snapshot.take().filter(|so_far| so_far.next_part == part.part);
+        let Some(mut so_far) = in_order else { return Err(Lost::Record) };
+        so_far.next_part += 1;
+        so_far.bytes += bytes;
+        if so_far.bytes > limits::FEED_SNAPSHOT_BYTES_MAX {
+            return Err(Lost::EventTooLarge);
+        }
+        so_far.sites.extend(part.sites);
+        so_far.pages.extend(part.pages);
+        if !part.last {
+            self.snapshot = Some(so_far);
+            return Ok(());
+        }
+        let Some(cursor) = cursor else { return Err(Lost::Record) };
+        let Gathering { sites, pages, .. } = so_far;
+        tracing::info!(
+            sites = sites.len(),
+            pages = pages.len(),
+            position = cursor.position,
+            "a snapshot of the configuration is applied behind a fence of everything"
+        );
+        let change = ConfigChange::Replace { sites, pages };
+        self.fence.push(Item::Config(Arc::new(change)), true);
+        let position = cursor.position;
+        self.fence.push_purge(Purge { position, scope: Scope::Everything, soft: true });
+        self.push_cursor(Some(cursor), Advance::Jumped);
+        self.refill = Refill::Expected;
+        Ok(())
+    }
+}
+
+/// What is reported to control.
+fn position(cursor: &FeedCursor, board: &Board) -> Position {
+    let hits = board.sum(Metric::Hit) + board.sum(Metric::Stale);
+    let others = board.sum(Metric::Miss) + board.sum(Metric::Revalidated);
+    Position {
+        cursor: cursor.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        streams: board.sum(Metric::Streams),
+        hits,
+        lookups: hits + others,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        config::Timeouts,
+        seam::{Effect, FileWork, Segment},
+        shard::{ControlLink, out::Op},
+    };
+
+    const SHARDS: u16 = 3;
+    const SOCKET: SocketId = SocketId { slot: 9, generation: 4 };
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+
+    fn settings(data: bool) -> Settings {
+        Settings {
+            shard: 0,
+            shard_count: SHARDS,
+            seed: 5,
+            edge_id: "edge-1".into(),
+            pop: "p".into(),
+            engine: "simulated".into(),
+            control: Some(ControlLink {
+                host: "127.0.0.1".into(),
+                port: 7400,
+                authorization: "Bearer k".into(),
+            }),
+            sites: Arc::from([]),
+            data: data.then(|| "/data".into()),
+            admin_listener: None,
+            listener_count: 1,
+            sockets_max: 100,
+            streams_max: 100,
+            cache: Cache::new(cache::Config::new(16 << 20, 1)),
+            near_entries: 16,
+            board: Board::new(SHARDS),
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// The feed with control played by the test and shards that pass when they are told to.
+    struct World {
+        feed: Feed,
+        out: Out,
+        now: Now,
+        /// Mail of shard 1, as text.
+        mail: Vec<String>,
+        /// Purges each shard has still to pass.
+        unpassed: Vec<VecDeque<u64>>,
+        requests: Vec<String>,
+        receiving: bool,
+        yielded: bool,
+        files: Vec<String>,
+        position_op: Option<u64>,
+    }
+
+    impl World {
+        fn new(data: bool) -> Self {
+            Self {
+                feed: Feed::new(&settings(data)).expect("there is a control"),
+                out: Out::new(0, SHARDS),
+                now: Now { mono: Mono(0), wall_ms: 1_700_000_000_000 },
+                mail: Vec::new(),
+                unpassed: vec![VecDeque::new(); SHARDS.into()],
+                requests: Vec::new(),
+                receiving: false,
+                yielded: false,
+                files: Vec::new(),
+                position_op: None,
+            }
+        }
+
+        fn following(data: bool) -> Self {
+            let mut world = Self::new(data);
+            world.feed.start(world.now, &mut world.out);
+            world.run();
+            world.receive(HEAD);
+            world
+        }
+
+        fn receive(&mut self, bytes: &[u8]) {
+            self.feed.handle_received(self.now, SOCKET, bytes, &mut self.out);
+            self.run();
+        }
+
+        fn record(&mut self, record: &Record, position: Option<u64>) {
+            let id = position.map(|position| format!("id: {}\n", cursor(position)));
+            let id = id.unwrap_or_default();
+            let (kind, data) = (record.kind(), record.data());
+            self.receive(format!("event: {kind}\n{id}data: {data}\n\n").as_bytes());
+        }
+
+        /// Carries out everything but what shards have to pass.
+        fn run(&mut self) {
+            loop {
+                while let Some(effect) = self.out.poll() {
+                    self.carry_out(effect);
+                }
+                if !std::mem::take(&mut self.yielded) {
+                    return;
+                }
+                self.out.continued();
+                self.feed.handle_continue(self.now, &mut self.out);
+            }
+        }
+
+        fn carry_out(&mut self, effect: Effect<Mail>) {
+            let (now, out) = (self.now, &mut self.out);
+            match effect {
+                Effect::Resolve { op, .. } => {
+                    let Op::Feed(number) = Op::of(op) else { panic!("the feed's") };
+                    let address = "127.0.0.1:7400".parse().expect("valid");
+                    self.feed.handle_resolved(now, number, Ok(vec![address]), out);
+                }
+                Effect::Connect { op, .. } => {
+                    let Op::Feed(number) = Op::of(op) else { panic!("the feed's") };
+                    if Session::owns_number(number) {
+                        self.feed.handle_connected(now, number, Ok(SOCKET), out);
+                    } else {
+                        self.position_op = Some(number);
+                    }
+                }
+                Effect::Send { payload, .. } => {
+                    let Segment::Owned(bytes) = &payload.segments()[0] else { panic!("owned") };
+                    self.requests.push(String::from_utf8_lossy(bytes).into_owned());
+                }
+                Effect::Receive { socket, on } if socket == SOCKET => self.receiving = on,
+                Effect::Receive { .. } | Effect::Close { .. } => {}
+                Effect::Yield => self.yielded = true,
+                Effect::Mail { to, mail } => match mail {
+                    Mail::Purge { ticket } => self.unpassed[usize::from(to)].push_back(ticket),
+                    mail if to == 1 => self.mail.extend(text(&mail)),
+                    _ => {}
+                },
+                Effect::File { op, work } => {
+                    let Op::LastKnown(number) = Op::of(op) else { panic!("last_known's") };
+                    let result = match work {
+                        FileWork::Read { .. } => Err(io::ErrorKind::NotFound.into()),
+                        FileWork::Write { path, content } => {
+                            let name = path.file_name().expect("a name").to_string_lossy();
+                            let content = String::from_utf8_lossy(&content[28..]).into_owned();
+                            self.files.push(format!("{name} {content}"));
+                            Ok(Vec::new())
+                        }
+                        FileWork::Remove { .. } => panic!("nothing is removed"),
+                    };
+                    self.feed.handle_file(now, number, result, out);
+                }
+                other => panic!("the feed has no use for {other:?}"),
+            }
+        }
+
+        /// One shard passes what it was asked to.
+        fn pass(&mut self, shard: usize) {
+            if let Some(ticket) = self.unpassed[shard].pop_front() {
+                self.feed.handle_purge_passed(self.now, ticket, shard as u16, &mut self.out);
+                self.run();
+            }
+        }
+
+        fn pass_all(&mut self) {
+            for shard in 0..usize::from(SHARDS) {
+                while !self.unpassed[shard].is_empty() {
+                    self.pass(shard);
+                }
+            }
+        }
+
+        fn pass_ms(&mut self, ms: u64) {
+            self.now.mono = self.now.mono.after_ms(ms);
+            self.feed.handle_deadline(self.now, &mut self.out);
+            self.run();
+        }
+
+        fn take_mail(&mut self) -> Vec<String> {
+            std::mem::take(&mut self.mail)
+        }
+    }
+
+    /// Mail as far as order matters.
+    fn text(mail: &Mail) -> Option<String> {
+        Some(match mail {
+            Mail::Config(change) => match &**change {
+                ConfigChange::Replace { pages, .. } => format!("replace {}", pages.len()),
+                ConfigChange::Change(config) => format!("change {}", config.pages.len()),
+            },
+            Mail::Publish(publish) if publish.refill => format!("refill {}", publish.position),
+            Mail::Publish(publish) => format!("publish {}", publish.position),
+            Mail::Applied { applied, how } => format!("{how:?} {applied}"),
+            _ => return None,
+        })
+    }
+
+    fn cursor(position: u64) -> FeedCursor {
+        let text = match position {
+            0 => "00000000000000ff.0.".to_owned(),
+            _ => format!("00000000000000ff.{position}.a-00000000:{position}"),
+        };
+        text.parse().expect("a cursor")
+    }
+
+    fn purge(position: u64) -> Record {
+        let scope = Scope::Key { site: None, key: "page/p".into() };
+        Record::Purge(Purge { position, scope, soft: true })
+    }
+
+    fn publish(position: u64, refill: bool) -> Record {
+        let dot = format!("a-00000000:{position}").parse().expect("a dot");
+        Record::Publish(Publish {
+            position,
+            topic: "page/p".into(),
+            dot,
+            prev: position - 1,
+            event: "incident".into(),
+            data: "{}".into(),
+            version: VersionVector::from_iter([dot]),
+            refill,
+        })
+    }
+
+    fn beat() -> Record {
+        Record::Beat(proto::feed::record::Beat { sent_at_ms: 1 })
+    }
+
+    fn page(id: &str) -> Page {
+        Page { id: id.into(), slug: id.into(), hosts: Vec::new() }
+    }
+
+    fn part(part: u32, last: bool, ids: &[&str]) -> Record {
+        let pages = ids.iter().map(|id| page(id)).collect();
+        Record::Snapshot(Snapshot { part, last, sites: Vec::new(), pages })
+    }
+
+    #[test]
+    fn a_publish_is_released_when_every_shard_has_passed_its_purge() {
+        let mut world = World::following(false);
+        world.record(&beat(), Some(1));
+        world.record(&beat(), Some(1));
+        world.take_mail();
+        world.record(&purge(2), None);
+        world.record(&publish(2, false), Some(2));
+        assert_eq!(world.unpassed.iter().map(VecDeque::len).sum::<usize>(), 3);
+        world.pass(0);
+        world.pass(2);
+        assert!(world.take_mail().is_empty());
+        assert_eq!(world.feed.cursor, Some(cursor(1)));
+        world.pass(1);
+        assert_eq!(world.take_mail(), ["publish 2", "Onward a-00000000:2"]);
+        assert_eq!(world.feed.cursor, Some(cursor(2)));
+    }
+
+    #[test]
+    fn a_snapshot_is_configuration_then_fence_then_cursor() {
+        let mut world = World::following(false);
+        assert!(world.requests[0].starts_with("GET /v1/feed?history=1 HTTP/1.1\r\n"));
+        assert!(!world.requests[0].contains("Last-Event-ID"));
+        world.record(&beat(), None);
+        world.record(&part(0, false, &["p"]), None);
+        world.record(&part(1, true, &["q"]), Some(7));
+        assert_eq!(world.take_mail(), ["replace 2"]);
+        world.pass_all();
+        assert_eq!(world.take_mail(), ["Jumped a-00000000:7"]);
+        // An older control: the position goes back, behind a fence all the same.
+        world.record(&part(0, true, &["p"]), Some(3));
+        assert_eq!(world.take_mail(), ["Refilled a-00000000:7", "replace 1"][1..]);
+        world.pass_all();
+        assert_eq!(world.take_mail(), ["Jumped a-00000000:3"]);
+        assert_eq!(world.feed.cursor, Some(cursor(3)));
+    }
+
+    #[test]
+    fn a_part_out_of_order_ends_the_session_and_applies_nothing() {
+        let mut world = World::following(false);
+        world.record(&part(0, false, &["p"]), None);
+        world.record(&part(2, true, &["q"]), Some(7));
+        assert!(world.take_mail().is_empty());
+        assert!(!world.feed.session.is_following());
+        assert!(world.feed.intake.received.is_none());
+    }
+
+    #[test]
+    fn events_from_before_end_with_the_first_that_is_none() {
+        let mut world = World::following(false);
+        world.record(&beat(), None);
+        world.record(&part(0, true, &["p"]), Some(5));
+        world.pass_all();
+        world.take_mail();
+        world.record(&publish(3, true), None);
+        world.record(&publish(4, true), None);
+        assert_eq!(world.take_mail(), ["Refilling a-00000000:5", "refill 3", "refill 4"]);
+        world.record(&beat(), None);
+        assert_eq!(world.take_mail(), ["Refilled a-00000000:5"]);
+        world.record(&beat(), None);
+        assert!(world.take_mail().is_empty());
+    }
+
+    #[test]
+    fn events_from_before_are_asked_for_until_they_once_came_whole() {
+        let mut world = World::following(false);
+        world.record(&beat(), None);
+        world.record(&publish(3, true), None);
+        world.feed.handle_gone(world.now, SOCKET, &mut world.out);
+        world.pass_ms(5000);
+        assert!(world.requests[1].starts_with("GET /v1/feed?history=1 "));
+        world.receive(HEAD);
+        world.take_mail();
+        world.record(&beat(), None);
+        world.record(&publish(3, true), None);
+        assert_eq!(world.take_mail()[0], "Refilling ", "anew");
+        world.record(&publish(4, false), Some(4));
+        world.feed.handle_gone(world.now, SOCKET, &mut world.out);
+        world.pass_ms(5000);
+        assert!(world.requests.last().expect("asked").starts_with("GET /v1/feed HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn a_new_session_resumes_behind_what_was_received_not_only_what_was_applied() {
+        let mut world = World::following(false);
+        world.record(&beat(), Some(1));
+        world.record(&purge(2), None);
+        world.record(&publish(2, false), Some(2));
+        world.feed.handle_gone(world.now, SOCKET, &mut world.out);
+        world.pass_ms(5000);
+        let request = world.requests.last().expect("asked");
+        assert!(request.contains(&format!("\r\nLast-Event-ID: {}\r\n", cursor(2))), "{request}");
+        world.take_mail();
+        world.pass_all();
+        assert_eq!(world.take_mail(), ["publish 2", "Onward a-00000000:2"], "nothing is lost");
+    }
+
+    #[test]
+    fn an_unknown_kind_is_counted_and_its_cursor_taken() {
+        let mut world = World::following(false);
+        let id = cursor(4);
+        world.receive(format!("event: kv\nid: {id}\ndata: {{}}\n\n").as_bytes());
+        assert_eq!(world.feed.cursor, Some(cursor(4)));
+        assert_eq!(world.feed.intake.unknown_kinds, 1);
+        assert!(world.feed.session.is_following());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_left_behind_by_a_snapshot() {
+        let mut world = World::following(false);
+        world.record(&beat(), Some(4));
+        for _ in 0..2 {
+            world.receive(b"event: purge\ndata: {\"position\": true}\n\n");
+            assert!(!world.feed.session.is_following());
+            world.pass_ms(5000);
+            world.receive(HEAD);
+        }
+        assert!(!world.requests.last().expect("asked").contains("Last-Event-ID"));
+    }
+
+    #[test]
+    fn the_feed_is_read_slower_when_shards_do_not_pass() {
+        let mut world = World::following(false);
+        for position in 1..=limits::FEED_PURGES_MAX as u64 {
+            world.record(&purge(position), Some(position));
+        }
+        assert!(world.receiving);
+        world.record(&purge(1000), Some(1000));
+        assert!(!world.receiving);
+        world.pass_ms(60_000);
+        assert!(world.feed.session.is_following(), "its silence is ours");
+        while !world.receiving {
+            for shard in 0..3 {
+                world.pass(shard);
+            }
+        }
+        assert!(world.feed.intake.fence.purges() >= limits::FEED_PURGES_MAX / 2 - 1);
+    }
+
+    #[test]
+    fn what_is_kept_on_disk_is_never_ahead_of_what_was_applied() {
+        let mut world = World::following(true);
+        world.record(&part(0, true, &["p"]), Some(5));
+        world.pass_all();
+        world.pass_ms(1000);
+        assert!(world.files[0].starts_with("configuration "), "{:?}", world.files);
+        assert_eq!(world.files[1], format!("cursor {}", cursor(5)));
+        world.files.clear();
+        world.record(&purge(6), None);
+        world.record(&publish(6, false), Some(6));
+        world.pass_ms(2000);
+        assert!(world.files.is_empty(), "{:?}", world.files);
+        world.pass_all();
+        world.pass_ms(1000);
+        assert_eq!(world.files, [format!("cursor {}", cursor(6))]);
+    }
+
+    #[test]
+    fn a_purge_is_reported_within_a_second_of_its_last_pass() {
+        let mut world = World::following(false);
+        world.record(&beat(), Some(1));
+        let number = world.position_op.take().expect("a connection for reports");
+        let socket = SocketId { slot: 10, generation: 0 };
+        world.feed.handle_connected(world.now, number, Ok(socket), &mut world.out);
+        world.run();
+        let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+        world.feed.handle_received(world.now, socket, answer, &mut world.out);
+        world.requests.clear();
+        world.record(&purge(2), Some(2));
+        world.pass_ms(900);
+        assert!(world.requests.is_empty(), "not before it is true");
+        world.pass_all();
+        world.pass_ms(limits::REPORT_URGENT_MS);
+        let report = world.requests.last().expect("reported");
+        assert!(report.starts_with("POST ") && report.contains(&cursor(2).to_string()), "{report}");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Purge,
+        Publish,
+        Config,
+        Pass(usize),
+        Cut,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+        /// Whatever the order of answers and wherever sessions break: shards see the feed's order,
+        /// and no publish before all have passed the purges in front of it.
+        #[test]
+        fn shards_see_the_order_of_the_feed(acts in prop::collection::vec(prop_oneof![
+            3 => Just(Act::Purge), 3 => Just(Act::Publish), 1 => Just(Act::Config),
+            8 => (0usize..3).prop_map(Act::Pass), 1 => Just(Act::Cut),
+        ], 1..80)) {
+            let mut world = World::following(false);
+            world.record(&beat(), None);
+            world.record(&beat(), None);
+            world.take_mail();
+            let (mut position, mut purges, mut expected) = (0, Vec::new(), Vec::new());
+            for act in acts {
+                match act {
+                    Act::Purge => {
+                        position += 1;
+                        purges.push(position);
+                        world.record(&purge(position), Some(position));
+                        expected.push(format!("Onward a-00000000:{position}"));
+                    }
+                    Act::Publish => {
+                        position += 1;
+                        world.record(&publish(position, false), Some(position));
+                        expected.push(format!("publish {position}"));
+                        expected.push(format!("Onward a-00000000:{position}"));
+                    }
+                    Act::Config => {
+                        position += 1;
+                        let pages = vec![page("p")];
+                        let config = Record::Config(Config { pages, ..Config::default() });
+                        world.record(&config, Some(position));
+                        expected.push("change 1".into());
+                        expected.push(format!("Onward a-00000000:{position}"));
+                    }
+                    Act::Pass(shard) => world.pass(shard),
+                    Act::Cut => {
+                        world.feed.handle_gone(world.now, SOCKET, &mut world.out);
+                        world.pass_ms(5000);
+                        world.receive(HEAD);
+                    }
+                }
+                prop_assert!(expected.starts_with(&world.mail), "{:?}", world.mail);
+                // What some shard has not passed holds back everything behind it.
+                let open = world.unpassed.iter().map(VecDeque::len).max().unwrap_or(0);
+                if open > 0 {
+                    let oldest = purges[purges.len() - open.min(purges.len())];
+                    let applied = world.feed.cursor.as_ref().map_or(0, |cursor| cursor.position);
+                    prop_assert!(applied < oldest.max(1), "{applied} past purge {oldest}");
+                }
+            }
+            for _ in 0..100 {
+                world.pass_all();
+            }
+            prop_assert_eq!(&world.mail, &expected);
+        }
     }
 }

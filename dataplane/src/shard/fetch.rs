@@ -32,6 +32,7 @@ use proto::{
 use super::{
     Edge,
     conn_table::Owner,
+    mail::Mail,
     observe::Metric,
     origin::Acquired,
     out::Op,
@@ -657,8 +658,10 @@ impl Edge {
             }
             HeadOutcome::Updated(entry) => {
                 let label = CacheLabel::Revalidated;
+                let updated = Arc::clone(&entry);
                 fetch.outcome = Outcome::Stored(entry, Freshness::Fresh, label);
                 self.notices.extend(fetch.reader);
+                self.keep_page(updated);
             }
             HeadOutcome::Stale(entry) => {
                 let (freshness, label) = (Freshness::OriginFailed, CacheLabel::Stale);
@@ -725,8 +728,18 @@ impl Edge {
         if let Some(store) = fetch.store.take() {
             let mut woken = Vec::new();
             // An answer shorter than announced has failed already, as a truncated one.
-            let _ = store.finish(&mut woken);
+            let stored = store.finish(&mut woken);
             self.wake_followers(woken);
+            if let Ok(entry) = stored {
+                self.keep_page(entry);
+            }
+        }
+    }
+
+    /// A response of a page was stored: shard 0 keeps it on disk.
+    fn keep_page(&mut self, entry: Arc<Entry>) {
+        if self.settings.data.is_some() && entry.cache_key().borrowed().site().is_empty() {
+            self.out.mail(0, Mail::PageStored(entry));
         }
     }
 

@@ -46,6 +46,8 @@ pub enum Mail {
     /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any
     /// shard).
     FeedState(Arc<FeedState>),
+    /// A response of a page was stored; for shard 0, which keeps pages on disk.
+    PageStored(Arc<cache::Entry>),
     /// A request of the shard waited for a lease or a filling body that has moved on.
     Wake(Wake),
     /// The operator asked, through another shard, to drain or to undo it.

@@ -39,11 +39,13 @@ pub mod mail;
 pub mod observe;
 pub mod origin;
 pub mod out;
+pub mod position;
 pub mod request;
 pub mod respond;
 pub mod route;
 #[cfg(test)]
 mod rules;
+pub mod session;
 pub mod slab;
 pub mod slow_consumer;
 pub mod stream;
@@ -437,7 +439,12 @@ impl Shard {
             Mail::Applied { applied, how } => {
                 edge.streams.handle_applied(now, &applied, how, &mut edge.out);
             }
-            Mail::Watermark(position) => edge.watermark = edge.watermark.max(position),
+            Mail::Watermark(position) => edge.watermark = position,
+            Mail::PageStored(entry) => {
+                if let Some(feed) = &mut self.feed {
+                    feed.handle_page_stored(now, entry);
+                }
+            }
             Mail::FeedState(state) => edge.feed_state = state,
             Mail::Wake(wake) => self.wake(now, wake.waiter.id, wake.with),
             Mail::Drain { on: true } => self.drain(now, false),

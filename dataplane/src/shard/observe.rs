@@ -114,6 +114,23 @@ metrics! {
         "Events dropped because they had come before, by each shard.",
     Topics "pharos_topics" "" Gauge "Topics held, by each shard.",
     HistoryBytes "pharos_history_bytes" "" Gauge "Bytes of events held for resuming streams.",
+    FeedSessions "pharos_feed_sessions_total" "" Counter "Sessions with control that brought news.",
+    FeedLost "pharos_feed_sessions_lost_total" "" Counter
+        "Sessions with control, and attempts at one, that ended.",
+    FeedUnknownKinds "pharos_feed_unknown_records_total" "" Counter
+        "Records of control that this version does not know.",
+    FeedPurgesOpen "pharos_feed_purges_open" "" Gauge "Purges that not every shard has passed.",
+    FeedHeld "pharos_feed_held" "" Gauge "Records that wait for purges before them.",
+    LastKnownWritten "pharos_last_known_writes_total" "" Counter
+        "Files written of what is kept on disk.",
+    LastKnownFailed "pharos_last_known_failures_total" "" Counter
+        "Reads and writes of what is kept on disk that failed.",
+    LastKnownIgnored "pharos_last_known_ignored_total" "" Counter
+        "Files of what is kept on disk that were damaged.",
+    LastKnownPagesRestored "pharos_last_known_pages_restored_total" "" Counter
+        "Pages put back into the cache at start.",
+    LastKnownPagesDropped "pharos_last_known_pages_dropped_total" "" Counter
+        "Changes of pages that found no room to wait for the disk.",
     Draining "pharos_draining" "" Gauge "1 on each shard that drains.",
 }
 

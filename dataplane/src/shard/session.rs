@@ -1,0 +1,678 @@
+//! The connection on which an edge follows control's feed: finding it, asking, reading events, and
+//! coming back when it breaks.
+//!
+//! ```text
+//!   Waiting ─until─▶ Resolving ─▶ Connecting ─(next address)─▶ Asked ─200─▶ Following
+//!      ▲                │             │                          │             │
+//!      └── back-off ────┴─────────────┴──────────────────────────┴─── lost ◀───┘ silent 15 s
+//! ```
+//! Back-off grows from 100 ms to 5 s with jitter, and starts anew once an event has come. A key that
+//! control does not accept is told plainly and tried again slowly.
+//!
+//! Leaves to others: what an event means and where to resume (`feed`).
+
+use std::{fmt, io, net::SocketAddr};
+
+use proto::{
+    field::name::Known,
+    http1::{
+        client::{Client, ClientStep, Response, ResponseError},
+        encode,
+        head::{FieldSpace, Method},
+    },
+    sse::parse::{Event, Parser},
+};
+
+use super::{
+    ControlLink,
+    jitter::Jitter,
+    out::{Op, Out},
+};
+use crate::{
+    limits,
+    seam::{Close, Mono, Now, Payload, Segment, SocketId},
+};
+
+/// The session.
+pub struct Session {
+    link: ControlLink,
+    jitter: Jitter,
+    state: State,
+    /// Sessions lost in a row without an event.
+    failures: u32,
+    next_number: u64,
+    /// The address that last took a connection.
+    address: Option<SocketAddr>,
+    counts: Counts,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions whose first event came.
+    pub opened: u64,
+    /// Sessions and attempts that ended.
+    pub lost: u64,
+}
+
+/// Where to resume.
+#[derive(Clone, Debug, Default)]
+pub struct Resume {
+    /// Text of the feed's cursor.
+    pub last_event_id: Option<String>,
+    /// Whether to ask for events that control still has from before.
+    pub history: bool,
+}
+
+enum State {
+    /// Not started.
+    Off,
+    Waiting {
+        until: Mono,
+    },
+    Resolving {
+        number: u64,
+        deadline: Mono,
+    },
+    Connecting {
+        number: u64,
+        deadline: Mono,
+        to: SocketAddr,
+        others: Vec<SocketAddr>,
+    },
+    Open(Box<Connection>),
+}
+
+struct Connection {
+    socket: SocketId,
+    client: Client,
+    parser: Parser,
+    /// The head said 200.
+    following: bool,
+    /// An event has come.
+    heard_event: bool,
+    heard_at: Mono,
+    receiving: bool,
+}
+
+/// Why a session, or an attempt at one, is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// The name has no address.
+    Resolve,
+    /// No address took a connection.
+    Connect,
+    /// Nothing came for too long.
+    Silent,
+    /// The connection ended.
+    Closed,
+    /// The API key is not accepted.
+    Unauthorized,
+    /// Another status than 200.
+    Refused(u16),
+    /// 200, but no event stream.
+    NotAFeed,
+    /// Not HTTP.
+    Response(ResponseError),
+    /// An event over the limit.
+    EventTooLarge,
+    /// An event that is no record, or a cursor that cannot be read.
+    Record,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve => f.write_str("control's name has no address"),
+            Self::Connect => f.write_str("control takes no connection"),
+            Self::Silent => f.write_str("nothing came from control for too long"),
+            Self::Closed => f.write_str("control ended the connection"),
+            Self::Unauthorized => f.write_str(
+                "control does not accept this edge's API key: check [control] key_file, or enrol \
+                 the edge again with `pharos edge add`",
+            ),
+            Self::Refused(status) => write!(f, "control answered {status}"),
+            Self::NotAFeed => f.write_str("what answers there is not control"),
+            Self::Response(error) => write!(f, "control's answer is malformed: {error:?}"),
+            Self::EventTooLarge => f.write_str("a record is over the limit"),
+            Self::Record => f.write_str("a record cannot be read"),
+        }
+    }
+}
+
+impl Session {
+    /// Not started.
+    pub fn new(link: ControlLink, seed: u64) -> Self {
+        Self {
+            link,
+            jitter: Jitter::new(seed, SESSION_PURPOSE),
+            state: State::Off,
+            failures: 0,
+            next_number: 0,
+            address: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Counters since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Begins to look for control.
+    pub fn start(&mut self, now: Now, out: &mut Out) {
+        if matches!(self.state, State::Off) {
+            self.resolve(now, out);
+        }
+    }
+
+    /// Whether events come.
+    pub fn is_following(&self) -> bool {
+        matches!(&self.state, State::Open(open) if open.following)
+    }
+
+    /// Whether this socket is the session's.
+    pub fn owns(&self, socket: SocketId) -> bool {
+        matches!(&self.state, State::Open(open) if open.socket == socket)
+    }
+
+    /// Whether this operation is the session's: its numbers are even.
+    pub fn owns_number(number: u64) -> bool {
+        number.is_multiple_of(2)
+    }
+
+    /// Where control took the connection.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address.filter(|_| self.is_following())
+    }
+
+    /// When something last came.
+    pub fn heard_at(&self) -> Option<Mono> {
+        match &self.state {
+            State::Open(open) if open.heard_event => Some(open.heard_at),
+            _ => None,
+        }
+    }
+
+    /// A look-up ended.
+    pub fn handle_resolved(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<Vec<SocketAddr>, io::ErrorKind>,
+        out: &mut Out,
+    ) {
+        if !matches!(self.state, State::Resolving { number: wanted, .. } if wanted == number) {
+            return;
+        }
+        let mut addresses = result.unwrap_or_default();
+        if addresses.is_empty() {
+            return self.lose(now, Lost::Resolve, out);
+        }
+        addresses.truncate(limits::ORIGIN_ADDRESSES_MAX);
+        addresses.reverse();
+        self.connect(now, addresses, Lost::Resolve, out);
+    }
+
+    /// A connection attempt ended.
+    pub fn handle_connected(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<SocketId, io::ErrorKind>,
+        resume: &Resume,
+        out: &mut Out,
+    ) {
+        match (&mut self.state, result) {
+            (State::Connecting { number: wanted, to, .. }, Ok(socket)) if *wanted == number => {
+                self.address = Some(*to);
+                self.ask(now, socket, resume, out);
+            }
+            (State::Connecting { number: wanted, others, .. }, Err(_)) if *wanted == number => {
+                let others = std::mem::take(others);
+                self.connect(now, others, Lost::Connect, out);
+            }
+            // Given up meanwhile.
+            (_, Ok(socket)) => out.close(socket, Close::Abort),
+            (_, Err(_)) => {}
+        }
+    }
+
+    /// Bytes from control. Each event is given to `take`.
+    pub fn handle_received(
+        &mut self,
+        now: Now,
+        bytes: &[u8],
+        out: &mut Out,
+        mut take: impl FnMut(&Event<'_>) -> Result<(), Lost>,
+    ) {
+        let State::Open(open) = &mut self.state else { return };
+        open.heard_at = now.mono;
+        let (was_following, heard_before) = (open.following, open.heard_event);
+        let read = open.read(bytes, &mut take);
+        if open.heard_event && !heard_before {
+            self.failures = 0;
+            self.counts.opened += 1;
+        }
+        if self.is_following() && !was_following {
+            tracing::info!(control = %self.link.host, "following control's feed");
+        }
+        if let Err(lost) = read {
+            self.lose(now, lost, out);
+        }
+    }
+
+    /// Control ended the connection, or it broke.
+    pub fn handle_gone(&mut self, now: Now, out: &mut Out) {
+        self.lose(now, Lost::Closed, out);
+    }
+
+    /// A deadline may have passed.
+    pub fn handle_deadline(&mut self, now: Now, out: &mut Out) {
+        if self.next_deadline().is_none_or(|at| at > now.mono) {
+            return;
+        }
+        match &mut self.state {
+            State::Off => {}
+            State::Waiting { .. } => self.resolve(now, out),
+            State::Resolving { .. } => self.lose(now, Lost::Resolve, out),
+            State::Connecting { others, .. } => {
+                let others = std::mem::take(others);
+                self.connect(now, others, Lost::Connect, out);
+            }
+            State::Open(_) => self.lose(now, Lost::Silent, out),
+        }
+    }
+
+    /// When to call [`Session::handle_deadline`].
+    pub fn next_deadline(&self) -> Option<Mono> {
+        match &self.state {
+            State::Off => None,
+            State::Waiting { until } => Some(*until),
+            State::Resolving { deadline, .. } | State::Connecting { deadline, .. } => {
+                Some(*deadline)
+            }
+            // Control is not silent while it is not listened to.
+            State::Open(open) if !open.receiving => None,
+            State::Open(open) => Some(open.heard_at.after_ms(limits::FEED_SILENCE_MS_MAX)),
+        }
+    }
+
+    /// Reads on, or not: more is under way than the limits allow.
+    pub fn set_receiving(&mut self, now: Now, on: bool, out: &mut Out) {
+        if let State::Open(open) = &mut self.state
+            && open.receiving != on
+        {
+            open.receiving = on;
+            open.heard_at = now.mono;
+            out.receive(open.socket, on);
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 2;
+        self.next_number
+    }
+
+    fn resolve(&mut self, now: Now, out: &mut Out) {
+        let number = self.number();
+        let deadline = now.mono.after_ms(limits::FEED_RESOLVE_MS_MAX);
+        self.state = State::Resolving { number, deadline };
+        out.resolve(Op::Feed(number), self.link.host.to_string(), self.link.port);
+    }
+
+    /// Tries the next address, the last of the list.
+    fn connect(&mut self, now: Now, mut to: Vec<SocketAddr>, none_left: Lost, out: &mut Out) {
+        let Some(next) = to.pop() else { return self.lose(now, none_left, out) };
+        let number = self.number();
+        let deadline = now.mono.after_ms(limits::FEED_CONNECT_MS_MAX);
+        self.state = State::Connecting { number, deadline, to: next, others: to };
+        out.connect(Op::Feed(number), next);
+    }
+
+    fn ask(&mut self, now: Now, socket: SocketId, resume: &Resume, out: &mut Out) {
+        let mut client = Client::new();
+        client.begin(false);
+        self.state = State::Open(Box::new(Connection {
+            socket,
+            client,
+            parser: Parser::default(),
+            following: false,
+            heard_event: false,
+            heard_at: now.mono,
+            receiving: true,
+        }));
+        let target = if resume.history { "/v1/feed?history=1" } else { "/v1/feed" };
+        let mut request = request_head(Method::Get, target, &self.link, out);
+        request.extend_from_slice(b"Accept: text/event-stream\r\nCache-Control: no-store\r\n");
+        if let Some(id) = &resume.last_event_id {
+            let written = encode::known_field(&mut request, Known::LastEventId, id.as_bytes());
+            debug_assert!(written.is_ok(), "a cursor's text has no line breaks");
+        }
+        encode::end(&mut request);
+        out.send(socket, Payload::One(Segment::Owned(request)));
+        out.receive(socket, true);
+    }
+
+    /// Gives up what there is, and comes back later.
+    fn lose(&mut self, now: Now, lost: Lost, out: &mut Out) {
+        if let State::Open(open) = &self.state {
+            out.close(open.socket, Close::Abort);
+        }
+        self.counts.lost += 1;
+        let wait_ms = match lost {
+            Lost::Unauthorized => {
+                self.jitter.half_to_three_halves(limits::FEED_UNAUTHORIZED_RETRY_MS)
+            }
+            _ => self.back_off_ms(),
+        };
+        self.failures = self.failures.saturating_add(1);
+        // Each doubling once, so that a control that is away for a day does not fill the log.
+        if self.failures.is_power_of_two() || lost == Lost::Unauthorized {
+            let (control, failures) = (&self.link.host, self.failures);
+            tracing::warn!(%control, failures, retry_after_ms = wait_ms, "{lost}");
+        }
+        self.state = State::Waiting { until: now.mono.after_ms(wait_ms) };
+    }
+
+    fn back_off_ms(&mut self) -> u64 {
+        let doubled = limits::FEED_BACK_OFF_MS_MIN << self.failures.min(10);
+        self.jitter
+            .half_to_three_halves(doubled.min(limits::FEED_BACK_OFF_MS_MAX))
+            .min(limits::FEED_BACK_OFF_MS_MAX)
+    }
+}
+
+impl Connection {
+    fn read(
+        &mut self,
+        mut input: &[u8],
+        take: &mut impl FnMut(&Event<'_>) -> Result<(), Lost>,
+    ) -> Result<(), Lost> {
+        loop {
+            let mut space = FieldSpace::new();
+            match self.client.step(&mut input, &mut space) {
+                ClientStep::Informational(_) => {}
+                ClientStep::Head(response) => {
+                    check_head(&response)?;
+                    self.following = true;
+                }
+                ClientStep::Body(mut content) => {
+                    let parser = &mut self.parser;
+                    while let Some(event) =
+                        parser.step(&mut content).map_err(|_| Lost::EventTooLarge)?
+                    {
+                        take(&event)?;
+                        self.heard_event = true;
+                    }
+                }
+                ClientStep::End(_) => return Err(Lost::Closed),
+                ClientStep::Failed(error) => return Err(Lost::Response(error)),
+                ClientStep::NeedMore => return Ok(()),
+            }
+        }
+    }
+}
+
+fn check_head(response: &Response<'_>) -> Result<(), Lost> {
+    match response.head.status {
+        200 => {}
+        401 | 403 => return Err(Lost::Unauthorized),
+        status => return Err(Lost::Refused(status)),
+    }
+    let content_type = response.head.fields.known(Known::ContentType).unwrap_or_default();
+    if content_type.starts_with(b"text/event-stream") { Ok(()) } else { Err(Lost::NotAFeed) }
+}
+
+/// Request line and the fields of every request to control.
+pub fn request_head(
+    method: Method<'_>,
+    target: &str,
+    link: &ControlLink,
+    out: &mut Out,
+) -> Vec<u8> {
+    let mut request = out.buffer();
+    let host = match link.host.contains(':') {
+        true => format!("[{}]:{}", link.host, link.port),
+        false => format!("{}:{}", link.host, link.port),
+    };
+    let agent = concat!("pharos-edge/", env!("CARGO_PKG_VERSION"));
+    encode::request_line(&mut request, &method, target).expect("targets toward control are ours");
+    for (name, value) in [
+        (Known::Host, host.as_str()),
+        (Known::Authorization, &link.authorization),
+        (Known::UserAgent, agent),
+    ] {
+        encode::known_field(&mut request, name, value.as_bytes())
+            .expect("host and key were checked when the configuration was read");
+    }
+    request
+}
+
+const SESSION_PURPOSE: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{seam::Effect, shard::mail::Mail};
+
+    struct World {
+        session: Session,
+        out: Out,
+        now: Now,
+        events: Vec<String>,
+    }
+
+    impl World {
+        fn new(seed: u64) -> Self {
+            let link = ControlLink {
+                host: "control.example".into(),
+                port: 7400,
+                authorization: "Bearer k".into(),
+            };
+            Self {
+                session: Session::new(link, seed),
+                out: Out::new(0, 1),
+                now: Now::default(),
+                events: Vec::new(),
+            }
+        }
+
+        fn effects(&mut self) -> Vec<Effect<Mail>> {
+            std::iter::from_fn(|| self.out.poll()).collect()
+        }
+
+        fn resolve(&mut self, addresses: &[&str]) {
+            let effects = self.effects();
+            let Some(Effect::Resolve { op, name, port }) = effects.last() else {
+                panic!("{effects:?}")
+            };
+            assert_eq!((name.as_str(), *port), ("control.example", 7400));
+            let Op::Feed(number) = Op::of(*op) else { panic!("the feed's") };
+            let addresses = addresses.iter().map(|text| text.parse().expect("valid")).collect();
+            self.session.handle_resolved(self.now, number, Ok(addresses), &mut self.out);
+        }
+
+        fn connect(&mut self, result: Result<SocketId, io::ErrorKind>) -> String {
+            let effects = self.effects();
+            let Some(Effect::Connect { op, to, .. }) = effects.last() else {
+                panic!("{effects:?}")
+            };
+            let (op, to) = (*op, *to);
+            let Op::Feed(number) = Op::of(op) else { panic!("the feed's") };
+            let resume =
+                Resume { last_event_id: Some("00000000000000ff.7.".into()), history: true };
+            self.session.handle_connected(self.now, number, result, &resume, &mut self.out);
+            to.to_string()
+        }
+
+        fn receive(&mut self, bytes: &[u8]) {
+            let events = &mut self.events;
+            self.session.handle_received(self.now, bytes, &mut self.out, |event| {
+                events.push(event.name.to_string());
+                if event.name == "bad" { Err(Lost::Record) } else { Ok(()) }
+            });
+        }
+
+        fn open(&mut self) {
+            self.session.start(self.now, &mut self.out);
+            self.reopen();
+        }
+
+        fn reopen(&mut self) {
+            self.resolve(&["10.0.0.1:7400"]);
+            self.connect(Ok(SOCKET));
+            self.effects();
+            self.receive(HEAD);
+        }
+
+        /// How long until the next attempt.
+        fn wait_ms(&self) -> u64 {
+            assert!(matches!(self.session.state, State::Waiting { .. }));
+            let until = self.session.next_deadline().expect("waiting");
+            until.since_ns(self.now.mono) / 1_000_000
+        }
+
+        fn pass_ms(&mut self, ms: u64) {
+            self.now.mono = self.now.mono.after_ms(ms);
+            self.session.handle_deadline(self.now, &mut self.out);
+        }
+    }
+
+    const SOCKET: SocketId = SocketId { slot: 3, generation: 1 };
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+        Transfer-Encoding: chunked\r\n\r\n";
+    const BEAT: &[u8] = b"16\r\nevent: beat\ndata: {}\n\n\r\n";
+
+    #[test]
+    fn it_asks_with_its_key_and_where_to_resume() {
+        let mut world = World::new(1);
+        world.session.start(world.now, &mut world.out);
+        world.resolve(&["10.0.0.1:7400"]);
+        world.connect(Ok(SOCKET));
+        let effects = world.effects();
+        let Effect::Send { payload, .. } = &effects[0] else { panic!("{effects:?}") };
+        let text = String::from_utf8_lossy(payload.segments()[0].as_slice()).into_owned();
+        assert!(
+            text.starts_with("GET /v1/feed?history=1 HTTP/1.1\r\nHost: control.example:7400\r\n")
+        );
+        for line in ["Authorization: Bearer k", "Last-Event-ID: 00000000000000ff.7."] {
+            assert!(text.contains(&format!("\r\n{line}\r\n")), "{text}");
+        }
+        world.receive(HEAD);
+        world.receive(BEAT);
+        assert!(world.session.is_following());
+        assert_eq!(world.events, ["beat"]);
+    }
+
+    #[test]
+    fn addresses_are_tried_in_order() {
+        let mut world = World::new(1);
+        world.session.start(world.now, &mut world.out);
+        world.resolve(&["10.0.0.1:7400", "10.0.0.2:7400"]);
+        assert_eq!(world.connect(Err(io::ErrorKind::ConnectionRefused)), "10.0.0.1:7400");
+        assert_eq!(world.connect(Ok(SOCKET)), "10.0.0.2:7400");
+        world.effects();
+        world.receive(HEAD);
+        assert_eq!(
+            world.session.address().map(|to| to.to_string()).as_deref(),
+            Some("10.0.0.2:7400")
+        );
+    }
+
+    #[test]
+    fn back_off_grows_to_its_maximum_and_starts_anew_after_an_event() {
+        let mut longest = 0;
+        for seed in 0..20 {
+            let mut world = World::new(seed);
+            world.session.start(world.now, &mut world.out);
+            let mut waits = Vec::new();
+            for _ in 0..12 {
+                world.resolve(&["10.0.0.1:7400"]);
+                world.connect(Err(io::ErrorKind::ConnectionRefused));
+                waits.push(world.wait_ms());
+                world.pass_ms(*waits.last().expect("some"));
+            }
+            assert!((50..=150).contains(&waits[0]), "{waits:?}");
+            assert!((400..=1200).contains(&waits[3]), "{waits:?}");
+            assert!(waits.iter().all(|wait| *wait <= 5000), "{waits:?}");
+            assert!(waits[8..].iter().all(|wait| *wait >= 2500), "{waits:?}");
+            longest = longest.max(waits[11]);
+            world.reopen();
+            world.receive(BEAT);
+            world.session.handle_gone(world.now, &mut world.out);
+            assert!((50..=150).contains(&world.wait_ms()), "anew");
+        }
+        assert_eq!(longest, 5000);
+    }
+
+    #[test]
+    fn a_silent_control_is_left_and_looked_for_again() {
+        let mut world = World::new(1);
+        world.open();
+        world.pass_ms(14_000);
+        world.receive(BEAT);
+        world.pass_ms(14_000);
+        assert!(world.session.is_following());
+        world.effects();
+        world.pass_ms(1_001);
+        assert!(!world.session.is_following());
+        assert!(matches!(world.effects()[..], [Effect::Close { socket: SOCKET, .. }]));
+    }
+
+    #[test]
+    fn silence_does_not_count_while_it_is_not_listened_to() {
+        let mut world = World::new(1);
+        world.open();
+        world.session.set_receiving(world.now, false, &mut world.out);
+        world.pass_ms(60_000);
+        assert!(world.session.is_following());
+        world.session.set_receiving(world.now, true, &mut world.out);
+        world.pass_ms(14_000);
+        assert!(world.session.is_following());
+    }
+
+    #[test]
+    fn a_key_that_is_not_accepted_is_tried_again_slowly() {
+        let mut world = World::new(1);
+        world.session.start(world.now, &mut world.out);
+        world.resolve(&["10.0.0.1:7400"]);
+        world.connect(Ok(SOCKET));
+        world.receive(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+        assert!(world.wait_ms() >= 15_000, "{}", world.wait_ms());
+    }
+
+    #[test]
+    fn what_is_no_feed_is_left() {
+        for answer in [
+            &b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\nabc"[..],
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9\r\n",
+        ] {
+            let mut world = World::new(1);
+            world.session.start(world.now, &mut world.out);
+            world.resolve(&["10.0.0.1:7400"]);
+            world.connect(Ok(SOCKET));
+            world.receive(answer);
+            assert!(world.wait_ms() <= 150);
+        }
+        let mut world = World::new(1);
+        world.open();
+        world.receive(b"15\r\nevent: bad\ndata: {}\n\n\r\n");
+        assert!(!world.session.is_following());
+    }
+
+    #[test]
+    fn a_connection_that_comes_too_late_is_closed() {
+        let mut world = World::new(1);
+        world.session.start(world.now, &mut world.out);
+        world.resolve(&["10.0.0.1:7400"]);
+        let effects = world.effects();
+        let Effect::Connect { op, .. } = effects[0] else { panic!("{effects:?}") };
+        let Op::Feed(number) = Op::of(op) else { panic!("the feed's") };
+        world.pass_ms(limits::FEED_CONNECT_MS_MAX);
+        let resume = Resume::default();
+        world.session.handle_connected(world.now, number, Ok(SOCKET), &resume, &mut world.out);
+        assert!(matches!(world.effects()[..], [Effect::Close { socket: SOCKET, .. }]));
+    }
+}
