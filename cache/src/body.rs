@@ -426,23 +426,24 @@ mod loom_tests {
     fn a_late_joiner_reads_only_published_bytes() {
         loom::model(|| {
             let body = Arc::new(Body::filling(&Arc::default(), None));
-            let writer = thread::spawn({
+            let reader = thread::spawn({
                 let body = Arc::clone(&body);
                 move || {
-                    body.append(b"ab", &mut Vec::new());
-                    body.append(b"c", &mut Vec::new());
-                    body.end(BodyState::Complete, &mut Vec::new());
+                    let progress = body.progress();
+                    let mut read = Vec::new();
+                    while (read.len() as u64) < progress.len {
+                        let at = read.len() as u64;
+                        let chunk = body.chunk_at(at).expect("published bytes are there");
+                        read.extend_from_slice(chunk);
+                    }
+                    assert!(b"abc".starts_with(&read));
+                    assert!(progress.state == BodyState::Filling || read.len() == 3);
                 }
             });
-            let progress = body.progress();
-            let mut read = Vec::new();
-            while (read.len() as u64) < progress.len {
-                let at = read.len() as u64;
-                read.extend_from_slice(body.chunk_at(at).expect("published bytes are there"));
-            }
-            assert!(b"abc".starts_with(&read));
-            assert!(progress.state == BodyState::Filling || read.len() == 3);
-            writer.join().expect("the writer does not panic");
+            body.append(b"ab", &mut Vec::new());
+            body.append(b"c", &mut Vec::new());
+            body.end(BodyState::Complete, &mut Vec::new());
+            reader.join().expect("the reader does not panic");
         });
     }
 
@@ -451,20 +452,19 @@ mod loom_tests {
         loom::model(|| {
             let body = Arc::new(Body::filling(&Arc::default(), None));
             let waiter = Waiter { shard: 0, id: 1 };
-            let writer = thread::spawn({
+            let follower = thread::spawn({
                 let body = Arc::clone(&body);
                 move || {
-                    let mut woken = Vec::new();
-                    body.end(BodyState::Complete, &mut woken);
-                    woken
+                    let seen = body.progress();
+                    match seen.state {
+                        BodyState::Filling => body.follow(seen, waiter),
+                        _ => Follow::Ready,
+                    }
                 }
             });
-            let seen = body.progress();
-            let follow = match seen.state {
-                BodyState::Filling => body.follow(seen, waiter),
-                _ => Follow::Ready,
-            };
-            let woken = writer.join().expect("the writer does not panic");
+            let mut woken = Vec::new();
+            body.end(BodyState::Complete, &mut woken);
+            let follow = follower.join().expect("the follower does not panic");
             match follow {
                 Follow::Registered => assert_eq!(woken, [waiter]),
                 Follow::Ready => assert_eq!(body.progress().state, BodyState::Complete),

@@ -248,3 +248,59 @@ const SUPERSEDED: u32 = 8;
 /// What an entry costs beside its texts: itself and the counters of its `Arc`, the key's, its node
 /// and slot in the index, and the allocator's share of five allocations.
 const OVERHEAD_BYTES: usize = size_of::<Entry>() + 16 + size_of::<CacheKey>() + 16 + 96 + 5 * 16;
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::atomic::AtomicBool, thread};
+
+    use super::*;
+    use crate::{key::KeyHasher, response::Response, targeted::Policy};
+
+    fn entry(account: &Arc<Account>) -> Arc<Entry> {
+        let none: &[(&str, &str)] = &[];
+        let response = Response {
+            status: 200,
+            reason: b"OK",
+            fields: &none,
+            length: Some(0),
+            request_at_ms: 0,
+            response_at_ms: 0,
+            append: b"",
+        };
+        let policy = Policy::NONE;
+        let parts = Parts {
+            cache_key: Arc::new(KeyHasher::new(0).cache_key("s", b"h", b"/").to_key()),
+            variant: Variant::default(),
+            surrogate_keys: SurrogateKeys::default(),
+            times: Times::of(&response, &policy),
+            stale: StaleRules::of(&policy, 0),
+            is_no_cache: false,
+            body: Arc::new(Body::complete(account, b"".as_slice().into())),
+        };
+        Arc::new(Entry::new(account, Head::of(&response, &policy), parts))
+    }
+
+    #[test]
+    fn who_was_told_of_a_purge_sees_the_entry_dead() {
+        loom::model(|| {
+            let account = Arc::default();
+            let entry = entry(&account);
+            let mail = Arc::new(AtomicBool::new(false));
+            let shard = thread::spawn({
+                let (entry, mail) = (Arc::clone(&entry), Arc::clone(&mail));
+                move || {
+                    let was_told = mail.load(Ordering::Acquire);
+                    let state = entry.state();
+                    assert!(!was_told || state.is_dead());
+                    // A hit at the same moment notes its use and takes nothing back.
+                    entry.visit(state);
+                }
+            });
+            entry.kill();
+            mail.store(true, Ordering::Release);
+            shard.join().expect("the shard does not panic");
+            assert!(entry.state().is_dead());
+            assert_eq!(account.dead_bytes(), account.used_bytes());
+        });
+    }
+}
