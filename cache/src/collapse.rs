@@ -182,11 +182,10 @@ impl Lease {
         let account = self.cache.account();
         let body = Arc::new(Body::filling(account, response.length));
         let entry = Arc::new(draft.entry(account, &self.cache_key, body));
-        let (removed, superseded, not_stored) =
-            self.settle(&entry, response.response_at_ms, true, wakes);
+        let (removed, not_stored) = self.settle(&entry, response.response_at_ms, true, wakes);
         drop(removed);
         let cache = Arc::clone(&self.cache);
-        let writer = Writer::new(cache, Arc::clone(&entry), superseded);
+        let writer = Writer::new(cache, Arc::clone(&entry));
         HeadOutcome::Fill { writer, entry, not_stored }
     }
 
@@ -206,7 +205,7 @@ impl Lease {
         let entry = Arc::new(draft.entry(self.cache.account(), &self.cache_key, body));
         if refusal.is_some() {
             let mut segment = self.cache.segment_of(&self.cache_key);
-            let removed = segment.remove_entry(stored);
+            let removed = segment.remove_outdated(stored);
             let released = self.release(&mut segment, response.response_at_ms, Release::Retry);
             drop(segment);
             drop(removed);
@@ -214,7 +213,7 @@ impl Lease {
             entry.kill();
             return HeadOutcome::Updated(entry);
         }
-        let (removed, _, not_stored) = self.settle(&entry, response.response_at_ms, false, wakes);
+        let (removed, not_stored) = self.settle(&entry, response.response_at_ms, false, wakes);
         drop(removed);
         if not_stored.is_none() {
             SharedStats::count(&self.cache.stats.updated, 1);
@@ -230,7 +229,7 @@ impl Lease {
         now_ms: u64,
         is_filling: bool,
         wakes: &mut Vec<Wake>,
-    ) -> (Removed, Removed, Option<NoStoreReason>) {
+    ) -> (Removed, Option<NoStoreReason>) {
         let is_shareable = !entry.is_no_cache && entry.times.is_fresh(now_ms);
         let mut segment = self.cache.segment_of(&self.cache_key);
         let key = self.cache_key.borrowed();
@@ -240,9 +239,9 @@ impl Lease {
             Since::Purged(at) => (Some(NoStoreReason::Purged), at),
             Since::Forgotten => (Some(NoStoreReason::PurgesForgotten), 0),
         };
-        let (removed, superseded) = match not_stored {
+        let removed = match not_stored {
             None => segment.insert(entry, is_filling),
-            Some(_) => (Vec::new(), Vec::new()),
+            Some(_) => Vec::new(),
         };
         let release = match is_shareable {
             true => Release::Entry { entry, before: purged_at },
@@ -259,7 +258,7 @@ impl Lease {
         if not_stored.is_some() {
             entry.kill();
         }
-        (removed, superseded, not_stored)
+        (removed, not_stored)
     }
 
     fn not_stored(
@@ -271,7 +270,7 @@ impl Lease {
         let mut segment = self.cache.segment_of(&self.cache_key);
         // A final answer that cannot be stored outdates what is.
         let outdated = self.stored.as_ref().filter(|_| response.status < 500);
-        let removed = outdated.and_then(|stored| segment.remove_entry(stored));
+        let removed = outdated.map(|stored| segment.remove_outdated(stored));
         // An error may be over soon.
         let for_ms =
             if response.status < 500 { limits::HIT_FOR_MISS_MS } else { limits::ORIGIN_FAILED_MS };

@@ -169,6 +169,12 @@ impl Entry {
         }
     }
 
+    /// Whether this one, being newer, takes the place of `older`: the same variant, or another list
+    /// of names to vary by.
+    pub(crate) fn replaces(&self, older: &Self) -> bool {
+        self.variant.same(&older.variant) || !self.variant.same_names(&older.variant)
+    }
+
     /// Takes over what has happened to `older`, whose place it takes.
     pub(crate) fn inherit(&self, older: &Self) {
         let bits = older.state.load(Ordering::Relaxed) & (VISITED | SOFT | SUPERSEDED);
@@ -232,6 +238,10 @@ impl State {
 
     pub(crate) fn is_dead(self) -> bool {
         self.0 & DEAD != 0
+    }
+
+    pub(crate) fn is_superseded(self) -> bool {
+        self.0 & SUPERSEDED != 0
     }
 
     /// Whether it was soft-purged.

@@ -13,7 +13,6 @@ use crate::{
     body::{Body, BodyState},
     collapse::{Waiter, Wake, WakeWith},
     entry::Entry,
-    index::Removed,
     limits,
 };
 
@@ -22,7 +21,6 @@ use crate::{
 pub struct Writer {
     cache: Arc<Cache>,
     entry: Arc<Entry>,
-    superseded: Removed,
     len: u64,
     is_open: bool,
 }
@@ -39,8 +37,8 @@ pub enum WriteError {
 }
 
 impl Writer {
-    pub(crate) fn new(cache: Arc<Cache>, entry: Arc<Entry>, superseded: Removed) -> Self {
-        Self { cache, entry, superseded, len: 0, is_open: true }
+    pub(crate) fn new(cache: Arc<Cache>, entry: Arc<Entry>) -> Self {
+        Self { cache, entry, len: 0, is_open: true }
     }
 
     /// The entry whose body is written.
@@ -80,11 +78,8 @@ impl Writer {
         body.end(BodyState::Complete, woken);
         self.is_open = false;
         let sealed = self.sealed();
-        let mut removed = Vec::new();
         let mut segment = self.cache.segment_of(&self.entry.cache_key);
-        for older in self.superseded.drain(..) {
-            removed.extend(segment.remove_entry(&older));
-        }
+        let removed = segment.settle_filled(&self.entry);
         let stored = match sealed {
             Some(sealed) if segment.replace(&self.entry, &sealed) => sealed,
             sealed => {
@@ -96,6 +91,7 @@ impl Writer {
             }
         };
         drop(segment);
+        drop(removed);
         Ok(stored)
     }
 
@@ -126,11 +122,8 @@ impl Writer {
         self.is_open = false;
         self.entry.body().end(BodyState::Failed, woken);
         let mut segment = self.cache.segment_of(&self.entry.cache_key);
-        let removed = segment.remove_entry(&self.entry);
+        let removed = segment.settle_failed(&self.entry);
         self.entry.kill();
-        for older in &self.superseded {
-            older.set_superseded(false);
-        }
         drop(segment);
         drop(removed);
     }

@@ -132,7 +132,10 @@ fn lifetime_ms(response: &Response<'_>, policy: &Policy) -> (u64, LifetimeSource
 }
 
 fn initial_age_ms(response: &Response<'_>, age: Option<&[u8]>) -> u64 {
-    let apparent_age_ms = response.response_at_ms.saturating_sub(date_ms(response));
+    // `Date` has whole seconds: in finer ones a response of this very second would seem up to one
+    // old.
+    let arrived_ms = response.response_at_ms / 1000 * 1000;
+    let apparent_age_ms = arrived_ms.saturating_sub(date_ms(response));
     let delay_ms = response.response_at_ms.saturating_sub(response.request_at_ms);
     // Of several values the first counts, a malformed one does not (§5.1).
     let age_value_s = age
@@ -240,6 +243,24 @@ mod tests {
         assert_eq!(times.fresh_until_ms(), NOW_MS + 86_000);
         assert!(times.is_fresh(NOW_MS + 85_999) && !times.is_fresh(NOW_MS + 86_000));
         assert_eq!(times.staleness_ms(NOW_MS + 87_000), 1000);
+    }
+
+    #[test]
+    fn rfc9111_4_2_3_apparent_age_counts_in_whole_seconds() {
+        for (after_ms, age_ms) in [(0, 0), (999, 0), (1000, 1000), (1999, 1000)] {
+            let fields: &[(&str, &str)] = &[("Date", "Sun, 06 Nov 1994 08:49:37 GMT")];
+            let response = Response {
+                status: 200,
+                reason: b"",
+                fields: &fields,
+                length: None,
+                request_at_ms: NOW_MS + after_ms,
+                response_at_ms: NOW_MS + after_ms,
+                append: b"",
+            };
+            let times = Times::of(&response, &Policy::of(&fields, &[]));
+            assert_eq!(times.initial_age_ms, age_ms);
+        }
     }
 
     #[test]

@@ -127,42 +127,69 @@ impl Segment {
     }
 
     /// Takes an entry in. What it replaces is removed, or, while its body is still filling,
-    /// superseded and returned second, to come back if the filling fails.
-    pub(crate) fn insert(&mut self, entry: &Arc<Entry>, is_filling: bool) -> (Removed, Removed) {
-        let mut replaced = Vec::new();
-        let mut oldest = None;
+    /// superseded: hidden, to come back if the filling fails.
+    pub(crate) fn insert(&mut self, entry: &Arc<Entry>, is_filling: bool) -> Removed {
         let cache_key = Arc::clone(&entry.cache_key);
-        let cache_key = cache_key.borrowed();
-        if let Some(slot) = self.slot(&cache_key) {
-            replaced = slot
-                .nodes
-                .iter()
-                .copied()
-                .filter(|&node| {
-                    self.entry(node).is_some_and(|known| {
-                        known.variant.same(&entry.variant)
-                            || !known.variant.same_names(&entry.variant)
-                    })
-                })
-                .collect();
-            if slot.nodes.len() - replaced.len() >= limits::VARIANTS_PER_KEY_MAX {
-                oldest = slot.nodes.iter().copied().find(|node| !replaced.contains(node));
-            }
+        let nodes = self.slot(&cache_key.borrowed()).map_or(Vec::new(), |slot| slot.nodes.clone());
+        let is_replaced = |node: &u32| self.entry(*node).is_some_and(|known| entry.replaces(known));
+        let (replaced, kept): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_replaced);
+        let mut removed = Vec::new();
+        if kept.len() >= limits::VARIANTS_PER_KEY_MAX {
+            removed.extend(self.remove(kept[0]));
         }
-        let (mut removed, mut superseded) = (Vec::new(), Vec::new());
-        removed.extend(oldest.and_then(|node| self.remove(node)));
         for node in replaced {
-            if is_filling {
-                superseded.extend(self.entry(node).cloned());
-            } else {
-                removed.extend(self.remove(node));
+            match self.entry(node) {
+                Some(older) if is_filling => older.set_superseded(true),
+                _ => removed.extend(self.remove(node)),
             }
-        }
-        for entry in &superseded {
-            entry.set_superseded(true);
         }
         self.link(entry);
-        (removed, superseded)
+        removed
+    }
+
+    /// The body of `entry` is whole: what it superseded is removed for good. If `entry` itself was
+    /// removed meanwhile, what only it hid goes too.
+    pub(crate) fn settle_filled(&mut self, entry: &Arc<Entry>) -> Removed {
+        let own = self.node_of(entry);
+        let hidden = self.hidden_by(entry, own);
+        hidden.into_iter().filter_map(|node| self.remove(node)).collect()
+    }
+
+    /// The body of `entry` failed: it is removed, and what only it hid is back.
+    pub(crate) fn settle_failed(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
+        let removed = self.remove_entry(entry);
+        for node in self.hidden_by(entry, None) {
+            if let Some(older) = self.entry(node) {
+                older.set_superseded(false);
+            }
+        }
+        removed
+    }
+
+    /// `entry` is outdated: it goes, and what it had superseded.
+    pub(crate) fn remove_outdated(&mut self, entry: &Arc<Entry>) -> Removed {
+        let own = self.node_of(entry);
+        let mut nodes = if own.is_some() { self.hidden_by(entry, own) } else { Vec::new() };
+        nodes.extend(own);
+        nodes.into_iter().filter_map(|node| self.remove(node)).collect()
+    }
+
+    /// With `own`, everything older than that number which it replaces; without, everything
+    /// superseded that nothing newer replaces any more.
+    fn hidden_by(&self, entry: &Arc<Entry>, own: Option<u32>) -> Vec<u32> {
+        let Some(slot) = self.slot(&entry.cache_key.borrowed()) else { return Vec::new() };
+        let entries: Vec<_> =
+            slot.nodes.iter().filter_map(|&node| Some((node, self.entry(node)?))).collect();
+        let own_at = own.and_then(|own| entries.iter().position(|&(node, _)| node == own));
+        let is_hidden = |at: usize, older: &Entry| match own_at {
+            Some(own_at) => at < own_at && entry.replaces(older),
+            None => {
+                let is_replaced = entries[at + 1..].iter().any(|(_, newer)| newer.replaces(older));
+                older.state().is_superseded() && !is_replaced
+            }
+        };
+        let hidden = entries.iter().enumerate().filter(|(at, (_, older))| is_hidden(*at, older));
+        hidden.map(|(_, &(node, _))| node).collect()
     }
 
     fn link(&mut self, entry: &Arc<Entry>) {

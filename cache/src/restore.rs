@@ -42,7 +42,7 @@ impl Cache {
             entry.kill();
             return Ok(stored);
         }
-        let (removed, _) = segment.insert(&entry, false);
+        let removed = segment.insert(&entry, false);
         drop(segment);
         drop(removed);
         Ok(entry)
