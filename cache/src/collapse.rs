@@ -140,11 +140,11 @@ impl Lease {
     ) -> HeadOutcome {
         self.is_open = false;
         let now_ms = response.response_at_ms;
-        if is_origin_error(response.status) {
-            if let Some(stale) = self.stale_for_error(now_ms) {
-                self.release_failed(now_ms, Some(&stale), wakes);
-                return HeadOutcome::Stale(stale);
-            }
+        if is_origin_error(response.status)
+            && let Some(stale) = self.stale_for_error(now_ms)
+        {
+            self.release_failed(now_ms, Some(&stale), wakes);
+            return HeadOutcome::Stale(stale);
         }
         match (response.status, self.asked.method, self.stored.clone()) {
             (304, _, Some(stored)) => self.updated(&stored, request, response, wakes),

@@ -119,10 +119,11 @@ impl Segment {
     /// Forgets a slot that nothing uses any more.
     pub(crate) fn drop_if_unused(&mut self, cache_key: &CacheKeyRef<'_>) {
         let is_it = |slot: &Slot| slot.cache_key.is(cache_key);
-        if let Ok(found) = self.slots.find_entry(cache_key.hash, is_it) {
-            if found.get().nodes.is_empty() && found.get().leases.is_empty() {
-                found.remove();
-            }
+        if let Ok(found) = self.slots.find_entry(cache_key.hash, is_it)
+            && found.get().nodes.is_empty()
+            && found.get().leases.is_empty()
+        {
+            found.remove();
         }
     }
 

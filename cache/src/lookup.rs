@@ -56,12 +56,12 @@ impl Cache {
             near.stats.bypasses += 1;
             return Decision::Bypass(reason);
         }
-        if let Some(local) = near.find(request) {
-            if judge(local.entry(), request, asking) == Verdict::Serve(Freshness::Fresh) {
-                let hit = hit(local.clone(), request, asking.now_ms, Freshness::Fresh);
-                near.stats.near_hits += 1;
-                return Decision::Hit(hit);
-            }
+        if let Some(local) = near.find(request)
+            && judge(local.entry(), request, asking) == Verdict::Serve(Freshness::Fresh)
+        {
+            let hit = hit(local.clone(), request, asking.now_ms, Freshness::Fresh);
+            near.stats.near_hits += 1;
+            return Decision::Hit(hit);
         }
         let decided = self.segment_by_hash(request.cache_key.hash).decide(
             request,

@@ -102,11 +102,11 @@ impl Near {
         for _ in 0..buckets.min(self.table.num_buckets()) {
             let at = self.broom;
             self.broom = (at + 1) % self.table.num_buckets();
-            if let Ok(found) = self.table.get_bucket_entry(at) {
-                if found.get().local.entry().state().is_dead() {
-                    found.remove();
-                    freed_count += 1;
-                }
+            if let Ok(found) = self.table.get_bucket_entry(at)
+                && found.get().local.entry().state().is_dead()
+            {
+                found.remove();
+                freed_count += 1;
             }
         }
         freed_count
@@ -232,10 +232,10 @@ impl Local {
     }
 
     fn lend(&self, body: &Body, offset: u64) -> Option<Bytes> {
-        if let Some(first) = self.0.first.get() {
-            if offset < first.len() as u64 {
-                return Some(first.slice(offset as usize..));
-            }
+        if let Some(first) = self.0.first.get()
+            && offset < first.len() as u64
+        {
+            return Some(first.slice(offset as usize..));
         }
         let (index, start) = body.locate(offset)?;
         let owner = ChunkOwner { local: self.clone(), index };

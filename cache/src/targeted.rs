@@ -35,10 +35,11 @@ impl Policy {
                 }
                 value.extend_from_slice(line);
             });
-            if !value.is_empty() && value.len() <= limits::TARGETED_BYTES_MAX {
-                if let Some(directives) = parse(&value) {
-                    return Self { directives, is_targeted: true };
-                }
+            if !value.is_empty()
+                && value.len() <= limits::TARGETED_BYTES_MAX
+                && let Some(directives) = parse(&value)
+            {
+                return Self { directives, is_targeted: true };
             }
         }
         let mut directives = ResponseDirectives::default();

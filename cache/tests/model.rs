@@ -2,11 +2,15 @@
 //! bodies that fill and fail, purges in slices, invalidations, a clock that passes.
 //!
 //! The model keeps every version the origin ever gave, with the moment its fetch began, and says of
-//! each answer whether it was allowed, and of each fetch whether it was needed: - nothing purged is
-//! served to a request that came after the purge was done; nothing soft-purged is served as fresh;
-//! - fresh means younger than its lifetime; bodies are what the origin sent; variants do not mix; -
-//! what is stored, fresh and unpurged is a hit; - one fetch at a time for what can be shared; -
-//! every waiter is woken exactly once; no byte is accounted when everything is gone.
+//! each answer whether it was allowed, and of each fetch whether it was needed:
+//!
+//! * nothing purged is served to a request that came after the purge was done;
+//! * nothing soft-purged is served as fresh;
+//! * fresh means younger than its lifetime, and the newest that is stored;
+//! * bodies are what the origin sent, variants do not mix;
+//! * what is stored, fresh and unpurged is a hit;
+//! * one fetch at a time for what can be shared;
+//! * every waiter is woken exactly once, no byte is accounted when everything is gone.
 
 mod world;
 
@@ -190,7 +194,7 @@ impl Model {
                     let now_ms = self.world.now_ms;
                     let stale = fetch.lease.fail(now_ms, &mut self.world.wakes);
                     if let Some(entry) = stale {
-                        let version = version_of(&*entry);
+                        let version = version_of(&entry);
                         self.check_purged(version, fetch.began, false);
                     }
                 }
@@ -277,7 +281,7 @@ impl Model {
 
     fn answer(&mut self, fetch: Fetch, kind: Kind) {
         let Fetch { lease, target, language, began } = fetch;
-        let stored = lease.stored().map(|entry| version_of(&**entry));
+        let stored = lease.stored().map(|entry| version_of(entry));
         let version = self.versions.len();
         let mut body = self.bodies;
         let now_ms = self.world.now_ms;
@@ -335,14 +339,14 @@ impl Model {
             }
             HeadOutcome::Updated(entry) => {
                 assert_eq!(kind, Kind::NotModified);
-                assert_eq!(version_of(&*entry), version);
+                assert_eq!(version_of(&entry), version);
                 // Whether it was put into the index is the cache's to say; hits on it are checked.
                 self.versions[version].stored = None;
                 self.forget(stored);
             }
             HeadOutcome::Stale(entry) => {
                 assert_eq!(kind, Kind::Error);
-                self.check_purged(version_of(&*entry), began, false);
+                self.check_purged(version_of(&entry), began, false);
             }
             HeadOutcome::NotStored(_) => {
                 assert!(matches!(kind, Kind::Private | Kind::Error), "{kind:?}");
@@ -387,10 +391,10 @@ impl Model {
     fn step_purge(&mut self, at: usize, budget: usize) {
         let cache = self.world.cache.clone();
         let purge = &mut self.purges[at];
-        if let (Some(cursor), None) = (&mut purge.cursor, purge.done) {
-            if cursor.step(&cache, budget).done {
-                purge.done = Some(self.now);
-            }
+        if let (Some(cursor), None) = (&mut purge.cursor, purge.done)
+            && cursor.step(&cache, budget).done
+        {
+            purge.done = Some(self.now);
         }
     }
 
@@ -418,12 +422,13 @@ impl Model {
 
     fn check_hit(&self, hit: &Hit, asked: Waiting) {
         let entry = hit.local.entry();
-        let number = version_of(&**entry);
+        let number = version_of(entry);
         let version = &self.versions[number];
         assert_eq!(version.target, asked.target);
         assert!(asked.target != VARYING || version.language == asked.language);
         if hit.freshness == Freshness::Fresh {
             assert!(self.world.now_ms < version.fresh_until_ms, "{version:?}");
+            self.check_newest(version, asked);
         }
         let is_fresh = !hit.freshness.is_stale();
         self.check_purged(number, asked.asked, is_fresh);
@@ -431,6 +436,18 @@ impl Model {
         let text = body_text(version.body);
         assert!(text.starts_with(&found));
         assert!(end != Piece::End || found == text);
+    }
+
+    /// Nothing newer was stored when the request came (RFC 9111 §4: the most recent one is used).
+    fn check_newest(&self, version: &Version, asked: Waiting) {
+        let is_newer = |known: &&Version| {
+            known.target == version.target
+                && (version.target != VARYING || known.language == version.language)
+                && known.stored > version.stored
+                && known.stored.is_some_and(|stored| stored < asked.asked)
+        };
+        let newer = self.versions.iter().find(is_newer);
+        assert!(version.stored.is_none() || newer.is_none(), "{version:?} is older than {newer:?}");
     }
 
     /// No purge that reaches this version was done when the request came, apart from soft ones
@@ -481,7 +498,9 @@ impl Model {
     fn end(mut self) {
         self.now += 1;
         self.fetches.clear();
-        self.fillings.clear();
+        for filling in std::mem::take(&mut self.fillings) {
+            self.versions[filling.version].stored = None;
+        }
         self.deliver();
         // Those who were woken may have got leases of their own.
         while !self.fetches.is_empty() {
