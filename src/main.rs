@@ -7,19 +7,26 @@
 
 mod client;
 mod clock;
+mod demo;
 mod doctor;
 mod exit;
 mod limits;
 mod output;
+mod port;
+mod supervise;
+mod up;
 
 /// The long-running halves of the program.
 mod role {
     pub(crate) mod bench;
+    pub(crate) mod control;
+    pub(crate) mod edge;
 }
 
 /// What an operator asks of control, one file a noun.
 mod verb {
     pub(crate) mod component;
+    pub(crate) mod edge;
     pub(crate) mod incident;
     pub(crate) mod page;
     pub(crate) mod purge;
@@ -42,6 +49,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run control and an edge on this machine, with a demo page on first start
+    Up(up::Options),
+    /// Run an edge (--config), or manage edges (add, list)
+    Edge(verb::edge::Options),
+    /// Run control: log, API, feed, pages
+    Control(role::control::Options),
     /// Measure: load, streams, a synthetic origin, comparisons
     #[command(subcommand)]
     Bench(bench::Command),
@@ -65,6 +78,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Up(options) => up::run(options),
+        Command::Edge(options) => options.run(),
+        Command::Control(options) => role::control::run(options),
         Command::Bench(command) => return role::bench::run(command),
         Command::Doctor(options) => doctor::run(&options),
         Command::Page(command) => command.run(),
@@ -78,6 +94,7 @@ fn main() -> ExitCode {
 
 const EXAMPLES: &str = "\
 Examples:
+  pharos up
   pharos incident create --page demo --title 'API is slow' --component api=degraded_performance \\
       --message 'We are looking into it.'
   pharos incident list --page demo
@@ -98,5 +115,19 @@ mod tests {
     #[test]
     fn every_command_line_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn edge_is_a_role_with_a_configuration_and_a_noun_with_a_verb() {
+        for line in [
+            "pharos edge --config edge.toml --engine io_uring",
+            "pharos edge list --url http://127.0.0.1:1",
+            "pharos edge add fra-1",
+            "pharos purge --site s --url /a --url http://127.0.0.1:1",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        let mixed = "pharos edge --config edge.toml list";
+        assert!(Cli::try_parse_from(mixed.split(' ')).is_err());
     }
 }

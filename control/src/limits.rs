@@ -14,6 +14,10 @@ pub const API_IN_FLIGHT_MAX: usize = 256;
 /// Requests for public pages in work at once. Beyond: 503 with `Retry-After`, the edge serves its
 /// last copy.
 pub const PUBLIC_IN_FLIGHT_MAX: usize = 500;
+/// Time an edge may serve a page or its JSON without asking again, in seconds; a purge ends it sooner.
+pub const PUBLIC_FRESH_S: u32 = 3_600;
+/// Pages in the list of pages. Beyond: it says how many more there are.
+pub const PUBLIC_INDEX_MAX: usize = 500;
 /// Open feeds. Beyond: 503 with `Retry-After`.
 pub const FEED_STREAMS_MAX: usize = 1_024;
 /// Open connections. Beyond: accepting waits, the kernel's queue holds the rest.

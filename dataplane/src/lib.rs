@@ -106,6 +106,11 @@ impl Running {
         self.engine.shards()
     }
 
+    /// A handle for other threads, such as the one that waits for signals.
+    pub fn controls(&self) -> engine::Controls {
+        self.engine.controls()
+    }
+
     /// Finish requests, move streams, stop. Callable from any thread.
     pub fn drain(&self) {
         self.engine.control(Control::Drain);

@@ -33,7 +33,7 @@ use axum::{
 use utoipa::OpenApi;
 
 use self::{auth::RequestId, problem::Failure};
-use crate::{App, clock, model::id::base32};
+use crate::{App, clock, model::id::base32, public};
 
 /// Everything control answers.
 pub fn router(app: Arc<App>) -> Router {
@@ -41,6 +41,7 @@ pub fn router(app: Arc<App>) -> Router {
     let resources = resources().layer(shed);
     Router::new()
         .merge(resources)
+        .merge(public::serve::router())
         .route("/v1/feed", get(feed::open))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))

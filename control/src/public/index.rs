@@ -1,6 +1,7 @@
 //! The list of public pages, as plain data.
 
-use super::{moment::Moment, words::Overall};
+use super::moment::Moment;
+use crate::model::impact::Indicator;
 
 /// The pages, by name.
 #[derive(Clone, Debug)]
@@ -21,5 +22,5 @@ pub struct IndexRow {
     /// What it is called.
     pub name: String,
     /// How it does.
-    pub overall: Overall,
+    pub indicator: Indicator,
 }

@@ -3,7 +3,9 @@
 pub mod index;
 pub mod moment;
 pub mod page;
+pub mod read;
 pub mod script;
+pub mod serve;
 pub mod style;
 pub mod v2;
 pub mod view;

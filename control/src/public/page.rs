@@ -7,14 +7,13 @@ use super::{
     script::SCRIPT,
     style::STYLE,
     view::{ComponentView, DayView, IncidentView, PageView},
-    words::{Overall, Tone},
+    words::{Shown as _, Tone},
 };
 
 /// The page as a whole document.
 pub fn render(view: &PageView) -> Result<String, askama::Error> {
     PageHtml {
         view,
-        overall: view.overall,
         active: view.active(),
         past: view.past(),
         blank_incident: &IncidentView::blank(),
@@ -34,7 +33,6 @@ pub fn render_index(view: &IndexView) -> Result<String, askama::Error> {
 #[template(path = "page.html")]
 struct PageHtml<'a> {
     view: &'a PageView,
-    overall: Overall,
     active: Vec<&'a IncidentView>,
     past: Vec<DayView<'a>>,
     blank_incident: &'a IncidentView,
@@ -53,9 +51,10 @@ struct IndexHtml<'a> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{index::IndexRow, sample, words::Impact},
+        super::{index::IndexRow, sample},
         *,
     };
+    use crate::model::impact::Indicator;
 
     #[test]
     fn hostile_text_stays_text() {
@@ -106,7 +105,7 @@ mod tests {
         let mut view = sample::page();
         view.components.clear();
         view.incidents.clear();
-        view.overall = Overall { indicator: Impact::None, description: "All Systems Operational" };
+        view.indicator = Indicator::None;
         let html = render(&view).unwrap();
         assert!(html.contains("No components have been added"));
         assert!(html.contains("28 Feb – 13 Mar"), "quiet days are drawn together");
@@ -116,7 +115,8 @@ mod tests {
     #[test]
     fn the_list_of_pages_links_relative_to_itself() {
         let page = sample::page();
-        let row = IndexRow { slug: page.slug, name: "<Lighthouse>".into(), overall: page.overall };
+        let row =
+            IndexRow { slug: page.slug, name: "<Lighthouse>".into(), indicator: page.indicator };
         let view = IndexView { pages: vec![row], more: 3, rendered_at: page.rendered_at };
         let html = render_index(&view).unwrap();
         assert!(html.contains("href=\"demo/\"") && html.contains("&#60;Lighthouse&#62;"));

@@ -3,7 +3,11 @@
 use super::{
     moment::Moment,
     view::{AffectedView, ComponentView, IncidentView, PageView, UpdateView},
-    words::{ComponentStatus, Impact, IncidentStatus, Overall},
+};
+use crate::model::{
+    component::ComponentStatus,
+    impact::{Impact, Indicator},
+    incident::IncidentStatus,
 };
 
 /// 14 March 2026, 12:03:05.042 UTC.
@@ -77,7 +81,7 @@ pub(super) fn page() -> PageView {
         url: "http://127.0.0.1:8080/demo/".into(),
         created_at: Moment::from_ms(now - 90 * DAY_MS),
         updated_at: Moment::from_ms(now - 9 * MINUTE_MS),
-        overall: Overall { indicator: Impact::Major, description: "Partial System Outage" },
+        indicator: Indicator::Major,
         components: vec![
             component(0, "website", "Website", "Product pages and documentation", Operational),
             component(1, "api", "API", "Everything under api.lighthouse.example", MajorOutage),
@@ -92,7 +96,7 @@ pub(super) fn page() -> PageView {
 }
 
 fn component(
-    position: u32,
+    position: i64,
     slug: &str,
     name: &str,
     about: &str,

@@ -125,7 +125,7 @@ struct Status {
 
 impl Status {
     fn of(view: &PageView) -> Self {
-        Self { indicator: view.overall.indicator.as_str(), description: view.overall.description() }
+        Self { indicator: view.indicator.as_str(), description: view.indicator.description() }
     }
 }
 

@@ -11,9 +11,11 @@
 use jiff::{ToSpan, civil::Date};
 use proto::feed::cursor::VersionVector;
 
-use super::{
-    moment::Moment,
-    words::{ComponentStatus, Impact, IncidentStatus, Overall},
+use super::moment::Moment;
+use crate::model::{
+    component::ComponentStatus,
+    impact::{Impact, Indicator},
+    incident::IncidentStatus,
 };
 
 /// A status page at one version.
@@ -32,7 +34,7 @@ pub struct PageView {
     /// When anything on it changed last.
     pub updated_at: Moment,
     /// How it does as a whole.
-    pub overall: Overall,
+    pub indicator: Indicator,
     /// In the order shown.
     pub components: Vec<ComponentView>,
     /// Newest first: all that are active, and the recent ones that are resolved.
@@ -57,7 +59,7 @@ pub struct ComponentView {
     /// How it does.
     pub status: ComponentStatus,
     /// Place in the list, from 0.
-    pub position: u32,
+    pub position: i64,
     /// When it was made.
     pub created_at: Moment,
     /// When it changed last.

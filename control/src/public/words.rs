@@ -6,6 +6,12 @@
 
 use std::fmt;
 
+use crate::model::{
+    component::ComponentStatus,
+    impact::{Impact, Indicator},
+    incident::IncidentStatus,
+};
+
 /// How a status looks: the name of a colour in `style.css` and of a symbol in `icons.html`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tone {
@@ -59,34 +65,16 @@ impl fmt::Display for Tone {
     }
 }
 
-/// How a part of the service does.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum ComponentStatus {
-    /// Works.
-    Operational,
-    /// Being worked on, as planned.
-    UnderMaintenance,
-    /// Slow or flaky.
-    DegradedPerformance,
-    /// Down for some.
-    PartialOutage,
-    /// Down.
-    MajorOutage,
+/// What people are shown of a status.
+pub trait Shown {
+    /// What it is called.
+    fn label(self) -> &'static str;
+    /// How it looks.
+    fn tone(self) -> Tone;
 }
 
-impl ComponentStatus {
-    /// The word in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Operational => "operational",
-            Self::UnderMaintenance => "under_maintenance",
-            Self::DegradedPerformance => "degraded_performance",
-            Self::PartialOutage => "partial_outage",
-            Self::MajorOutage => "major_outage",
-        }
-    }
-    /// For people.
-    pub fn label(self) -> &'static str {
+impl Shown for ComponentStatus {
+    fn label(self) -> &'static str {
         match self {
             Self::Operational => "Operational",
             Self::UnderMaintenance => "Under maintenance",
@@ -95,8 +83,8 @@ impl ComponentStatus {
             Self::MajorOutage => "Major outage",
         }
     }
-    /// How it looks.
-    pub fn tone(self) -> Tone {
+
+    fn tone(self) -> Tone {
         match self {
             Self::Operational => Tone::Ok,
             Self::UnderMaintenance => Tone::Care,
@@ -107,31 +95,8 @@ impl ComponentStatus {
     }
 }
 
-/// How far the work on an incident is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IncidentStatus {
-    /// The cause is sought.
-    Investigating,
-    /// The cause is known.
-    Identified,
-    /// Mended, and watched.
-    Monitoring,
-    /// Over.
-    Resolved,
-}
-
-impl IncidentStatus {
-    /// The word in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Investigating => "investigating",
-            Self::Identified => "identified",
-            Self::Monitoring => "monitoring",
-            Self::Resolved => "resolved",
-        }
-    }
-    /// For people.
-    pub fn label(self) -> &'static str {
+impl Shown for IncidentStatus {
+    fn label(self) -> &'static str {
         match self {
             Self::Investigating => "Investigating",
             Self::Identified => "Identified",
@@ -139,33 +104,17 @@ impl IncidentStatus {
             Self::Resolved => "Resolved",
         }
     }
-}
 
-/// How bad an incident is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Impact {
-    /// Nobody is hurt.
-    None,
-    /// A little wrong.
-    Minor,
-    /// Clearly wrong.
-    Major,
-    /// Down.
-    Critical,
-}
-
-impl Impact {
-    /// The word in the API.
-    pub fn as_str(self) -> &'static str {
+    fn tone(self) -> Tone {
         match self {
-            Self::None => "none",
-            Self::Minor => "minor",
-            Self::Major => "major",
-            Self::Critical => "critical",
+            Self::Resolved => Tone::Ok,
+            Self::Investigating | Self::Identified | Self::Monitoring => Tone::Note,
         }
     }
-    /// For people.
-    pub fn label(self) -> &'static str {
+}
+
+impl Shown for Impact {
+    fn label(self) -> &'static str {
         match self {
             Self::None => "No impact",
             Self::Minor => "Minor impact",
@@ -173,8 +122,8 @@ impl Impact {
             Self::Critical => "Critical impact",
         }
     }
-    /// How it looks.
-    pub fn tone(self) -> Tone {
+
+    fn tone(self) -> Tone {
         match self {
             Self::None => Tone::Note,
             Self::Minor => Tone::Minor,
@@ -184,27 +133,44 @@ impl Impact {
     }
 }
 
-/// How the page as a whole does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Overall {
-    /// How bad it is.
-    pub indicator: Impact,
-    /// In Statuspage's words.
-    pub description: &'static str,
+impl Shown for Indicator {
+    fn label(self) -> &'static str {
+        self.description()
+    }
+
+    fn tone(self) -> Tone {
+        match self {
+            Self::None => Tone::Ok,
+            Self::Maintenance => Tone::Care,
+            Self::Minor => Tone::Minor,
+            Self::Major => Tone::Major,
+            Self::Critical => Tone::Critical,
+        }
+    }
 }
 
-impl Overall {
-    /// For people.
-    pub fn description(self) -> &'static str {
-        self.description
-    }
-    /// How it looks.
-    pub fn tone(self) -> Tone {
-        match self.indicator {
-            Impact::None => Tone::Ok,
-            Impact::Minor => Tone::Minor,
-            Impact::Major => Tone::Major,
-            Impact::Critical => Tone::Critical,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_and_the_style_sheet_know_the_same_words() {
+        let script = super::super::script::SCRIPT;
+        for status in ComponentStatus::ALL {
+            let line =
+                format!("{}: [\"{}\", \"{}\"]", status.as_str(), status.tone(), status.label());
+            assert!(script.contains(&line), "{line}");
+        }
+        for impact in Impact::ALL {
+            let line =
+                format!("{}: [\"{}\", \"{}\"]", impact.as_str(), impact.tone(), impact.label());
+            assert!(script.contains(&line), "{line}");
+        }
+        for status in IncidentStatus::ALL {
+            assert!(script.contains(&format!("{}: \"{}\"", status.as_str(), status.label())));
+        }
+        for tone in ["ok", "minor", "major", "critical", "care"] {
+            assert!(super::super::style::STYLE.contains(&format!("[data-tone={tone}]")));
         }
     }
 }

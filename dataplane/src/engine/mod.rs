@@ -283,6 +283,17 @@ impl Config {
     }
 }
 
+/// `io_uring (single issuer …)`.
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            EngineKind::IoUring => "io_uring",
+            EngineKind::Epoll => "epoll",
+        };
+        write!(f, "{kind} ({})", self.why)
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

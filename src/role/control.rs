@@ -1,0 +1,90 @@
+//! The control role: configuration from file, environment and flags; start; signals.
+
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use control::{Config, Settings};
+
+use crate::{exit::Failure, output, supervise::die_with_supervisor};
+
+/// How control is run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pharos control --data /var/lib/pharos --listen 127.0.0.1:7400
+  pharos control --config control.toml --check
+
+A flag wins over its environment variable, which wins over the file. The first admin key is written to
+admin.key in the data folder. Signals: TERM finishes open requests, then ends.")]
+pub(crate) struct Options {
+    /// Control's configuration, control.toml
+    #[arg(long, env = "PHAROS_CONTROL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only say whether the configuration is right
+    #[arg(long, conflicts_with = "print")]
+    check: bool,
+    /// Only print the configuration as it takes effect
+    #[arg(long)]
+    print: bool,
+    /// This region's name: a-z, 0-9 and -, up to 15
+    #[arg(long, env = "PHAROS_CONTROL_REGION", value_name = "NAME")]
+    region: Option<String>,
+    /// Where API, feed and pages are served
+    #[arg(long, env = "PHAROS_CONTROL_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Folder for the log and everything else that is kept
+    #[arg(long, env = "PHAROS_CONTROL_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Where edges and people reach this control, if not at the address it listens on
+    #[arg(long, env = "PHAROS_CONTROL_URL", value_name = "URL")]
+    public_url: Option<String>,
+}
+
+/// Runs control until SIGTERM or SIGINT.
+pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    let (check, print) = (options.check, options.print);
+    let config = configuration(options)?;
+    if print {
+        return output::data(&config.to_toml());
+    }
+    if check {
+        output::talk("the configuration is right");
+        return Ok(());
+    }
+    die_with_supervisor()?;
+    log_to_stderr();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::because("starting control", &error))?
+        .block_on(control::run(config))
+        .map_err(|error| Failure::because("control cannot run", &error))
+}
+
+fn configuration(options: Options) -> Result<Config, Failure> {
+    let refused = |error| Failure::because("control's configuration is not usable", &error);
+    let file = match &options.config {
+        Some(path) => Settings::load(path).map_err(refused)?,
+        None => Settings::default(),
+    };
+    let flags = Settings {
+        region: options.region,
+        listen: options.listen,
+        data: options.data,
+        url: options.public_url,
+        ..Settings::default()
+    };
+    flags.over(file).build().map_err(refused)
+}
+
+/// Text for people on a terminal, JSON elsewhere; how much, by PHAROS_LOG.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PHAROS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        to.init();
+    } else {
+        to.json().init();
+    }
+}

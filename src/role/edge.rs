@@ -1,0 +1,193 @@
+//! The edge role: configuration from file, environment and flags; start; signals.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueEnum};
+use dataplane::{
+    Running, StartError,
+    config::{Config, Overrides},
+    engine::{self, Controls, EngineChoice, ShardDied},
+    seam::Control,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    exit::{Failure, Kind},
+    output, port, supervise,
+};
+
+/// How an edge is run.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct Options {
+    /// The edge's configuration, edge.toml
+    #[arg(long, env = "PHAROS_EDGE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only say whether the configuration is right
+    #[arg(long, conflicts_with = "print")]
+    check: bool,
+    /// Only print the configuration as it takes effect
+    #[arg(long)]
+    print: bool,
+    /// Listen here for visitors, instead of the file's `listen`; may be given several times
+    #[arg(long, env = "PHAROS_EDGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
+    listen: Vec<SocketAddr>,
+    /// Listen here for health, metrics and status, instead of the file's `admin`
+    #[arg(long, env = "PHAROS_EDGE_ADMIN", value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Keep the last known configuration and pages here, instead of the file's `data`
+    #[arg(long, env = "PHAROS_EDGE_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// What drives the shards, instead of the file's `engine`
+    #[arg(long, env = "PHAROS_EDGE_ENGINE", value_enum)]
+    engine: Option<Engine>,
+    /// How many shards, 0 for one on each core, instead of the file's `shards`
+    #[arg(long, env = "PHAROS_EDGE_SHARDS", value_name = "NUMBER")]
+    shards: Option<u16>,
+    /// Control's address, instead of the file's `control.url`
+    #[arg(long, env = "PHAROS_EDGE_CONTROL_URL", value_name = "URL")]
+    control_url: Option<String>,
+}
+
+/// Which engine, by the words of edge.toml.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Engine {
+    /// io_uring where the kernel allows it, else epoll
+    Auto,
+    /// io_uring or an error that says why not
+    IoUring,
+    /// epoll
+    Epoll,
+}
+
+impl Engine {
+    /// The word in edge.toml.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+
+    fn choice(self) -> EngineChoice {
+        match self {
+            Self::Auto => EngineChoice::Auto,
+            Self::IoUring => EngineChoice::IoUring,
+            Self::Epoll => EngineChoice::Epoll,
+        }
+    }
+}
+
+/// Runs an edge until it has drained.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let Some(path) = &options.config else {
+        return Err(Failure::new(Kind::Usage, "nothing to do").remedy(
+            "run an edge: pharos edge --config edge.toml\nor manage edges: pharos edge list",
+        ));
+    };
+    let config = load(path, options)?;
+    if options.print {
+        return output::data(&config.print());
+    }
+    if options.check {
+        output::talk(&format!("{} is right", path.display()));
+        return Ok(());
+    }
+    supervise::die_with_supervisor()?;
+    let running = dataplane::start(config).map_err(|error| failed(&error))?;
+    let listen: Vec<String> = running.listen().iter().map(ToString::to_string).collect();
+    output::talk(&format!(
+        "the edge listens on {}, its admin on {}; {} shards, {}",
+        listen.join(" and "),
+        running.admin(),
+        running.shards(),
+        running.engine(),
+    ));
+    let controls = running.controls();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(attend(running, &controls)))
+        .map_err(|error| Failure::because("waiting for signals", &error))?
+        .map_err(|error| Failure::because("the edge ended", &error))
+}
+
+/// Passes signals on until every shard has ended.
+async fn attend(running: Running, controls: &Controls) -> std::io::Result<Result<(), ShardDied>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut ended = tokio::task::spawn_blocking(move || running.join());
+    loop {
+        tokio::select! {
+            outcome = &mut ended => return outcome.map_err(std::io::Error::other),
+            _ = terminate.recv() => controls.control(Control::Drain),
+            _ = interrupt.recv() => controls.control(Control::Drain),
+            _ = hang_up.recv() => controls.control(Control::Reload),
+        }
+    }
+}
+
+/// Why an edge did not start, and what to do about it.
+fn failed(error: &StartError) -> Failure {
+    let failure = Failure::because("the edge cannot start", error);
+    match error {
+        StartError::Engine(engine::StartError::Listen { addr, source }) => {
+            let taken = source.kind() == std::io::ErrorKind::AddrInUse;
+            let by = port::holder(*addr).filter(|_| taken);
+            failure.remedy(match by {
+                Some(holder) => {
+                    format!("{addr} is held by {holder}; choose another by listen or admin")
+                }
+                None => "choose another address by listen or admin (--listen, --admin)".to_owned(),
+            })
+        }
+        StartError::Engine(engine::StartError::Unavailable { .. }) => {
+            failure.remedy("use --engine auto; `pharos doctor` says more")
+        }
+        _ => failure,
+    }
+}
+
+fn load(path: &Path, options: &Options) -> Result<Config, Failure> {
+    let overrides = Overrides {
+        listen: options.listen.clone(),
+        admin: options.admin,
+        data: options.data.clone(),
+        shards: options.shards,
+        engine: options.engine.map(Engine::choice),
+    };
+    let refused = |error: dataplane::config::ConfigError| {
+        Failure::because("the edge's configuration is not usable", &error)
+    };
+    let mut config = Config::load(path, &overrides).map_err(refused)?;
+    if let (Some(url), Some(control)) = (&options.control_url, &mut config.control) {
+        control.url.clone_from(url);
+        config.check().map_err(refused)?;
+    }
+    Ok(config)
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    let beside = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            file.write_all(b"\n")?;
+        }
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().map_err(|error| Failure::because(format!("writing {}", path.display()), &error))
+}
