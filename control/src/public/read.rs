@@ -60,7 +60,7 @@ pub fn index(reader: &Reader<'_>, now_ms: u64) -> Result<IndexView, StoreError> 
             Ok(IndexRow { slug: page.slug, name: page.name, indicator })
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
-    rows.sort_by(|a, b| a.name.to_lowercase().cmp(&b.name.to_lowercase()));
+    rows.sort_by_key(|row| row.name.to_lowercase());
     Ok(IndexView { pages: rows, more: more as u64, rendered_at: Moment::from_ms(now_ms) })
 }
 

@@ -1,0 +1,113 @@
+//! Public pages over a real socket: what edges rely on in every answer.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Client, Control, Reply};
+
+/// A control with the page `demo` on it; the page's id.
+fn with_page() -> (tempfile::TempDir, Control, String) {
+    let data = tempfile::tempdir().expect("a folder");
+    let control = Control::start(data.path());
+    let page = control.client.post("/v1/pages", json!({"slug": "demo", "name": "Demo"}));
+    let id = page.expect(201).text("/id");
+    let component = json!({"slug": "api", "name": "API"});
+    control.client.post("/v1/pages/demo/components", component).expect(201);
+    (data, control, id)
+}
+
+fn incident(client: &Client, title: &str) -> Reply {
+    let incident = json!({
+        "title": title, "status": "investigating", "message": "m",
+        "components": {"api": "major_outage"},
+    });
+    client.post("/v1/pages/demo/incidents", incident).expect(201)
+}
+
+fn get(client: &Client, path: &str, fields: &[(&str, &str)]) -> Reply {
+    // Public: an edge that lost its key still gets pages.
+    client.with_key("none").request("GET", path, fields, &Value::Null)
+}
+
+#[test]
+fn a_page_says_its_version_its_surrogate_key_and_who_may_keep_it() {
+    let (_data, control, id) = with_page();
+    for (path, kind) in [
+        (format!("/pages/{id}/"), "text/html; charset=utf-8"),
+        (format!("/pages/{id}/api/v2/summary.json"), "application/json; charset=utf-8"),
+        (
+            format!("/pages/{id}/api/v2/incidents/unresolved.json"),
+            "application/json; charset=utf-8",
+        ),
+    ] {
+        let reply = get(&control.client, &path, &[]).expect(200);
+        assert_eq!(reply.header("content-type"), kind);
+        assert_eq!(reply.header("cache-control"), "no-cache");
+        assert_eq!(reply.header("cdn-cache-control"), "max-age=3600");
+        assert_eq!(reply.header("surrogate-key"), format!("page/{id}"));
+        assert_eq!(reply.header("pharos-version"), control.app().version().to_string());
+        let again = get(&control.client, &path, &[("if-none-match", reply.header("etag"))]);
+        assert_eq!(again.status, 304);
+        assert_eq!(again.header("pharos-version"), reply.header("pharos-version"));
+        assert_eq!(again.header("etag"), reply.header("etag"));
+    }
+    let list = get(&control.client, "/pages/", &[]).expect(200);
+    assert_eq!(list.header("surrogate-key"), "pages");
+    assert!(list.header("content-security-policy").starts_with("default-src 'none'"));
+}
+
+#[test]
+fn an_incident_is_on_the_page_at_once_under_another_tag() {
+    let (_data, control, id) = with_page();
+    let path = format!("/pages/{id}/api/v2/summary.json");
+    let before = get(&control.client, &path, &[]).expect(200);
+    assert_eq!(before.text("/status/description"), "All Systems Operational");
+    incident(&control.client, "Fire");
+    let after = get(&control.client, &path, &[("if-none-match", before.header("etag"))]);
+    assert_eq!(after.status, 200);
+    assert_eq!(after.text("/status/indicator"), "critical");
+    assert_eq!(after.text("/incidents/0/name"), "Fire");
+    assert_eq!(after.text("/incidents/0/components/0/status"), "major_outage");
+    assert_eq!(after.text("/incidents/0/incident_updates/0/affected_components/0/name"), "API");
+}
+
+#[test]
+fn a_version_that_is_not_here_yet_is_waited_for_and_then_refused() {
+    let (_data, control, id) = with_page();
+    let path = format!("/pages/{id}/");
+    let created = incident(&control.client, "Fire");
+    let version = created.header("pharos-version").to_owned();
+    get(&control.client, &path, &[("pharos-min-version", &version)]).expect(200);
+    let (replica, seq) = version.rsplit_once(':').expect("a dot");
+    let next = seq.parse::<u64>().expect("a number") + 1;
+    let future = format!("{replica}:{}", next + 1000);
+    let reply = get(&control.client, &path, &[("pharos-min-version", &future)]);
+    assert_eq!((reply.status, reply.header("retry-after")), (503, "1"));
+    let bad = get(&control.client, &path, &[("pharos-min-version", "x")]);
+    assert_eq!(bad.status, 400);
+    // One that arrives while it is waited for is answered with.
+    let soon = format!("{replica}:{next}");
+    let writer = control.client.clone();
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| get(&control.client, &path, &[("pharos-min-version", &soon)]));
+        incident(&writer, "Flood");
+        waiting.join().expect("no panic")
+    });
+    assert_eq!(waiting.status, 200);
+}
+
+#[test]
+fn what_is_not_there_is_not_kept_by_anyone() {
+    let (_data, control, id) = with_page();
+    for path in [
+        "/pages/00000000000000000000/".to_owned(),
+        "/pages/nonsense/".to_owned(),
+        "/pages/..%2f..%2f/".to_owned(),
+        format!("/pages/{id}/api/v2/subscribers.json"),
+    ] {
+        let reply = get(&control.client, &path, &[]);
+        assert_eq!((reply.status, reply.header("cache-control")), (404, "no-store"), "{path}");
+    }
+    control.client.delete("/v1/pages/demo");
+    assert_eq!(get(&control.client, &format!("/pages/{id}/"), &[]).status, 404);
+}
