@@ -180,7 +180,7 @@ fn settings(
         seed: seeds.shards ^ u64::from(seat.shard).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         edge_id: config.id.as_str().into(),
         pop: config.pop.as_str().into(),
-        engine: describe(&seat.taken).into(),
+        engine: seat.taken.to_string().into(),
         control,
         sites: config.sites.as_slice().into(),
         data: config.data.clone(),
@@ -193,15 +193,6 @@ fn settings(
         board,
         timeouts: config.timeouts,
     }
-}
-
-/// Name and reason in one line.
-fn describe(taken: &engine::Taken) -> String {
-    let name = match taken.kind {
-        engine::EngineKind::IoUring => "io_uring",
-        engine::EngineKind::Epoll => "epoll",
-    };
-    format!("{name} ({})", taken.why)
 }
 
 fn control_link(control: &config::Control) -> Result<ControlLink, StartError> {
