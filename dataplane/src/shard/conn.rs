@@ -355,7 +355,7 @@ impl Conn {
         let asked = Asked {
             persistence: Persistence { keep_alive: false, http10: false },
             to_head: false,
-            request_id: edge.ids.next().as_slice().into(),
+            request_id: edge.ids.make().as_slice().into(),
         };
         let own = Own::text(refusal.status(), refusal.text());
         edge.own(now, &own, asked.lend(), &mut self.writer);

@@ -200,7 +200,7 @@ impl Edge {
         let request_id = match request.head.fields.known(Known::XRequestId) {
             Some(theirs) if usable_request_id(theirs) => theirs,
             _ => {
-                made = self.ids.next();
+                made = self.ids.make();
                 &made
             }
         };
@@ -302,7 +302,6 @@ impl Edge {
         self.cached(now, request, asked, turn, place, writer)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call of one step, all of it needed")]
     fn page(
         &mut self,
         now: Now,
@@ -590,8 +589,9 @@ impl Edge {
         writer: &mut Writer,
     ) -> Exchange {
         let mut space = FieldSpace::new();
-        // It was parsed before; what cannot be read now was never asked.
-        let Ok(Some((head, _))) = parse_request(kept, &mut space) else { return Exchange::None };
+        let Ok(Some((head, _))) = parse_request(kept, &mut space) else {
+            return self.own(now, &unreadable(), asked.lend(), writer);
+        };
         let body = BodyFraming::None;
         let keep_alive = asked.persistence.keep_alive;
         let request = Request { head, body, keep_alive, expect_continue: false };
@@ -612,7 +612,9 @@ impl Edge {
         writer: &mut Writer,
     ) -> Exchange {
         let mut space = FieldSpace::new();
-        let Ok(Some((head, _))) = parse_request(kept, &mut space) else { return Exchange::None };
+        let Ok(Some((head, _))) = parse_request(kept, &mut space) else {
+            return self.own(now, &unreadable(), asked.lend(), writer);
+        };
         if let (Some(least), Some(version)) = (min_version(&head.fields), entry.version())
             && !version.covers(&least)
         {
@@ -705,6 +707,11 @@ fn refused_method(head: &RequestHead<'_>) -> Option<Own<'static>> {
     }
 }
 
+/// For a head that was at the limits and, written anew, went beyond them.
+fn unreadable() -> Own<'static> {
+    Own::text(431, "The request head is too large to be asked again.")
+}
+
 fn only_get() -> Own<'static> {
     Own { fields: "Allow: GET, HEAD\r\n", ..Own::text(405, "Only GET and HEAD are offered here.") }
 }
@@ -729,7 +736,10 @@ fn min_version(fields: &Fields<'_>) -> Option<VersionVector> {
 fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
     let mut text = Vec::with_capacity(512);
     let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    for part in [head.method.as_str(), " ", head.target.path_and_query(), " ", version, "\r\n"] {
+    let target = head.target.path_and_query();
+    // `http://host?query` has no path.
+    let root = if target.starts_with('?') { "/" } else { "" };
+    for part in [head.method.as_str(), " ", root, target, " ", version, "\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
     if !head.authority.host.is_empty() || head.version == Version::Http11 {
@@ -815,11 +825,11 @@ mod tests {
 
     #[test]
     fn a_kept_head_says_the_same_when_it_is_read_again() {
-        let text = b"GET http://A.example:81/x?y HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n";
+        let text = b"GET http://A.example:81?y HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n";
         let mut space = FieldSpace::new();
         let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("complete");
         let kept = keep_head(&head);
-        assert_eq!(&*kept, b"GET /x?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
+        assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
         let mut buffer = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
         assert_eq!(host_of(&head.authority, &mut buffer), Some("a.example:81"));
     }

@@ -149,7 +149,7 @@ impl Default for DateLine {
 /// Ids of requests: a counter, scattered so that ids of different shards and starts do not meet.
 pub struct RequestIds {
     seed: u64,
-    next: u64,
+    made: u64,
 }
 
 /// Text of a request id.
@@ -158,13 +158,13 @@ pub type RequestId = [u8; 16];
 impl RequestIds {
     /// Ids of one shard.
     pub fn new(seed: u64) -> Self {
-        Self { seed, next: 0 }
+        Self { seed, made: 0 }
     }
 
-    /// The next one.
-    pub fn next(&mut self) -> RequestId {
-        self.next += 1;
-        hex(scatter(self.seed ^ scatter(self.next)))
+    /// Another one.
+    pub fn make(&mut self) -> RequestId {
+        self.made += 1;
+        hex(scatter(self.seed ^ scatter(self.made)))
     }
 }
 
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn request_ids_do_not_repeat_and_foreign_ones_are_checked() {
         let mut ids = RequestIds::new(3);
-        let distinct: std::collections::HashSet<_> = (0..1000).map(|_| ids.next()).collect();
+        let distinct: std::collections::HashSet<_> = (0..1000).map(|_| ids.make()).collect();
         assert_eq!(distinct.len(), 1000);
         assert!(
             usable_request_id(b"a-1_2.B") && !usable_request_id(b"") && !usable_request_id(b"a b")

@@ -1,5 +1,6 @@
 //! What the shard promises, as tests through the seam; each is named by its rule.
 
+use proptest::prelude::*;
 use proto::feed::record::Scope;
 
 use super::{
@@ -623,4 +624,72 @@ fn a_dead_entry_is_let_go_of_in_bounded_time_without_any_request() {
     ask(&mut world, 0, GET);
     world.purge(Scope::Everything, false);
     assert_eq!(world.cache.stats().used_bytes, 0);
+}
+
+/// Requests of every kind on one connection: hits, own answers, bodies that are thrown away, a
+/// refusal at the end.
+const SCRIPT: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 1\r\n\r\n\
+     POST / HTTP/1.1\r\nHost: b\r\nX-Request-Id: 2\r\nContent-Length: 5\r\n\r\nhello\
+     HEAD /x HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 3\r\n\r\n\
+     POST / HTTP/1.1\r\nHost: b\r\nX-Request-Id: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
+     5\r\nhello\r\n0\r\nT: 1\r\n\r\n\
+     OPTIONS * HTTP/1.1\r\nHost: b\r\nX-Request-Id: 5\r\n\r\n\
+     GET /x HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 6\r\nIf-None-Match: \"1\"\r\n\r\n\
+     GET  /x\r\n\r\n";
+
+/// All that a client gets when it sends `bytes` cut at these places.
+fn answers(bytes: &[u8], cuts: &[usize]) -> String {
+    let mut world = World::new(1);
+    fill(&mut world, &ok("Cache-Control: max-age=60\r\nETag: \"1\"\r\n", "hello"));
+    let client = world.connect(0);
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % bytes.len()).collect();
+    cuts.extend([0, bytes.len()]);
+    cuts.sort_unstable();
+    for pair in cuts.windows(2) {
+        if pair[0] < pair[1] && !world.peer(client).closed {
+            world.say_bytes(client, &bytes[pair[0]..pair[1]]);
+        }
+    }
+    // The refusal's id is made by the edge.
+    let answers = world.take(client);
+    answers.split("HTTP/1.1 400 ").next().unwrap_or_default().to_owned() + "refused"
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn answers_do_not_depend_on_how_the_requests_were_cut(
+        cuts in prop::collection::vec(any::<usize>(), 0..40),
+    ) {
+        prop_assert_eq!(answers(SCRIPT.as_bytes(), &cuts), answers(SCRIPT.as_bytes(), &[]));
+    }
+
+    #[test]
+    fn no_bytes_of_a_client_or_an_origin_break_the_shard(
+        request in prop::collection::vec(any::<u8>(), 0..300),
+        flip in any::<usize>(),
+        answer in "HTTP/1.1 [1-5][0-9][0-9] (\r\n|[A-Za-z-]{1,20}: [ -~]{0,20}\r\n){0,6}\r\n[ -~]{0,30}",
+        end in any::<bool>(),
+    ) {
+        let mut world = World::new(1);
+        let client = world.connect(0);
+        world.say_bytes(client, if request.is_empty() { b"G" } else { &request });
+        let mut script = SCRIPT.as_bytes().to_vec();
+        let at = flip % script.len();
+        script[at] = request.first().copied().unwrap_or(0);
+        let second = world.connect(0);
+        world.say_bytes(second, &script);
+        if let Some(&upstream) = world.upstreams.last() {
+            if !world.peer(upstream).closed {
+                world.say(upstream, &answer);
+            }
+            if end && !world.peer(upstream).closed {
+                world.eof(upstream);
+            }
+        }
+        world.wait_ms(120_000);
+        prop_assert!(world.peer(client).closed && world.peer(second).closed);
+        prop_assert_eq!(world.metric(Metric::FetchActive), 0);
+    }
 }
