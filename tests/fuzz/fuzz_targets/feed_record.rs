@@ -1,4 +1,8 @@
-//! See `pharos_tests::fuzz::feed_record`.
+//! Runs `tests/src/fuzz/feed_record.rs`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| pharos_tests::fuzz::feed_record::run(data));
+#[allow(dead_code, reason = "each target uses one module of them")]
+#[path = "../../src/fuzz/mod.rs"]
+mod fuzz;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::feed_record::run(data));
