@@ -70,7 +70,10 @@ fn told(pieces: &[&[u8]], to_head: bool) -> Vec<Told> {
         assert!(input.is_empty(), "all input is used up or kept");
         assert!(client.kept_bytes() <= limits::HEAD_BYTES_MAX.max(limits::TRAILER_BYTES_MAX));
     }
-    told.push(Told::Reusable(client.is_reusable()));
+    // Bytes that are no head may be told of only now, if no line was complete.
+    if matches!(told.last(), Some(Told::End(_))) {
+        told.push(Told::Reusable(client.is_reusable()));
+    }
     match client.eof() {
         ClientEof::Idle => {}
         ClientEof::End => told.push(Told::EndAtEof),

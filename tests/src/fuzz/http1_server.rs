@@ -6,7 +6,7 @@ use proto::{
         encode,
         head::{FieldSpace, RequestHead, parse_request},
         refusal::Refusal,
-        server::{After, Server, ServerEof, Step},
+        server::{After, Server, ServerEof, Step, Waiting},
     },
     limits,
 };
@@ -59,18 +59,19 @@ fn told(pieces: &[&[u8]], answer: Answer) -> Vec<Told> {
             done(&mut server, &mut told);
             complete = drive(&mut server, b"", answer, &mut told);
         }
+        if matches!(told.last(), Some(Told::Refused(_) | Told::Close)) {
+            return told;
+        }
     }
-    if !told.iter().any(|told| matches!(told, Told::Refused(_) | Told::Close)) {
-        // Bytes that are no head may be told of only now, if no line was complete.
-        told.push(match server.eof() {
-            ServerEof::Refused(refusal) if refusal != Refusal::Truncated => Told::Refused(refusal),
-            eof => Told::Eof(eof),
-        });
-    }
+    // Bytes that are no head may be told of only now, if no line was complete.
+    told.push(match server.eof() {
+        ServerEof::Refused(refusal) if refusal != Refusal::Truncated => Told::Refused(refusal),
+        eof => Told::Eof(eof),
+    });
     told
 }
 
-/// Steps through one piece; whether the request at hand is complete.
+/// Steps through one piece; whether only a response is missing then.
 fn drive(server: &mut Server, mut input: &[u8], answer: Answer, told: &mut Vec<Told>) -> bool {
     loop {
         let mut space = FieldSpace::new();
@@ -103,8 +104,7 @@ fn drive(server: &mut Server, mut input: &[u8], answer: Answer, told: &mut Vec<T
             Step::NeedMore => {
                 assert!(input.is_empty(), "all input is used up or kept");
                 assert!(server.kept_bytes() <= limits::PIPELINE_BYTES_MAX);
-                return matches!(told.last(), Some(Told::End(_)))
-                    || server.waiting() == proto::http1::server::Waiting::Nothing;
+                return server.waiting() == Waiting::Nothing;
             }
         };
         if complete && answer != Answer::Late {
