@@ -64,7 +64,8 @@ pub(crate) fn http(options: &HttpOptions) -> Result<(), Failure> {
 pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
     options.url.check_reach(options.allow_private)?;
     within("--streams", u64::from(options.streams), u64::from(STREAMS_MAX))?;
-    within("--sources", u64::from(options.sources), u64::from(SOURCES_MAX))?;
+    let sources = options.sources.unwrap_or_else(|| streams::sources_for(options.streams));
+    within("--sources", u64::from(sources), u64::from(SOURCES_MAX))?;
     let publish = match &options.publish {
         Some(target) => {
             target.check_reach(options.allow_private)?;
@@ -76,7 +77,7 @@ pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
         url: options.url.clone(),
         fields: Vec::new(),
         streams: options.streams,
-        sources: options.sources,
+        sources,
         shards: options.shards,
         opening: options.opening,
         hold: options.duration,

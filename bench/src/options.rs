@@ -84,9 +84,10 @@ pub struct SseOptions {
     /// Streams to hold
     #[arg(long, default_value_t = 1_000)]
     pub streams: u32,
-    /// Source addresses 127.0.0.2 and on; one reaches a server port some 28,000 times
-    #[arg(long, default_value_t = 1)]
-    pub sources: u32,
+    /// Source addresses 127.0.0.2 and on; one reaches a server port some 28,000 times, the first
+    /// few thousand of them fast; default one for every 2,000 streams
+    #[arg(long)]
+    pub sources: Option<u32>,
     /// How long to hold them once all are open
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,

@@ -158,7 +158,7 @@ impl Arena<'_> {
             url: doors.stream,
             fields: Vec::new(),
             streams: self.options.streams,
-            sources: self.options.streams.div_ceil(STREAMS_A_SOURCE),
+            sources: streams::sources_for(self.options.streams),
             shards: None,
             opening: OPENING,
             hold: every * self.options.publishes,
@@ -238,8 +238,6 @@ const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\
     Transfer-Encoding: chunked\r\n\r\n";
 /// Length of an event's data when no Pharos says another.
 const DATA_BYTES: u64 = 100;
-/// One source address reaches one server port some 28,000 times.
-const STREAMS_A_SOURCE: u32 = 20_000;
 /// Streams being opened at a time, per ring.
 const OPENING: u32 = 256;
 const EVERY_MIN: Duration = Duration::from_secs(2);
