@@ -22,8 +22,9 @@ pub const PUBLIC_INDEX_MAX: usize = 500;
 pub const FEED_STREAMS_MAX: usize = 1_024;
 /// Open connections. Beyond: accepting waits, the kernel's queue holds the rest.
 pub const CONNECTIONS_MAX: usize = 4_096;
-/// Time a client has for a request head. Beyond: its connection is closed.
-pub const HEAD_AFTER_MS_MAX: u64 = 10_000;
+/// Time a client has for a request head, from the end of the one before. Beyond: its connection is
+/// closed.
+pub const HEAD_AFTER_MS_MAX: u64 = 30_000;
 /// Time a client has for a request body. Beyond: 408.
 pub const BODY_AFTER_MS_MAX: u64 = 10_000;
 /// Bytes of a request body. Beyond: 413.
@@ -34,6 +35,9 @@ pub const DRAIN_AFTER_MS_MAX: u64 = 5_000;
 /// Bytes in one answer buffer of a feed that its client has not taken yet; then the log is read
 /// slower, nothing is queued.
 pub const FEED_BUFFER_CHUNKS_MAX: usize = 4;
+/// Time for which a feed's client may take nothing. Beyond: the feed ends, the edge comes back with its
+/// cursor.
+pub const FEED_STALL_AFTER_MS_MAX: u64 = 60_000;
 /// Log positions read for a feed in one go.
 pub const FEED_BATCH_POSITIONS_MAX: usize = 256;
 /// Bytes of one snapshot part. A larger entity travels alone in its part.

@@ -189,7 +189,7 @@ fn open_store(
         identity::load(&conn, &database, &epoch, &draw).map_err(StartError::Store)?;
     // A full disk must not keep control from starting: without the file the next start is a new
     // incarnation.
-    if let Err(error) = epoch.write(&head) {
+    if let Err(error) = epoch.write_synced(&head) {
         tracing::warn!(%error, "the epoch file could not be written");
     }
     match renewed {

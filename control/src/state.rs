@@ -5,7 +5,7 @@
 //! the store.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering::Relaxed},
@@ -167,6 +167,14 @@ impl App {
         }
     }
 
+    /// Forgets what edges reported that are no longer enrolled.
+    pub(crate) async fn forget_revoked(&self) {
+        let enrolled = self.read(|reader| reader.edges(None, limits::EDGES_MAX)).await;
+        let Ok(enrolled) = enrolled else { return };
+        let enrolled: HashSet<String> = enrolled.into_iter().map(|edge| edge.id).collect();
+        self.edges().reports.retain(|edge, _| enrolled.contains(edge));
+    }
+
     /// Draws a new incarnation, unless that has happened since `seen`.
     pub(crate) async fn renew_after(&self, seen: &Head) -> Result<Head, StoreError> {
         let _one_at_a_time = self.renewing.lock().await;
@@ -219,10 +227,12 @@ pub(crate) struct FeedGuard {
 impl Drop for FeedGuard {
     fn drop(&mut self) {
         self.app.counters.feeds.fetch_sub(1, Relaxed);
-        if let Some(edge) = &self.edge
-            && let Some(count) = self.app.edges().feeds.get_mut(edge)
-        {
-            *count -= 1;
+        if let Some(edge) = &self.edge {
+            let mut edges = self.app.edges();
+            if let Some(count) = edges.feeds.get_mut(edge) {
+                *count -= 1;
+            }
+            edges.feeds.retain(|_, count| *count > 0);
         }
     }
 }

@@ -206,3 +206,36 @@ impl utoipa::Modify for Bearer {
             .add_security_scheme("bearer", SecurityScheme::Http(scheme));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn beyond_the_in_flight_limit_a_request_is_refused_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let settings = crate::Settings {
+            listen: "127.0.0.1:0".parse().ok(),
+            data: Some(dir.path().into()),
+            ..Default::default()
+        };
+        let running = crate::start(settings.build().expect("valid")).await.expect("starts");
+        let app = Arc::clone(&running.app);
+        let get = |path: &str| Request::get(path).body(Body::empty()).expect("a request");
+        let ask = |path: &str| router(Arc::clone(&app)).oneshot(get(path));
+        let every = u32::try_from(crate::limits::API_IN_FLIGHT_MAX).expect("few");
+        let held = Arc::clone(&app.api_permits).acquire_many_owned(every).await.expect("free");
+        let reply = ask("/v1/pages").await.expect("an answer");
+        assert_eq!(reply.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(reply.headers().contains_key(header::RETRY_AFTER));
+        assert_eq!(ask("/healthz").await.expect("an answer").status(), StatusCode::OK);
+        drop(held);
+        let reply = ask("/v1/pages").await.expect("an answer");
+        assert_eq!(reply.status(), StatusCode::UNAUTHORIZED);
+        drop(app);
+        running.stop().await;
+    }
+}

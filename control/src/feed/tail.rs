@@ -18,7 +18,10 @@ use proto::{
     sse::encode::{EventText, event},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::SendTimeoutError},
+        watch,
+    },
     time::{Instant, MissedTickBehavior},
 };
 
@@ -103,6 +106,8 @@ pub struct Session {
 pub enum End {
     /// The edge has gone.
     Gone,
+    /// The edge takes nothing any more.
+    Stalled,
     /// Its key is revoked.
     Revoked,
     /// The store is another one now; the edge resumes by vector.
@@ -313,8 +318,12 @@ impl Feed {
     }
 
     async fn send(&mut self, bytes: Bytes) -> Result<(), End> {
+        let stall = Duration::from_millis(limits::FEED_STALL_AFTER_MS_MAX);
         tokio::select! {
-            sent = self.out.send(bytes) => sent.map_err(|_| End::Gone),
+            sent = self.out.send_timeout(bytes, stall) => sent.map_err(|error| match error {
+                SendTimeoutError::Timeout(_) => End::Stalled,
+                SendTimeoutError::Closed(_) => End::Gone,
+            }),
             () = stopped(&mut self.stopping) => Err(End::Stopping),
         }
     }

@@ -27,6 +27,7 @@ pub async fn run(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
         }
         app.save_reports().await;
         if turns.is_multiple_of(RETENTION_EVERY_TURNS) {
+            app.forget_revoked().await;
             retention::run(&app).await;
         }
         turns += 1;

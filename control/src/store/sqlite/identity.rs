@@ -97,7 +97,10 @@ pub fn load(
     if let Some(reason) = reason {
         renew(conn, &mut head, draw, reason)?;
     }
-    set(conn, "inode", &inode)?;
+    // A store that is what it was is not written to: control starts on a full disk too.
+    if reader.meta("inode")?.as_deref() != Some(inode.as_str()) {
+        set(conn, "inode", &inode)?;
+    }
     transaction.commit()?;
     Ok((head, reason))
 }
@@ -229,6 +232,13 @@ impl Epoch {
         let mut bytes = Vec::with_capacity(Self::BYTES);
         writeln!(bytes, "{} {:020}", head.store, head.position)?;
         self.file.write_all_at(&bytes, 0)
+    }
+
+    /// Notes a head whose store is new, and makes sure that it stays: a file that a power failure took
+    /// back to another store's would draw an incarnation without a cause.
+    pub fn write_synced(&self, head: &Head) -> io::Result<()> {
+        self.write(head)?;
+        self.file.sync_all()
     }
 
     const BYTES: usize = 16 + 1 + 20 + 1;

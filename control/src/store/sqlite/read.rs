@@ -5,7 +5,11 @@
 //! what it describes always belong together. The writer answers the same queries from inside its
 //! own transaction.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::{Mutex, Semaphore};
@@ -442,10 +446,11 @@ impl ReadPool {
         };
         let free = Arc::clone(&self.free);
         let done = tokio::task::spawn_blocking(move || {
-            let result = at_one_moment(&conn, read);
+            // A reader that panics must not take its connection with it.
+            let result = catch_unwind(AssertUnwindSafe(|| at_one_moment(&conn, read)));
             free.blocking_lock().push(conn);
             drop(permit);
-            result
+            result.unwrap_or_else(|_| Err(StoreError::Row("a panic while reading".into()).into()))
         });
         done.await.unwrap_or_else(|_| Err(StoreError::Stopped.into()))
     }

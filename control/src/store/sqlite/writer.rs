@@ -285,7 +285,12 @@ impl State {
         if keys_changed && let Err(error) = self.load_keys() {
             tracing::error!(%error, "API keys could not be read again");
         }
-        if let Err(error) = self.epoch.write(&self.head) {
+        let noted = if self.head.store == before.store {
+            self.epoch.write(&self.head)
+        } else {
+            self.epoch.write_synced(&self.head)
+        };
+        if let Err(error) = noted {
             tracing::warn!(%error, "the epoch file could not be written");
         }
         self.committed.send_if_modified(|head| {
