@@ -277,7 +277,8 @@ fn problem(status: u16, text: &str) -> Failure {
         return Failure::new(kind, format!("control answered {status}"));
     };
     let said = |pointer| Some(output::text(&problem, pointer)).filter(|text| !text.is_empty());
-    let message = match (said("/title"), said("/detail")) {
+    let listed = problem["errors"].as_array().is_some_and(|errors| !errors.is_empty());
+    let message = match (said("/title"), said("/detail").filter(|_| !listed)) {
         (Some(title), Some(detail)) if title != detail => format!("{title}: {detail}"),
         (Some(one), _) | (None, Some(one)) => one,
         (None, None) => format!("control answered {status}"),

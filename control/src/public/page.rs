@@ -87,8 +87,8 @@ mod tests {
             "A network link between two sites is saturated.",
             "Under maintenance",
             "<time datetime=\"2026-03-13\">13 March</time>",
-            "Resolved after 42 min",
-            "8 – 12 March",
+            "Resolved in 42 min",
+            "8 – 12 Mar",
             "aria-live=\"polite\"",
         ] {
             assert!(html.contains(text), "{text}");

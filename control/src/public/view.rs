@@ -187,7 +187,7 @@ impl IncidentView {
     /// How it ended, in a few words.
     pub fn outcome(&self) -> String {
         let end = self.resolved_at.unwrap_or(self.updated_at);
-        format!("Resolved after {}", self.created_at.until(end))
+        format!("Resolved in {}", self.created_at.until(end))
     }
 
     /// The shape that the script fills in for an incident that the page did not have.
@@ -237,13 +237,13 @@ impl DayView<'_> {
         self.incidents.is_empty() && self.active.is_empty()
     }
 
-    /// `14 March`, `10 – 14 March`, `28 Feb – 3 Mar`.
+    /// `14 March`, `10 – 14 Mar`, `28 Feb – 3 Mar`.
     pub fn label(&self) -> String {
         let (first, last) = (self.first, self.last);
         if first == last {
             last.strftime("%-d %B").to_string()
         } else if first.month() == last.month() {
-            format!("{} – {}", first.day(), last.strftime("%-d %B"))
+            format!("{} – {}", first.day(), last.strftime("%-d %b"))
         } else {
             format!("{} – {}", first.strftime("%-d %b"), last.strftime("%-d %b"))
         }
