@@ -153,6 +153,14 @@
       ". " + (updates.length ? updates[0].message : "");
   };
 
+  const removeIncident = (id) => {
+    const article = byId("incident-" + id);
+    if (article) article.remove();
+    const still = document.querySelector('.still a[href="#incident-' + CSS.escape(id) + '"]');
+    if (still) still.parentElement.remove();
+    byId("active").hidden = !byId("active").querySelector("article");
+  };
+
   const applyOverall = (status) => {
     const name = INDICATORS[status.indicator];
     if (!name) return;
@@ -212,7 +220,13 @@
     if (covers(seen, version)) return;
     try {
       if (data.component) applyComponent(data.component);
+      for (const [slug, status] of Object.entries(data.component_statuses || {})) {
+        const row = rowOf(slug);
+        if (!row) throw new Error("unknown component");
+        setStatus(row, status);
+      }
       if (data.incident) applyIncident(data.incident, data.updates_left_out);
+      if (data.removed_incident) removeIncident(data.removed_incident);
       if (data.components) {
         const slugs = data.components.map((component) => component.slug);
         for (const row of rows()) if (!slugs.includes(row.dataset.slug)) row.remove();

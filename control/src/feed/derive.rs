@@ -4,6 +4,8 @@
 //! the operation: an event must tell what was true at its own moment, not at the moment somebody
 //! reads it.
 
+use std::collections::BTreeMap;
+
 use proto::feed::{
     record::{Config, Publish, Purge, Record, Scope},
     site::{INDEX_KEY, Site, page_key},
@@ -12,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     api::types,
-    log::operation::{Operation, PurgeOrder},
+    log::operation::{Kind, Operation, PurgeOrder},
     model::{component::Component, impact::Indicator, incident::Incident, page::Page},
 };
 
@@ -177,9 +179,18 @@ fn event_data(operation: &Operation, view: &PageView, told: &Told<'_>) -> String
             data["name"] = json!(page.name);
             data["components"] =
                 json!(view.components.iter().map(types::Component::of).collect::<Vec<_>>());
+            if operation.entity.kind == Kind::Incident {
+                data["removed_incident"] = json!(operation.entity.id);
+            }
         }
         Told::Component(component) => data["component"] = json!(types::Component::of(component)),
         Told::Incident(incident) => {
+            // As they are now, which an incident's own words need not be.
+            let touched =
+                view.components.iter().filter(|c| incident.components.contains_key(&c.id));
+            let statuses: BTreeMap<&str, &str> =
+                touched.map(|c| (c.slug.as_str(), c.status.as_str())).collect();
+            data["component_statuses"] = json!(statuses);
             let mut incident = types::Incident::of(incident, page, &view.components);
             data["url"] = json!(incident.url);
             // Newest first: what does not fit is the oldest.
@@ -205,9 +216,12 @@ mod tests {
     use crate::{
         log::{
             hlc::Hlc,
-            operation::{Change, Class, EntityRef, FORMAT, Kind},
+            operation::{Change, Class, EntityRef, FORMAT},
         },
-        model::incident::{IncidentStatus, Update},
+        model::{
+            component::ComponentStatus,
+            incident::{IncidentStatus, Update},
+        },
     };
 
     fn operation(kind: Kind) -> Operation {
@@ -289,6 +303,35 @@ mod tests {
         assert_eq!(kinds(None, well()), ["config", "soft page/p", "soft pages", "publish"]);
         assert_eq!(kinds(well(), None), ["config", "hard page/p", "soft pages"]);
         assert_eq!(kinds(None, None), [""; 0]);
+    }
+
+    #[test]
+    fn an_event_of_an_incident_tells_how_its_components_are_now() {
+        let component = |id: &str, status| Component {
+            id: id.into(),
+            page_id: "p".into(),
+            slug: format!("slug-{id}"),
+            name: id.into(),
+            description: String::new(),
+            status,
+            position: 0,
+            created_at_ms: 0,
+            updated_at_ms: 0,
+        };
+        let mut after = view("Demo", "demo", Indicator::None);
+        after.components = vec![
+            component("a", ComponentStatus::PartialOutage),
+            component("b", ComponentStatus::MajorOutage),
+        ];
+        let mut told = incident(1, 10);
+        told.components.insert("a".into(), ComponentStatus::MajorOutage);
+        let data = |incident: Option<&Incident>| -> serde_json::Value {
+            let told = Told::of(None, incident);
+            serde_json::from_str(&event_data(&operation(Kind::Incident), &after, &told))
+                .expect("JSON")
+        };
+        assert_eq!(data(Some(&told))["component_statuses"], json!({"slug-a": "partial_outage"}));
+        assert_eq!(data(None)["removed_incident"], "e", "a deleted incident is named");
     }
 
     #[test]
