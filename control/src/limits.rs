@@ -14,7 +14,8 @@ pub const API_IN_FLIGHT_MAX: usize = 256;
 /// Requests for public pages in work at once. Beyond: 503 with `Retry-After`, the edge serves its
 /// last copy.
 pub const PUBLIC_IN_FLIGHT_MAX: usize = 500;
-/// Time an edge may serve a page or its JSON without asking again, in seconds; a purge ends it sooner.
+/// Time an edge may serve a page or its JSON without asking again, in seconds; a purge ends it
+/// sooner.
 pub const PUBLIC_FRESH_S: u32 = 3_600;
 /// Pages in the list of pages. Beyond: it says how many more there are.
 pub const PUBLIC_INDEX_MAX: usize = 500;
@@ -22,6 +23,8 @@ pub const PUBLIC_INDEX_MAX: usize = 500;
 pub const FEED_STREAMS_MAX: usize = 1_024;
 /// Open connections. Beyond: accepting waits, the kernel's queue holds the rest.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// Bytes of a request head. Beyond: 431; far beyond, the connection is closed unread.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Time a client has for a request head, from the end of the one before. Beyond: its connection is
 /// closed.
 pub const HEAD_AFTER_MS_MAX: u64 = 30_000;
@@ -35,8 +38,8 @@ pub const DRAIN_AFTER_MS_MAX: u64 = 5_000;
 /// Bytes in one answer buffer of a feed that its client has not taken yet; then the log is read
 /// slower, nothing is queued.
 pub const FEED_BUFFER_CHUNKS_MAX: usize = 4;
-/// Time for which a feed's client may take nothing. Beyond: the feed ends, the edge comes back with its
-/// cursor.
+/// Time for which a feed's client may take nothing. Beyond: the feed ends, the edge comes back with
+/// its cursor.
 pub const FEED_STALL_AFTER_MS_MAX: u64 = 60_000;
 /// Log positions read for a feed in one go.
 pub const FEED_BATCH_POSITIONS_MAX: usize = 256;

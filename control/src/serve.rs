@@ -68,7 +68,7 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits::HEAD_AFTER_MS_MAX))
-        .max_buf_size(HEAD_BYTES_MAX);
+        .max_buf_size(2 * limits::HEAD_BYTES_MAX);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {
@@ -85,6 +85,3 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
         tracing::debug!(%error, "connection ended");
     }
 }
-
-/// Bytes of a request head; more is answered 431.
-const HEAD_BYTES_MAX: usize = 64 * 1024;

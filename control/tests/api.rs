@@ -71,6 +71,8 @@ fn every_mistake_is_named_and_nothing_is_written() {
         client.request("PUT", "/v1/pages", &[], &Value::Null).expect(405);
         let large = "x".repeat(300 * 1024);
         client.post("/v1/pages", json!({"slug": "a", "name": large})).expect(413);
+        let long = "x".repeat(40 * 1024);
+        client.request("GET", "/v1/pages", &[("x-long", &long)], &Value::Null).expect(431);
         assert_eq!(client.get("/v1/pages").header("pharos-version"), version);
     });
 }

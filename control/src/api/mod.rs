@@ -33,7 +33,7 @@ use axum::{
 use utoipa::OpenApi;
 
 use self::{auth::RequestId, problem::Failure};
-use crate::{App, clock, model::id::base32, public};
+use crate::{App, clock, limits, model::id::base32, public};
 
 /// Everything control answers.
 pub fn router(app: Arc<App>) -> Router {
@@ -97,7 +97,13 @@ async fn outermost(State(app): State<Arc<App>>, mut request: Request, next: Next
         app.counters.requests.fetch_add(1, Relaxed);
     }
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).await;
+    let mut response = if head_bytes(&request) > limits::HEAD_BYTES_MAX {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let detail = format!("a request head has at most {} bytes", limits::HEAD_BYTES_MAX);
+        Failure::new(status, detail).into_response()
+    } else {
+        next.run(request).await
+    };
     let status = response.status();
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         response = failure.write(&id);
@@ -117,6 +123,12 @@ async fn outermost(State(app): State<Arc<App>>, mut request: Request, next: Next
         response.headers_mut().insert("x-request-id", id);
     }
     response
+}
+
+fn head_bytes(request: &Request) -> usize {
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
+    request.uri().to_string().len() + fields.sum::<usize>()
 }
 
 /// The client's id for a request if it is sane, or a new one.

@@ -176,6 +176,7 @@ pub fn title(status: StatusCode) -> &'static str {
         412 => "Changed meanwhile",
         413 => "Request too large",
         422 => "Rules broken",
+        431 => "Request head too large",
         429 => "Too many requests at once",
         503 => "Unavailable",
         507 => "Disk full",
