@@ -127,6 +127,8 @@ pub const HISTORY_AGE_MS_MAX: u64 = 15 * 60 * 1000;
 pub const HISTORY_COUNT_ALL_MAX: usize = 65_536;
 /// Bytes kept by one shard for all topics. Beyond: the oldest of all is let go.
 pub const HISTORY_BYTES_ALL_MAX: usize = 32 * 1024 * 1024;
+/// Events let go in one turn for their age or for all topics' sake. The rest follows in the next.
+pub const EXPIRE_A_TURN_MAX: usize = 4096;
 /// Streams of one shard whose socket is full. Beyond: the next one that blocks is closed, and
 /// resumes by its cursor.
 pub const BLOCKED_STREAMS_MAX: usize = 65_536;

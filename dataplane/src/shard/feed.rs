@@ -225,7 +225,7 @@ impl Feed {
             .as_mut()
             .and_then(|last_known| last_known.handle_file(now, number, result, out));
         if let Some(restored) = restored {
-            self.restored(restored, out);
+            self.restored(now, restored, out);
             self.session.start(now, out);
         }
         self.go_on(now, out);
@@ -322,9 +322,11 @@ impl Feed {
             }
             Item::Publish(record) => out.mail_all(|| Mail::Publish(Arc::clone(&record))),
             Item::Cursor { cursor, how } => {
-                let applied = Arc::new(cursor.applied.clone());
-                out.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
                 let is_new = self.cursor.as_ref() != Some(&cursor);
+                if is_new || how != Advance::Onward {
+                    let applied = Arc::new(cursor.applied.clone());
+                    out.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
+                }
                 if is_new {
                     let position = cursor.position;
                     out.mail_all(|| Mail::Watermark(position));
@@ -348,7 +350,7 @@ impl Feed {
     }
 
     /// What was on disk is where everything begins.
-    fn restored(&mut self, restored: Restored, out: &mut Out) {
+    fn restored(&mut self, now: Now, restored: Restored, out: &mut Out) {
         let Some((sites, pages)) = restored.configuration else { return };
         tracing::info!(sites = sites.len(), pages = pages.len(), "restored what was last known");
         let change = Arc::new(ConfigChange::Replace { sites, pages });
@@ -360,6 +362,7 @@ impl Feed {
             out.mail_all(|| Mail::Watermark(cursor.position));
             self.intake.received = Some(cursor.clone());
             self.cursor = Some(cursor);
+            self.want_tell(now);
         }
     }
 

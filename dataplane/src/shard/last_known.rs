@@ -294,7 +294,7 @@ impl LastKnown {
         if self.under_way.is_some() || self.restoring.is_some() {
             return;
         }
-        if !self.write_at.is_some_and(|at| at <= now.mono) {
+        if self.write_at.is_none_or(|at| at > now.mono) {
             return;
         }
         if std::mem::take(&mut self.configuration_changed) {

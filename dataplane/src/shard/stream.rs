@@ -722,13 +722,13 @@ impl Streams {
 }
 
 impl Ending {
+    /// When the next slot is due, in steps of at least 50 ms: smooth enough.
     fn next_deadline(&self, streams: &Streams) -> Option<Mono> {
-        let left = self.hand < streams.records.slots();
-        // Deadlines come late by what the engine needs; twenty a second are smooth enough.
-        left.then(|| {
-            let done_ms =
-                u64::from(self.hand) * self.over_ms / u64::from(streams.records.slots().max(1));
-            self.start.after_ms(done_ms + 50.min(self.over_ms))
+        let (slots, hand) = (u64::from(streams.records.slots()), u64::from(self.hand));
+        let due_ms = |slot: u64| (slot * self.over_ms).div_ceil(slots);
+        (hand < slots).then(|| {
+            let next_ms = due_ms(hand + 1).max(due_ms(hand) + 50).min(self.over_ms);
+            self.start.after_ms(next_ms)
         })
     }
 }
@@ -1452,6 +1452,22 @@ mod tests {
         assert_eq!(world.streams.count(), 0);
         let text = String::from_utf8_lossy(&world.clients[&0].bytes).into_owned();
         assert!(text.ends_with("0\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_slow_drain_asks_for_no_turn_before_a_stream_is_due() {
+        let mut world = World::new(small());
+        world.open(4000, "page/p", None);
+        world.streams.drain(world.now, true, 3_600_000, &mut world.out);
+        world.run();
+        for _ in 0..20 {
+            let at = world.streams.next_deadline().expect("it goes on");
+            assert!(at > world.now.mono, "{at:?} is not ahead of {:?}", world.now.mono);
+            world.now.mono = at;
+            world.pass_ms(0);
+        }
+        world.pass_ms(3_600_000);
+        assert_eq!((world.streams.count(), world.streams.next_deadline()), (0, None));
     }
 
     #[test]

@@ -501,9 +501,10 @@ impl Topics {
         })
     }
 
-    /// Lets go of what is too old or too much for the shard.
+    /// Lets go of what is too old or too much for the shard, a bounded number at a time.
     pub fn expire(&mut self, now: Mono) {
-        while let Some(&(row, number)) = self.order.front() {
+        for _ in 0..limits::EXPIRE_A_TURN_MAX {
+            let Some(&(row, number)) = self.order.front() else { break };
             let topic = &mut self.rows[row as usize];
             let held = number >= topic.history.first() && number < topic.history.end();
             let age_limit = |at: Mono| at.after_ms(self.limits.age_ms_max) <= now;
