@@ -238,7 +238,7 @@ mod tests {
         let app = Arc::clone(&running.app);
         let get = |path: &str| Request::get(path).body(Body::empty()).expect("a request");
         let ask = |path: &str| router(Arc::clone(&app)).oneshot(get(path));
-        let every = u32::try_from(crate::limits::API_IN_FLIGHT_MAX).expect("few");
+        let every = u32::try_from(limits::API_IN_FLIGHT_MAX).expect("few");
         let held = Arc::clone(&app.api_permits).acquire_many_owned(every).await.expect("free");
         let reply = ask("/v1/pages").await.expect("an answer");
         assert_eq!(reply.status(), StatusCode::TOO_MANY_REQUESTS);

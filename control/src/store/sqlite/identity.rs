@@ -234,8 +234,8 @@ impl Epoch {
         self.file.write_all_at(&bytes, 0)
     }
 
-    /// Notes a head whose store is new, and makes sure that it stays: a file that a power failure took
-    /// back to another store's would draw an incarnation without a cause.
+    /// Notes a head whose store is new, and makes sure that it stays: a file that a power failure
+    /// took back to another store's would draw an incarnation without a cause.
     pub fn write_synced(&self, head: &Head) -> io::Result<()> {
         self.write(head)?;
         self.file.sync_all()

@@ -176,8 +176,8 @@ CREATE TABLE log (
 CREATE INDEX log_by_entity ON log (kind, entity, position);
 CREATE INDEX log_by_age ON log (class, hlc);
 
--- Folded state. page, name, rank, open and weight are read out of it for look-ups; rank is NULL when
--- deleted; weight is a component's status or an incident's impact.
+-- Folded state. page, name, rank, open and weight are read out of it for look-ups; rank is NULL
+-- when deleted; weight is a component's status or an incident's impact.
 CREATE TABLE entity (
   kind TEXT NOT NULL, id TEXT NOT NULL, page TEXT NOT NULL, name TEXT, rank INTEGER,
   open INTEGER NOT NULL, weight TEXT,
