@@ -8,4 +8,5 @@ pub mod fuzz;
 pub mod parity;
 pub mod peer;
 pub mod process;
+pub mod scenario;
 pub mod sim;

@@ -121,6 +121,10 @@ impl Origin {
         if matches {
             return self.wires.send(now_ns, net, end, (head + "\r\n").as_bytes());
         }
+        if request.method == "HEAD" {
+            head += &format!("Content-Length: {}\r\n\r\n", body.len());
+            return self.wires.send(now_ns, net, end, head.as_bytes());
+        }
         let mut bytes;
         if manner.chunked {
             bytes = (head + "Transfer-Encoding: chunked\r\n\r\n").into_bytes();

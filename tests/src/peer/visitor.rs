@@ -310,7 +310,12 @@ impl Visitor {
             if ledger.faults_until_ns < asked.at_ns {
                 ledger.violation(
                     now_ns,
-                    format!("{} for {:?} without any fault", reply.status, asked.what),
+                    format!(
+                        "{} for {:?} without any fault: {}",
+                        reply.status,
+                        asked.what,
+                        String::from_utf8_lossy(&reply.body)
+                    ),
                 );
             }
             return;

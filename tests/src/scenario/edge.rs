@@ -1,0 +1,458 @@
+//! Two edges before one origin and one control, watched by visitors, while a seed deals faults.
+//!
+//! ```text
+//!   safety:    incidents, purges, crashes, partitions, slow and broken origins, control replaced by an older copy
+//!   heal:      every fault ends
+//!   liveness:  every request is answered, every purge confirmed, every stream has the newest event
+//! ```
+//! The checks are `check::ledger`'s and the visitors'; here is only what happens when.
+
+use std::{
+    cell::RefCell,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    rc::Rc,
+};
+
+use cache::Cache;
+use dataplane::{
+    config::Timeouts,
+    seam::Control as Ask,
+    shard::{ControlLink, Settings, Shard, observe::Board},
+};
+
+use crate::{
+    check::ledger::Ledger,
+    peer::{
+        control::Control,
+        origin::Origin,
+        visitor::{Plan, Visitor},
+    },
+    sim::{coverage::Coverage, engine::Options, net::HostId, rng::Rng, world::World},
+};
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What must not be, in words; empty when all held.
+    pub violations: Vec<String>,
+    /// Faults dealt and branches reached.
+    pub coverage: Coverage,
+    /// Requests answered and events delivered.
+    pub operations: u64,
+    /// Turns of the world.
+    pub steps: u64,
+}
+
+/// Objects of the site, pages of control.
+const OBJECTS: u32 = 24;
+const PAGES: u32 = 3;
+const EDGES: usize = 2;
+const VISITORS: usize = 4;
+/// Virtual time of the safety phase.
+const SAFETY_MS: u64 = 60_000;
+/// How long after its end a fault may still show as a 5xx: time-outs, back-off, reconnects.
+const AFTERMATH_MS: u64 = 15_000;
+/// No answer within this is a request that will never be answered.
+const ANSWER_MS: u64 = 60_000;
+
+struct Run {
+    world: World<Shard>,
+    ledger: Rc<RefCell<Ledger>>,
+    control: HostId,
+    origin: HostId,
+    edges: Vec<HostId>,
+    shards: Vec<u16>,
+    visitors: Vec<HostId>,
+    /// Purges without a receipt from every edge: (object, generation, store, position).
+    open_receipts: Vec<(u32, u32, u64, u64)>,
+    control_down: bool,
+    origin_down: bool,
+    edges_down: Vec<bool>,
+    draw: Rng,
+}
+
+fn address(last: [u8; 2], port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, last[0], last[1])), port)
+}
+
+fn edge_address(at: usize) -> SocketAddr {
+    address([1, at as u8 + 1], 8080)
+}
+
+fn edge_name(at: usize) -> String {
+    format!("edge{at}")
+}
+
+const CONTROL: ([u8; 2], u16) = ([0, 1], 7400);
+const ORIGIN: ([u8; 2], u16) = ([0, 2], 80);
+
+/// Runs one seed.
+pub fn run(seed: u64) -> Outcome {
+    let mut run = Run::new(seed);
+    run.safety();
+    run.heal();
+    run.liveness();
+    run.finish()
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut world: World<Shard> = World::new(seed);
+        let ledger: Rc<RefCell<Ledger>> = Rc::default();
+        let mut draw = world.rng.fork();
+        for object in 0..OBJECTS {
+            ledger.borrow_mut().origin_has(0, object, 1);
+        }
+        let site = format!(
+            "{{\"id\":\"s1\",\"name\":\"site\",\"hosts\":[\"site.example\"],\"origins\":[{{\"url\":\"http://{}\"}}]}}",
+            address(ORIGIN.0, ORIGIN.1)
+        );
+        let control = Control::new(Rc::clone(&ledger), draw.fork(), PAGES, site);
+        let at = address(CONTROL.0, CONTROL.1);
+        let control = world.add_peer(at.ip(), &[at], Box::new(control));
+        let origin = Origin::new(Rc::clone(&ledger), draw.fork());
+        let at = address(ORIGIN.0, ORIGIN.1);
+        let origin = world.add_peer(at.ip(), &[at], Box::new(origin));
+        let edges: Vec<HostId> =
+            (0..EDGES).map(|at| world.add_host(edge_address(at).ip())).collect();
+        let shards = (0..EDGES).map(|_| draw.between(1, 3) as u16).collect();
+        let mut run = Self {
+            world,
+            ledger,
+            control,
+            origin,
+            edges,
+            shards,
+            visitors: Vec::new(),
+            open_receipts: Vec::new(),
+            control_down: false,
+            origin_down: false,
+            edges_down: vec![false; EDGES],
+            draw,
+        };
+        (0..EDGES).for_each(|at| run.start_edge(at));
+        run.world.run_for(2000);
+        run.add_visitors();
+        run
+    }
+
+    fn start_edge(&mut self, at: usize) {
+        let shards = self.shards[at];
+        let seed = self.draw.draw();
+        let options = Options::draw(&mut self.draw);
+        let control = ControlLink {
+            host: address(CONTROL.0, CONTROL.1).ip().to_string().into(),
+            port: CONTROL.1,
+            authorization: format!("Bearer {}", edge_name(at)).into(),
+        };
+        let memory_bytes = *self.draw.pick(&[200_000, 1_000_000, 16_000_000]);
+        let settings = Settings {
+            shard: 0,
+            shard_count: shards,
+            seed,
+            edge_id: edge_name(at).into(),
+            pop: "pop".into(),
+            engine: "simulated".into(),
+            control: Some(control),
+            sites: Vec::new().into(),
+            data: Some(PathBuf::from("/data")),
+            admin_listener: None,
+            listener_count: 1,
+            sockets_max: options.sockets_max as u32,
+            streams_max: *self.draw.pick(&[4, 1000]),
+            cache: Cache::new(cache::Config::new(memory_bytes, seed)),
+            near_entries: *self.draw.pick(&[4, 64]),
+            board: Board::new(shards),
+            timeouts: Timeouts::default(),
+        };
+        let now = self.world.now();
+        let actors = (0..shards)
+            .map(|shard| {
+                let seed = seed ^ u64::from(shard);
+                Shard::new(Settings { shard, seed, ..settings.clone() }, now)
+            })
+            .collect();
+        self.world.start(self.edges[at], vec![edge_address(at)], actors, options);
+        self.edges_down[at] = false;
+    }
+
+    fn add_visitors(&mut self) {
+        for at in 0..VISITORS {
+            let ip = address([2, at as u8 + 1], 0).ip();
+            let edges = (0..EDGES).map(edge_address).collect();
+            // A host's number is its place in the world's list.
+            let host = self.visitors.last().map_or(self.edges[EDGES - 1] + 1, |last| last + 1);
+            let ledger = Rc::clone(&self.ledger);
+            let plan = Plan { objects: OBJECTS, pages: PAGES, requests: 420, streams: 2 };
+            let visitor = Visitor::new((host, ip), edges, ledger, self.draw.fork(), plan);
+            assert_eq!(self.world.add_peer(ip, &[], Box::new(visitor)), host);
+            self.visitors.push(host);
+        }
+    }
+
+    fn fault(&mut self, lasting_ms: u64) {
+        let until = self.world.now().mono.after_ms(lasting_ms + AFTERMATH_MS).0;
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.faults_until_ns = ledger.faults_until_ns.max(until);
+    }
+
+    fn safety(&mut self) {
+        let end = self.world.now().mono.after_ms(SAFETY_MS);
+        while self.world.now().mono < end {
+            match self.draw.below(16) {
+                0..4 => self.declare(),
+                4..8 => self.change_object(),
+                8 => self.toggle_origin(),
+                9 => self.toggle_faulty_origin(),
+                10 => self.toggle_control(),
+                11 => self.toggle_edge(),
+                12 => self.partition(),
+                13 => self.hold_feed(),
+                14 => self.step_clock(),
+                _ => {}
+            }
+            let pause_ms = *self.draw.pick(&[1, 20, 300, 1500]);
+            self.world.run_for(pause_ms);
+            self.collect_receipts();
+            self.look_for_the_forgotten();
+        }
+    }
+
+    fn declare(&mut self) {
+        if self.control_down {
+            return;
+        }
+        let page = self.draw.below(PAGES as usize) as u32;
+        for _ in 0..*self.draw.pick(&[1, 1, 2, 5]) {
+            self.world.with_peer(self.control, |control: &mut Control, now, net| {
+                control.declare(now, net, page);
+            });
+        }
+    }
+
+    /// The origin has something new; mostly it is purged, sometimes only time tells.
+    fn change_object(&mut self) {
+        let object = self.draw.below(OBJECTS as usize) as u32;
+        let now = self.world.now();
+        let generation = self.ledger.borrow().newest(object) + 1;
+        self.ledger.borrow_mut().origin_has(now.mono.0, object, generation);
+        if self.control_down || self.draw.chance(300) {
+            return;
+        }
+        let (store, position) =
+            self.world.with_peer(self.control, |control: &mut Control, now, net| {
+                (control.store(), control.purge(now, net, object))
+            });
+        self.open_receipts.push((object, generation, store, position));
+    }
+
+    fn collect_receipts(&mut self) {
+        let edges: Vec<String> = (0..EDGES).map(edge_name).collect();
+        let (now, ledger) = (self.world.now(), Rc::clone(&self.ledger));
+        let open = std::mem::take(&mut self.open_receipts);
+        let left = self.world.with_peer(self.control, |control: &mut Control, _, _| {
+            open.into_iter()
+                // A purge that an older copy of control does not know will not be confirmed.
+                .filter(|(_, _, store, _)| *store == control.store())
+                .filter(|&(object, generation, _, position)| {
+                    let confirmed = control.confirmed(&edges, position);
+                    if confirmed {
+                        ledger.borrow_mut().receipt(now.mono.0, object, generation);
+                    }
+                    !confirmed
+                })
+                .collect()
+        });
+        self.open_receipts = left;
+    }
+
+    fn toggle_origin(&mut self) {
+        self.fault(0);
+        let at = address(ORIGIN.0, ORIGIN.1);
+        if self.origin_down {
+            self.world.revive(self.origin, &[at]);
+        } else {
+            self.world.hit("crash: origin");
+            self.world.crash_peer(self.origin);
+            self.world.with_peer(self.origin, |origin: &mut Origin, _, _| origin.crash());
+        }
+        self.origin_down = !self.origin_down;
+        if self.origin_down {
+            self.ledger.borrow_mut().faults_until_ns = u64::MAX;
+        } else {
+            self.settle_faults();
+        }
+    }
+
+    fn toggle_faulty_origin(&mut self) {
+        let per_mille = *self.draw.pick(&[0, 100, 700]);
+        self.world.with_peer(self.origin, |origin: &mut Origin, _, _| {
+            origin.faulty_per_mille = per_mille;
+        });
+        self.settle_faults();
+    }
+
+    fn toggle_control(&mut self) {
+        let at = address(CONTROL.0, CONTROL.1);
+        if self.control_down {
+            let lost = if self.draw.chance(300) { self.draw.below(5) } else { 0 };
+            if lost > 0 {
+                self.world.hit("control: replaced by an older copy");
+            }
+            self.world.with_peer(self.control, |control: &mut Control, _, _| {
+                if lost > 0 { control.restart_from_backup(lost) } else { control.restart() }
+            });
+            self.world.revive(self.control, &[at]);
+        } else {
+            self.world.hit("crash: control");
+            self.world.crash_peer(self.control);
+            self.world.with_peer(self.control, |control: &mut Control, _, _| control.crash());
+        }
+        self.control_down = !self.control_down;
+        self.settle_faults();
+    }
+
+    fn toggle_edge(&mut self) {
+        let at = self.draw.below(EDGES);
+        if self.edges_down[at] {
+            self.start_edge(at);
+        } else if self.draw.chance(700) {
+            self.world.hit("crash: edge");
+            self.world.crash(self.edges[at]);
+            self.edges_down[at] = true;
+        } else {
+            // A drain that is not waited for: the process goes on until it says Stop.
+            self.world.hit("edge: drained");
+            self.world.control(self.edges[at], Ask::Drain);
+            let host = self.edges[at];
+            let stopped = self.world.run_until(60_000, |world| {
+                world.process(host).is_none_or(|process| process.has_stopped())
+            });
+            if !stopped {
+                let now_ns = self.world.now().mono.0;
+                self.ledger.borrow_mut().violation(now_ns, "a drain did not end in 60 s".into());
+            }
+            self.world.crash(host);
+            self.edges_down[at] = true;
+        }
+        self.fault(0);
+    }
+
+    fn partition(&mut self) {
+        let from = self.edges[self.draw.below(EDGES)];
+        let to = *self.draw.pick(&[self.control, self.origin]);
+        let cut = self.draw.chance(500);
+        if cut {
+            self.world.net.partition(from, to, true);
+            self.ledger.borrow_mut().faults_until_ns = u64::MAX;
+        } else {
+            self.world.net.heal();
+            self.settle_faults();
+        }
+    }
+
+    fn hold_feed(&mut self) {
+        let (edge, hold) = (edge_name(self.draw.below(EDGES)), self.draw.chance(500));
+        self.world.with_peer(self.control, |control: &mut Control, _, _| {
+            if hold { control.hold.insert(edge, 2000) } else { control.hold.remove(&edge) }
+        });
+    }
+
+    fn step_clock(&mut self) {
+        self.world.hit("clock: stepped");
+        let by_ms = *self.draw.pick(&[-3000, -500, 500, 1500]);
+        self.world.step_wall_clock_ms(by_ms);
+    }
+
+    /// Faults that go on keep the window open; when none does, it closes after the aftermath.
+    fn settle_faults(&mut self) {
+        let faulty = self
+            .world
+            .with_peer(self.origin, |origin: &mut Origin, _, _| origin.faulty_per_mille > 0);
+        let open = faulty || self.origin_down || self.control_down;
+        let until = if open { u64::MAX } else { self.world.now().mono.after_ms(AFTERMATH_MS).0 };
+        self.ledger.borrow_mut().faults_until_ns = until;
+    }
+
+    fn look_for_the_forgotten(&mut self) {
+        let now_ns = self.world.now().mono.0;
+        for &visitor in &self.visitors.clone() {
+            let oldest = self
+                .world
+                .with_peer(visitor, |visitor: &mut Visitor, _, _| visitor.oldest_unanswered_ns());
+            if oldest.is_some_and(|asked| now_ns - asked > ANSWER_MS * 1_000_000) {
+                let what = format!("a request of {ANSWER_MS} ms ago has no answer");
+                self.ledger.borrow_mut().violation(now_ns, what);
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.world.net.heal();
+        if self.origin_down {
+            self.toggle_origin();
+        }
+        if self.control_down {
+            self.toggle_control();
+        }
+        self.world.with_peer(self.origin, |origin: &mut Origin, _, _| origin.faulty_per_mille = 0);
+        self.world.with_peer(self.control, |control: &mut Control, _, _| control.hold.clear());
+        for at in 0..EDGES {
+            if self.edges_down[at] {
+                self.start_edge(at);
+            }
+        }
+        self.settle_faults();
+        self.world.run_for(AFTERMATH_MS + 10_000);
+    }
+
+    fn liveness(&mut self) {
+        for page in 0..PAGES {
+            self.world.with_peer(self.control, |control: &mut Control, now, net| {
+                control.declare(now, net, page);
+            });
+        }
+        self.change_object();
+        let visitors = self.visitors.clone();
+        for &visitor in &visitors {
+            self.world.with_peer(visitor, |visitor: &mut Visitor, _, _| visitor.left += 20);
+        }
+        let done = self.world.run_until(120_000, |world| {
+            visitors
+                .iter()
+                .all(|&host| world.with_peer(host, |visitor: &mut Visitor, _, _| visitor.is_done()))
+        });
+        let now_ns = self.world.now().mono.0;
+        if !done {
+            self.ledger
+                .borrow_mut()
+                .violation(now_ns, "requests without an answer at the end".into());
+        }
+        self.world.run_for(20_000);
+        self.collect_receipts();
+        let now_ns = self.world.now().mono.0;
+        for (object, generation, _, position) in self.open_receipts.clone() {
+            let what =
+                format!("purge of object {object} ({generation}) at {position} never confirmed");
+            self.ledger.borrow_mut().violation(now_ns, what);
+        }
+        let replica =
+            self.world.with_peer(self.control, |control: &mut Control, _, _| control.replica());
+        for &visitor in &visitors {
+            self.world.with_peer(visitor, |visitor: &mut Visitor, now, _| {
+                visitor.check_streams_are_current(now.mono.0, &replica);
+            });
+        }
+    }
+
+    fn finish(self) -> Outcome {
+        let ledger = self.ledger.borrow();
+        Outcome {
+            violations: ledger.violations.clone(),
+            coverage: self.world.coverage().clone(),
+            operations: ledger.answered + ledger.events,
+            steps: self.world.steps(),
+        }
+    }
+}

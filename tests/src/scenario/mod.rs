@@ -1,0 +1,3 @@
+//! Whole runs of the system under the simulator, each from one seed.
+
+pub mod edge;
