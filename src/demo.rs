@@ -1,5 +1,4 @@
-//! The page that a newcomer finds: a lighthouse. Built through the API like any other, so it is
-//! also its first use.
+//! The page that a newcomer finds: a lighthouse. Built through the API like any other, so it is also its first use.
 //!
 //! Each request has a fixed `Idempotency-Key`: a build that was cut short goes on where it stopped.
 
@@ -11,8 +10,7 @@ use crate::{
     output::text,
 };
 
-/// Builds the page `demo`. `false`, and nothing done, when there is a page of that slug that this
-/// did not make.
+/// Builds the page `demo`. `false`, and nothing done, when there is a page of that slug that this did not make.
 pub(crate) fn build(client: &Client) -> Result<bool, Failure> {
     let known = client.list("/v1/pages")?;
     if known.iter().any(|page| page["slug"] == SLUG && page["name"] != NAME) {
@@ -41,7 +39,7 @@ pub(crate) fn build(client: &Client) -> Result<bool, Failure> {
             json!({"status": "identified", "message": "Two seagulls. They like the warmth."}),
             json!({
                 "status": "monitoring",
-                "message": "Offered a herring on the other side of the rock, the gulls took it.",
+                "message": "The gulls were offered a herring on the other side of the rock, and took it.",
             }),
             json!({
                 "status": "resolved",

@@ -1,7 +1,7 @@
 //! `pharos doctor`: what this machine would have to change to carry more, and why.
 //!
-//! Each check reads one fact, compares it with what [`STREAMS_AIM`] open streams need, and says
-//! what to set. Facts that cannot be read are told as unknown, not as wrong.
+//! Each check reads one fact, compares it with what [`STREAMS_AIM`] open streams need, and says what to set. Facts that cannot be
+//! read are told as unknown, not as wrong.
 
 use std::fs;
 
@@ -109,9 +109,8 @@ fn engine() -> Finding {
         Err(error) => change(
             name,
             format!("epoll: {error}"),
-            "epoll works, at a higher cost per request. io_uring needs \
-             kernel.io_uring_disabled = 0, and in a container a seccomp profile that allows \
-             io_uring_setup, io_uring_enter and io_uring_register.",
+            "epoll works, at a higher cost per request. io_uring needs kernel.io_uring_disabled = 0, and \
+             in a container a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register.",
         ),
     }
 }
@@ -148,8 +147,7 @@ fn descriptors() -> Finding {
     };
     judge_at_least(name, limit, STREAMS_AIM, |aim| {
         format!(
-            "every stream is a descriptor. systemd: LimitNOFILE={aim}; container: \
-             --ulimit nofile={aim}; \
+            "every stream is a descriptor. systemd: LimitNOFILE={aim}; container: --ulimit nofile={aim}; \
              and fs.nr_open at least as high."
         )
     })
@@ -196,8 +194,7 @@ fn tcp_table() -> Finding {
     let Ok(entries) = text.parse::<i64>() else { return unknown(name) };
     judge_at_least(name, entries.unsigned_abs(), STREAMS_AIM / 2, |_| {
         format!(
-            "above half a million sockets each look-up walks a chain. At boot: \
-             thash_entries={}; or a network \
+            "above half a million sockets each look-up walks a chain. At boot: thash_entries={}; or a network \
              namespace made under net.ipv4.tcp_child_ehash_entries={0}.",
             STREAMS_AIM.next_power_of_two(),
         )

@@ -1,8 +1,7 @@
 //! Whether an address is free to listen on, and if not, which process holds it.
 //!
-//! The holder is looked up in `/proc` (proc_pid_fd(5), proc_pid_net(5)): the table of listening
-//! sockets gives the inode, the descriptors of all processes that we may look at give who has it
-//! open.
+//! The holder is looked up in `/proc` (proc_pid_fd(5), proc_pid_net(5)): the table of listening sockets gives the inode,
+//! the descriptors of all processes that we may look at give who has it open.
 
 use std::{
     fs,
@@ -62,8 +61,7 @@ pub(crate) fn holder(address: SocketAddr) -> Option<String> {
     None
 }
 
-/// The inode of the socket that listens where `address` would, from the text of `/proc/net/tcp` or
-/// `tcp6`.
+/// The inode of the socket that listens where `address` would, from the text of `/proc/net/tcp` or `tcp6`.
 fn listening_inode(table: &str, address: SocketAddr) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -105,17 +103,11 @@ mod tests {
 
     #[test]
     fn only_listening_sockets_of_that_address_count() {
-        let row = |local: &str, state: &str, inode: u32| {
-            let rest = "00000000:00000000 00:00000000 00000000 0 0";
-            format!("0: {local} 00000000:0000 {state} {rest} {inode} 1\n")
-        };
-        let rows = [
-            row("0100007F:1F90", "01", 11),
-            row("0200007F:1F90", "0A", 12),
-            row("00000000:1F91", "0A", 13),
-        ];
-        let table = format!("sl local_address rem_address st …\n{}", rows.concat());
-        let inode = |text: &str| listening_inode(&table, text.parse().unwrap());
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:1F90 00000000:0000 01 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
+            1: 0200007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1\n\
+            2: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 13 1\n";
+        let inode = |text: &str| listening_inode(table, text.parse().unwrap());
         assert_eq!(inode("127.0.0.1:8080"), None);
         assert_eq!(inode("127.0.0.1:8081"), Some(13));
         if cfg!(target_endian = "little") {

@@ -1,15 +1,12 @@
-//! `pharos up`: control and an edge on this machine, as supervised children, and on first start a
-//! page that lives.
+//! `pharos up`: control and an edge on this machine, as supervised children, and on first start a page that lives.
 //!
 //! ```text
-//!  lock data ─▶ look at ports ─▶ control ─ready─▶ enrol edge, build demo (once)
-//!                                     watch ◀─ say so ◀─ready─ edge ◀─┘
+//!  lock data ─▶ look at ports ─▶ control ─ready─▶ enrol edge, build demo (once) ─▶ edge ─ready─▶ say so ─▶ watch
 //! ```
-//! Owns the data folder: `lock` (held while running), `edge.toml` and `edge.key` (made once),
-//! `demo` (the demo page was built). Everything else in it is control's and the edge's.
+//! Owns the data folder: `lock` (held while running), `edge.toml` and `edge.key` (made once), `demo` (the demo page was
+//! built). Everything else in it is control's and the edge's.
 //!
-//! Leaves to others: keeping children alive and ending them (`supervise`), the demo's content
-//! (`demo`).
+//! Leaves to others: keeping children alive and ending them (`supervise`), the demo's content (`demo`).
 
 use std::{
     ffi::OsString,
@@ -45,8 +42,8 @@ Examples:
   pharos up
   pharos up --data /var/lib/pharos --edge 127.0.0.1:8090
 
-Runs until Ctrl-C or SIGTERM, which drains the edge. A crash of one role never touches the
-other.")]
+Runs until Ctrl-C or SIGTERM, which drains the edge first. SIGHUP makes the edge read its
+configuration again. A crash of control or edge never touches the other.")]
 pub(crate) struct Options {
     /// Folder for everything that is kept; made if missing
     #[arg(long, env = "PHAROS_DATA", default_value = DEFAULT_DATA, value_name = "FOLDER")]
@@ -268,8 +265,8 @@ impl Options {
 
     fn edge_toml(&self) -> String {
         format!(
-            "# Written by `pharos up` at its first start. Its flags win over what is here;\n\
-             # everything else is yours to change, and is read at the next start.\n\
+            "# Written by `pharos up` at its first start. Its flags --edge, --admin and --api win over the\n\
+             # addresses here; everything else is yours to change (then: kill -HUP the edge, or start again).\n\
              id = \"{EDGE_NAME}\"\n\
              pop = \"local\"\n\
              listen = [\"{}\"]\n\
@@ -314,8 +311,8 @@ fn summary(options: &Options, demo: bool, status: &Value) -> String {
          \n\
          Open the page, then try, in another terminal:\n\
          \n\
-         \x20 {program} incident create --page demo --title 'The API is slow' \
-         --component api=degraded_performance --message 'We are looking into it.'{flags}\n\
+         \x20 {program} incident create --page demo --title 'The API is slow' --component api=degraded_performance \
+         --message 'We are looking into it.'{flags}\n\
          \x20 {program} incident list --page demo{flags}\n\
          \x20 curl -i http://{edge}/demo/api/v2/summary.json\n\
          \n\

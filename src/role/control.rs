@@ -14,8 +14,8 @@ Examples:
   pharos control --data /var/lib/pharos --listen 127.0.0.1:7400
   pharos control --config control.toml --check
 
-A flag wins over its environment variable, which wins over the file. The first admin key is
-written to admin.key in the data folder. Signals: TERM finishes open requests, then ends.")]
+A flag wins over its environment variable, which wins over the file. The first admin key is written to
+admin.key in the data folder. Signals: TERM finishes open requests, then ends.")]
 pub(crate) struct Options {
     /// Control's configuration, control.toml
     #[arg(long, env = "PHAROS_CONTROL_CONFIG", value_name = "FILE")]

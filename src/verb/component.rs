@@ -1,5 +1,4 @@
-//! `pharos component …`, and the two words that other verbs share with it: a status, and
-//! `SLUG=STATUS`.
+//! `pharos component …`, and the two words that other verbs share with it: a status, and `SLUG=STATUS`.
 
 use std::str::FromStr;
 

@@ -22,7 +22,7 @@ Examples:
   pharos edge --config edge.toml --check  only validate the file
   pharos edge list                        all edges, how far each has applied the log
 
-Signals: TERM drains, then ends."
+Signals: TERM drains, then ends; HUP reads the configuration again."
 )]
 pub(crate) struct Options {
     #[command(subcommand)]
@@ -34,8 +34,9 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Enrol an edge: print a ready edge.toml with its own, revocable key
-    #[command(after_help = "Examples:\n  pharos edge add fra-1\n  \
-        pharos edge add fra-1 --into /etc/pharos")]
+    #[command(
+        after_help = "Examples:\n  pharos edge add fra-1\n  pharos edge add fra-1 --into /etc/pharos"
+    )]
     Add(Add),
     /// List edges: version, how far they have applied the log, streams, hit ratio, last seen
     #[command(after_help = "Example:\n  pharos edge list")]

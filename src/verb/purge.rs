@@ -1,5 +1,4 @@
-//! `pharos purge`: remove content of a site from all edges, and the receipt that says which have
-//! done so.
+//! `pharos purge`: remove content of a site from all edges, and the receipt that says which have done so.
 
 use std::{path::PathBuf, time::Duration};
 

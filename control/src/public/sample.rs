@@ -30,8 +30,7 @@ pub(super) fn page() -> PageView {
             update(
                 "u32",
                 Identified,
-                "A network link between two sites is saturated.\n\
-                 We are moving traffic to another path.",
+                "A network link between two sites is saturated.\nWe are moving traffic to another path.",
                 now - 9 * MINUTE_MS,
             ),
             update(

@@ -1,8 +1,6 @@
-//! The one style sheet, and the response's Content-Security-Policy, which names it and the script
-//! by digest.
+//! The one style sheet, and the response's Content-Security-Policy, which names it and the script by digest.
 //!
-//! Digests rather than a nonce: a nonce would be the same in every cached copy, and so worth
-//! nothing.
+//! Digests rather than a nonce: a nonce would be the same in every cached copy, and so worth nothing.
 
 use std::sync::LazyLock;
 
@@ -13,12 +11,11 @@ use super::script::SCRIPT;
 /// Text of the page's `<style>`.
 pub const STYLE: &str = include_str!("../../templates/style.css");
 
-/// Value of `Content-Security-Policy` for every page: nothing from elsewhere, no inline text but
-/// ours, no frames.
+/// Value of `Content-Security-Policy` for every page: nothing from elsewhere, no inline text but ours, no frames.
 pub static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; \
-         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         base64(&Sha256::digest(STYLE)),
         base64(&Sha256::digest(SCRIPT)),
     )

@@ -87,6 +87,26 @@ impl Client {
         }
     }
 
+    /// Reads until some of the next answer's body has come; whether that was before all of it had.
+    pub fn first_bytes_before_the_rest(&mut self) -> bool {
+        let mut buffer = vec![0; 1024];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return false,
+                Ok(count) => {
+                    let complete = self.reader.receive(&buffer[..count]).unwrap_or_default();
+                    self.ready.extend(complete);
+                }
+            }
+            if !self.ready.is_empty() {
+                return false;
+            }
+            if self.reader.partial().is_some_and(|reply| !reply.body.is_empty()) {
+                return true;
+            }
+        }
+    }
+
     /// Asks and waits.
     pub fn get(&mut self, host: &str, target: &str) -> Reply {
         self.ask("GET", host, target, &[]);

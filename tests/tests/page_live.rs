@@ -1,0 +1,175 @@
+//! The main job, on real processes: an incident by CLI reaches an open stream and the page; a page is never older
+//! than the event; resume after restarts loses nothing unseen.
+
+use std::{fs, thread};
+
+use pharos_tests::{
+    peer::control::covers,
+    process::{client::Client, node::Node, wait::until},
+};
+
+fn version_of(event: &pharos_tests::client::sse::Event) -> String {
+    let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON data");
+    data["version"].as_str().expect("a version").to_owned()
+}
+
+fn declare(node: &Node, title: &str) -> String {
+    let body = format!(
+        "{{\"title\":\"{title}\",\"status\":\"investigating\",\"impact\":\"minor\",\"message\":\"m\"}}"
+    );
+    let reply = node.api("POST", "/v1/pages/demo/incidents", &body, &[]);
+    assert_eq!(reply.status, 201, "{}", String::from_utf8_lossy(&reply.body));
+    reply.field("pharos-version").expect("a version").to_owned()
+}
+
+#[test]
+fn an_incident_by_cli_reaches_an_open_stream_and_the_page() {
+    let node = Node::up(&[]);
+    let host = node.edge.to_string();
+    let client = Client::connect(node.edge).expect("connects");
+    let mut stream = client.into_stream(&host, "/demo/events", "");
+    assert_eq!(stream.status(), 200);
+    until("the stream has begun", 10, || stream.next_event().map(|_| ()));
+    node.cli(&[
+        "incident",
+        "create",
+        "--page",
+        "demo",
+        "--title",
+        "Lighthouse lamp dim",
+        "--status",
+        "investigating",
+        "--component",
+        "api=major_outage",
+        "--message",
+        "Looking at it",
+    ]);
+    let event = stream.next_told().expect("an event");
+    assert_eq!(event.name, "incident");
+    assert!(event.data.contains("Lighthouse lamp dim"), "{}", event.data);
+    let page = Client::connect(node.edge).expect("connects").get(&host, "/demo/");
+    let text = String::from_utf8_lossy(&page.body).into_owned();
+    assert!(text.contains("Lighthouse lamp dim"));
+    assert!(covers(page.field("pharos-version").expect("versioned"), &version_of(&event)));
+}
+
+#[test]
+fn the_second_request_of_a_page_is_a_hit_until_the_next_incident() {
+    let node = Node::up(&[]);
+    let host = node.edge.to_string();
+    let mut client = Client::connect(node.edge).expect("connects");
+    client.get(&host, "/demo/");
+    assert_eq!(client.get(&host, "/demo/").field("x-cache-status"), Some("HIT"));
+    declare(&node, "one");
+    until("the page shows it", 10, || {
+        let page = client.get(&host, "/demo/");
+        String::from_utf8_lossy(&page.body).contains("one").then_some(())
+    });
+    assert_eq!(client.get(&host, "/demo/").field("x-cache-status"), Some("HIT"));
+}
+
+#[test]
+fn a_stream_resumes_without_gap_after_control_was_killed() {
+    let node = Node::up(&[]);
+    let host = node.edge.to_string();
+    let mut stream =
+        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
+    let first = until("the stream has begun", 10, || stream.next_event());
+    assert!(!first.id.is_empty(), "the first event gives a cursor: {first:?}");
+    let mut seen = Vec::new();
+    for round in 0..5 {
+        let version = declare(&node, &format!("incident {round}"));
+        let event = stream.next_told().expect("an event");
+        assert_eq!(event.name, "incident");
+        assert!(covers(&version_of(&event), &version));
+        seen.push(event.id.clone());
+        kill_role(&node, "control");
+        until("control is back", 30, || {
+            let mut client = Client::connect(node.api).ok()?;
+            client.ask("GET", "x", "/healthz", &[]);
+            client.answer().ok().filter(|reply| reply.status == 200)
+        });
+    }
+    // The edge's process never changed, so the one stream saw all five, each once.
+    seen.dedup();
+    assert_eq!(seen.len(), 5);
+    // Resumed at the first of them, another stream gets exactly the other four.
+    let mut again =
+        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", &seen[0]);
+    let resumed: Vec<String> = (0..4).map(|_| again.next_told().expect("an event").id).collect();
+    assert_eq!(resumed, seen[1..]);
+}
+
+#[test]
+fn an_edge_restarted_without_control_serves_its_pages_stale_and_tells_the_gap() {
+    let node = Node::up(&[]);
+    let host = node.edge.to_string();
+    let mut client = Client::connect(node.edge).expect("connects");
+    declare(&node, "remember me");
+    until("the page shows it", 10, || {
+        let page = client.get(&host, "/demo/");
+        String::from_utf8_lossy(&page.body).contains("remember me").then_some(())
+    });
+    let mut stream =
+        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
+    let cursor = until("a cursor", 10, || stream.next_event()).id;
+    until("the edge has kept the page", 20, || {
+        let kept = node.folder.path().join("data");
+        find(&kept, "last_known").then_some(())
+    });
+    thread::park_timeout(std::time::Duration::from_millis(1500));
+    // Control is kept down by stopping its supervisor's view of it: both roles are killed, only the edge is restarted.
+    let edge_config = node.folder.path().join("data/edge.toml");
+    assert!(edge_config.exists(), "up writes the edge's configuration");
+    let (folder, admin, edge) = (node.folder.path().to_owned(), node.admin, node.edge);
+    let mut node = node;
+    node.process.kill();
+    until("both roles are gone", 20, || Client::connect(edge).is_err().then_some(()));
+    let mut alone = pharos_tests::process::node::Process::start(
+        &folder,
+        "edge-alone",
+        &["edge", "--config", "data/edge.toml"],
+    );
+    until("the edge serves alone", 30, || {
+        pharos_tests::process::node::get(admin, "/readyz").ok().filter(|reply| reply.status == 200)
+    });
+    let page = Client::connect(edge).expect("connects").get(&host, "/demo/");
+    assert_eq!(page.status, 200);
+    assert_eq!(page.field("x-cache-status"), Some("STALE"));
+    assert!(String::from_utf8_lossy(&page.body).contains("remember me"));
+    let mut resumed =
+        Client::connect(edge).expect("connects").into_stream(&host, "/demo/events", &cursor);
+    assert_eq!(resumed.status(), 200);
+    let told = resumed.next_event().expect("a beat or a gap");
+    assert!(["gap", "beat"].contains(&told.name.as_str()), "{told:?}");
+    alone.kill();
+}
+
+/// Kills a role's process as a crash would.
+fn kill_role(node: &Node, role: &str) {
+    let parent = node.process.id();
+    let children =
+        fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("children");
+    for child in children.split_whitespace() {
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|&b| b == 0).collect();
+        if words.get(1) == Some(&role.as_bytes()) {
+            let killed = std::process::Command::new("kill").args(["-9", child]).status();
+            assert!(killed.expect("kill runs").success());
+            return;
+        }
+    }
+    panic!("no {role} below {parent}: {children}");
+}
+
+fn find(folder: &std::path::Path, name: &str) -> bool {
+    fs::read_dir(folder).is_ok_and(|entries| {
+        entries.flatten().any(|entry| {
+            let path = entry.path();
+            (path.is_dir()
+                && path.file_name().is_some_and(|known| known == name)
+                && fs::read_dir(&path).is_ok_and(|mut inside| inside.next().is_some()))
+                || (path.is_dir() && find(&path, name))
+        })
+    })
+}

@@ -1,0 +1,158 @@
+//! A real site behind a real nginx: a tree of a thousand files, byte for byte, the second time from the
+//! cache; and many first requests of one slow object that make one origin request.
+
+use std::{
+    fs,
+    io::Write,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Barrier},
+    thread,
+};
+
+use pharos_tests::{
+    process::{client::Client, nginx::Nginx, node::Node},
+    sim::rng::Rng,
+};
+
+/// Sizes from nothing to 50 MB; most are small, as in a real tree.
+fn size_of(at: usize, rng: &mut Rng) -> usize {
+    match at {
+        0 => 0,
+        1 => 1,
+        2 => 50_000_000,
+        3 => 5_000_000,
+        4 => 1 << 20,
+        5 => (1 << 16) - 1,
+        6 => 1 << 16,
+        7 => (1 << 16) + 1,
+        _ => rng.between(1, 40_000) as usize,
+    }
+}
+
+fn content(size: usize, rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        bytes.extend_from_slice(&rng.draw().to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+fn make_tree(root: &Path, count: usize) -> Vec<(String, Vec<u8>)> {
+    let mut rng = Rng::new(9);
+    let mut files = Vec::new();
+    for at in 0..count {
+        let size = size_of(at, &mut rng);
+        let bytes = content(size, &mut rng);
+        let name = format!("/d{}/f{at}.bin", at % 17);
+        let path = root.join(&name[1..]);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(&path, &bytes).expect("written");
+        files.push((name, bytes));
+    }
+    files
+}
+
+fn site(node: &Node, origin: SocketAddr) {
+    let origin = format!("http://{origin}");
+    node.cli(&["site", "create", "--name", "tree", "--host", "tree.example", "--origin", &origin]);
+    pharos_tests::process::wait::until("the edge knows the site", 20, || {
+        let mut client = Client::connect(node.edge).ok()?;
+        (client.get("tree.example", "/d0/f0.bin").status == 200).then_some(())
+    });
+}
+
+#[test]
+fn every_file_is_identical_and_the_second_time_a_hit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tree = folder.path().join("tree");
+    let files = make_tree(&tree, 1000);
+    let Some(nginx) = Nginx::serve(folder.path(), &tree, "expires 1h;") else {
+        println!("SKIPPED every_file_is_identical_and_the_second_time_a_hit: no nginx here");
+        return;
+    };
+    let node = Node::up(&[]);
+    site(&node, nginx.address);
+    for round in 0..2 {
+        let mut client = Client::connect(node.edge).expect("connects");
+        for (name, bytes) in &files {
+            let reply = client.get("tree.example", name);
+            assert_eq!(reply.status, 200, "{name}");
+            assert!(reply.body == *bytes, "{name}: {} bytes differ", reply.body.len());
+            if round == 1 {
+                assert_eq!(reply.field("x-cache-status"), Some("HIT"), "{name}");
+            }
+        }
+    }
+}
+
+/// An origin that sends one object slowly, and counts how often it was asked.
+fn slow_origin(asked: Arc<std::sync::atomic::AtomicU32>, bytes: Arc<Vec<u8>>) -> SocketAddr {
+    #[expect(clippy::disallowed_types, reason = "a test origin owns its socket")]
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let address = listener.local_addr().expect("bound");
+    thread::Builder::new()
+        .name("slow-origin".into())
+        .spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, asked, bytes) = (stream.expect("accepts"), asked.clone(), bytes.clone());
+                thread::Builder::new()
+                    .spawn(move || {
+                        let mut head = [0; 4096];
+                        if std::io::Read::read(&mut stream, &mut head).unwrap_or(0) == 0 {
+                            return;
+                        }
+                        asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        let head = format!(
+                            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {}\r\n\r\n",
+                            bytes.len()
+                        );
+                        stream.write_all(head.as_bytes()).expect("sent");
+                        for piece in bytes.chunks(bytes.len() / 10) {
+                            thread::park_timeout(std::time::Duration::from_millis(150));
+                            stream.write_all(piece).expect("sent");
+                        }
+                    })
+                    .expect("a thread");
+            }
+        })
+        .expect("a thread");
+    address
+}
+
+#[test]
+fn two_hundred_first_requests_make_one_origin_request_and_stream_while_it_arrives() {
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let bytes = Arc::new(content(200_000, &mut Rng::new(4)));
+    let origin = slow_origin(asked.clone(), bytes.clone());
+    let node = Node::up(&[]);
+    let origin = format!("http://{origin}");
+    node.cli(&["site", "create", "--name", "slow", "--host", "slow.example", "--origin", &origin]);
+    pharos_tests::process::wait::until("the edge knows the site", 20, || {
+        let mut client = Client::connect(node.edge).ok()?;
+        (client.get("slow.example", "/warm").status == 200).then_some(())
+    });
+    let before = asked.load(std::sync::atomic::Ordering::SeqCst);
+    let start = Arc::new(Barrier::new(200));
+    let readers: Vec<_> = (0..200)
+        .map(|_| {
+            let (edge, start, bytes) = (node.edge, start.clone(), bytes.clone());
+            thread::Builder::new()
+                .spawn(move || {
+                    let mut client = Client::connect(edge).expect("connects");
+                    start.wait();
+                    client.ask("GET", "slow.example", "/big", &[]);
+                    let early = client.first_bytes_before_the_rest();
+                    let reply = client.answer().expect("an answer");
+                    assert!(reply.body == *bytes, "{} bytes differ", reply.body.len());
+                    early
+                })
+                .expect("a thread")
+        })
+        .collect();
+    let early = readers.into_iter().map(|reader| reader.join().expect("reads"));
+    let streamed = early.filter(|early| *early).count();
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst) - before, 1, "origin requests");
+    assert!(streamed >= 195, "{streamed} of 200 had bytes while the object was still arriving");
+}
