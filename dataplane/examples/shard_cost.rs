@@ -1,5 +1,6 @@
-//! What a request costs in the shard alone: the real [`Shard`] driven by a null engine, no kernel. Prints
-//! nanoseconds a request; the seam's own share is measured with an actor that gives a fixed answer.
+//! What a request costs in the shard alone: the real [`Shard`] driven by a null engine, no kernel.
+//! Prints nanoseconds a request; the seam's own share is measured with an actor that gives a fixed
+//! answer.
 //!
 //! `cargo run --release -p pharos-dataplane --example shard_cost [rounds]`
 #![allow(clippy::print_stdout, reason = "a program that prints")]

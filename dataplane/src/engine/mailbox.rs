@@ -57,7 +57,8 @@ impl SleepFlag {
     /// True for one caller a sleep.
     pub(crate) fn must_ring(&self) -> bool {
         fence(Ordering::SeqCst);
-        // Only the one that rings clears the flag: every clear but the owner's is followed by a ring.
+        // Only the one that rings clears the flag: every clear but the owner's is followed by a
+        // ring.
         let (relaxed, asleep) = (Ordering::Relaxed, &self.asleep);
         asleep.load(relaxed) && asleep.compare_exchange(true, false, relaxed, relaxed).is_ok()
     }

@@ -51,9 +51,9 @@ counters! {
     connects,
     /// Sends that the kernel took in more than one piece.
     sends_continued,
-    /// Frames handed to the kernel by fan-outs.
+    /// Targets of fan-outs.
     fanout_sends,
-    /// Of these, not taken whole.
+    /// Of these, those that did not take the whole frame.
     fanout_failures,
     /// Times a receive met no free buffer.
     buffers_exhausted,

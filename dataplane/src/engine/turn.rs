@@ -320,11 +320,8 @@ impl<A: Actor, S: Sockets> Driver<A, S> {
     }
 
     fn post(&mut self, to: ShardId, mail: A::Mail) {
-        if self.kept.is_empty() {
-            let Err(mail) = self.put(to, mail) else { return };
-            self.line().counters.mails_kept.add(1);
-            self.kept.push_back((to, mail));
-        } else {
+        let kept = if self.kept.is_empty() { self.put(to, mail) } else { Err(mail) };
+        if let Err(mail) = kept {
             self.line().counters.mails_kept.add(1);
             self.kept.push_back((to, mail));
         }

@@ -338,6 +338,9 @@ impl ParityActor {
             self.journal.note(Note::SendError(socket, error));
             return self.close(socket, Close::Abort);
         }
+        if conn.closed {
+            return;
+        }
         if let Some(payload) = conn.waiting.pop_front() {
             conn.sending = true;
             self.push(Effect::Send { socket, payload });
@@ -345,7 +348,7 @@ impl ParityActor {
             self.close(socket, Close::Graceful);
         } else if let Some(cursor) = conn.cursor {
             self.catch_up(socket, cursor);
-        } else if matches!(conn.mode, b'E' | b'U' | b'P') && !conn.closed {
+        } else if matches!(conn.mode, b'E' | b'U' | b'P') {
             self.push(Effect::Receive { socket, on: true });
         }
     }
@@ -382,6 +385,9 @@ impl ParityActor {
             match timer {
                 Timer::Say(socket) => self.say_bytes(socket, b"ok"),
                 Timer::Receive(socket) => {
+                    if self.conns.get(&socket).is_none_or(|conn| conn.closed) {
+                        continue;
+                    }
                     self.push(Effect::Receive { socket, on: true });
                 }
                 Timer::Accept => {
@@ -475,8 +481,9 @@ impl ParityActor {
             Ok(other) => {
                 self.conns
                     .insert(other, Conn { mode: b'C', other: Some(socket), ..Conn::default() });
-                if let Some(conn) = self.conns.get_mut(&socket) {
-                    conn.other = Some(other);
+                match self.conns.get_mut(&socket).filter(|conn| !conn.closed) {
+                    Some(conn) => conn.other = Some(other),
+                    None => return self.close(other, Close::Abort),
                 }
                 self.push(Effect::Receive { socket: other, on: true });
                 self.say_bytes(socket, b"ok");

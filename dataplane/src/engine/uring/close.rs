@@ -106,21 +106,24 @@ impl Uring {
         self.stop_accepting();
         let all: Vec<_> = self.table.iter().map(|(id, _)| id).collect();
         all.into_iter().for_each(|id| self.end(id));
-        let mut now = Now::default();
-        for _ in 0..END_ROUNDS_MAX {
-            if self.table.taken() == 0 && self.accepts.len() == 0 {
+        let (mut now, mut idle_rounds) = (Now::default(), 0);
+        while idle_rounds < END_ROUNDS_MAX {
+            let left = self.table.taken() + self.accepts.len();
+            if left == 0 {
                 return true;
             }
             let until = Mono(now.mono.0.saturating_add(1_000_000));
             self.wait(now, Patience::Until(until));
             now.mono = until;
             self.deliver::<()>(now, &mut |_| {});
+            let progress = self.table.taken() + self.accepts.len() < left;
+            idle_rounds = if progress { 0 } else { idle_rounds + 1 };
         }
         false
     }
 }
 
-/// Waits of at most 1 ms each. Cancels take microseconds.
+/// Waits of at most 1 ms each without any operation ending. Cancels take microseconds.
 const END_ROUNDS_MAX: u32 = 2_000;
 
 impl Drop for Uring {

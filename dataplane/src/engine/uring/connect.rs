@@ -71,6 +71,7 @@ impl Uring {
         let (address, len) = (pending.address.as_ptr(), pending.address.len());
         let index = self.connects.slab.insert(pending);
         let id = self.table.take(Record::connecting(fd, index)).expect("room was counted");
+        self.accepts_changed = true;
         self.connects.deadlines.push_back((now.mono.after_ms(CONNECT_MS_MAX), id));
         // SAFETY: the address is boxed and kept in the slab until `connected`, which is called only
         // for the completion.

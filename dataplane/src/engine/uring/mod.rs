@@ -54,8 +54,11 @@ pub(crate) struct Uring {
     accepts: Accepts,
     /// Room, a listener's state or an accept under way has changed.
     accepts_changed: bool,
-    /// Completions taken from the ring and not yet delivered.
+    /// Completions taken from the ring; those before `delivered` have been delivered.
     batch: Vec<cqueue::Entry>,
+    delivered: usize,
+    /// A receive met no free buffer in this turn.
+    exhausted: bool,
     /// Sockets with nothing under way any more, to be told as closed.
     gone: Vec<SocketId>,
     /// When graceful closes end, in order.
@@ -88,6 +91,8 @@ impl Uring {
             listeners,
             accepts_changed: true,
             batch: Vec::with_capacity(INPUTS_PER_TURN_MAX),
+            delivered: 0,
+            exhausted: false,
             gone: Vec::new(),
             drains: VecDeque::new(),
             closing_count: 0,
@@ -199,11 +204,8 @@ impl Uring {
             }
             bytes if bytes > 0 => {}
             errno if errno == -libc::ENOBUFS => {
-                let line = self.line();
-                line.counters.buffers_exhausted.add(1);
-                if self.buffers.grow() {
-                    self.line().counters.buffers.set(u64::from(self.buffers.count()));
-                }
+                self.line().counters.buffers_exhausted.add(1);
+                self.exhausted = true;
             }
             errno if errno == -libc::ECANCELED || errno == -libc::EINTR => {}
             _ => {
@@ -442,12 +444,18 @@ impl Sockets for Uring {
     fn deliver<M>(&mut self, now: Now, sink: &mut impl FnMut(Input<'_, M>)) {
         self.expire(now);
         self.tell_failed_connects(sink);
-        let mut batch = std::mem::take(&mut self.batch);
-        self.ring.reap(&mut batch, INPUTS_PER_TURN_MAX);
-        for completion in batch.drain(..) {
+        self.ring.reap(&mut self.batch, INPUTS_PER_TURN_MAX);
+        // By index, so that an actor's panic loses no completion: the end of the shard waits for
+        // all of them.
+        while let Some(completion) = self.batch.get(self.delivered).cloned() {
+            self.delivered += 1;
             self.complete(now, &completion, sink);
         }
-        self.batch = batch;
+        self.batch.clear();
+        self.delivered = 0;
+        if std::mem::take(&mut self.exhausted) && self.buffers.grow() {
+            self.line().counters.buffers.set(u64::from(self.buffers.count()));
+        }
         self.buffers.publish();
         self.tell_gone(sink);
     }
