@@ -207,3 +207,68 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::{
+        engine::{EngineChoice, ShardDied},
+        seam::{Control, Effect, Input, Mono, Now, SocketId},
+    };
+
+    /// Shard 1 panics when told to reload.
+    struct Fragile(ShardId);
+
+    impl Actor for Fragile {
+        type Mail = ();
+
+        fn handle(&mut self, _: Now, input: Input<'_, ()>) {
+            let told = matches!(input, Input::Control(Control::Reload));
+            assert!(self.0 != 1 || !told, "a programmer's error");
+        }
+
+        fn poll_effect(&mut self) -> Option<Effect<()>> {
+            None
+        }
+
+        fn next_deadline(&self) -> Option<Mono> {
+            None
+        }
+
+        fn fanout_targets(&self, _: Range<u32>) -> &[SocketId] {
+            &[]
+        }
+    }
+
+    fn config(engine: EngineChoice) -> Config {
+        let listeners = vec![([127, 0, 0, 1], 0).into()];
+        Config { engine, shards: 3, pin: Pin::None, sockets_max: 64, ..Config::new(listeners) }
+    }
+
+    #[test]
+    fn a_panic_of_one_shard_ends_all_and_is_told() {
+        for engine in [EngineChoice::Auto, EngineChoice::Epoll] {
+            let running = start(config(engine), |seat| Fragile(seat.shard)).expect("starts");
+            running.control(Control::Reload);
+            let died = running.join().expect_err("shard 1 died");
+            assert_eq!(died, ShardDied { shard: 1, message: "a programmer's error".into() });
+        }
+    }
+
+    #[test]
+    fn more_sockets_than_descriptors_allow_is_an_error() {
+        let config = Config { sockets_max: u32::MAX, ..config(EngineChoice::Auto) };
+        let error = start(config, |seat| Fragile(seat.shard)).expect_err("refused");
+        assert!(matches!(error, StartError::Descriptors { sockets_max: u32::MAX, .. }));
+        assert!(error.to_string().contains("RLIMIT_NOFILE"));
+    }
+
+    #[test]
+    fn a_core_that_does_not_exist_is_an_error() {
+        let config = Config { pin: Pin::Cores(vec![1023]), ..config(EngineChoice::Auto) };
+        let error = start(config, |seat| Fragile(seat.shard)).expect_err("refused");
+        assert!(matches!(error, StartError::Shard { shard: 0, .. }), "{error}");
+    }
+}
