@@ -70,6 +70,14 @@ pub(crate) struct Options {
 
 /// Runs until told to end.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    for (address, flag) in
+        [(options.edge, "--edge"), (options.api, "--api"), (options.admin, "--admin")]
+    {
+        if address.port() == 0 {
+            return Err(Failure::new(Kind::Usage, format!("{flag} {address} has no port"))
+                .remedy(format!("choose one, such as {flag} {}:8090", address.ip())));
+        }
+    }
     make_folder(&options.data)?;
     let _lock = lock(&options.data)?;
     port::check(options.edge, "--edge")?;
@@ -238,6 +246,8 @@ impl Options {
             self.data.clone().into(),
             "--listen".into(),
             self.api.to_string().into(),
+            "--pages-url".into(),
+            format!("http://{}", self.edge).into(),
         ];
         Role { name: "control", arguments, reloads: false }
     }

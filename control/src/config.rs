@@ -25,6 +25,10 @@ pub struct Config {
     /// The address that edges and people reach control at, for `edge.toml`; `http://<listen>`
     /// unless said.
     pub url: Option<String>,
+    /// Where visitors reach pages that have no host of their own, such as `https://status.example`:
+    /// makes the addresses in public JSON absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages_url: Option<String>,
     /// Whether plain text beyond loopback is meant.
     pub allow_plaintext: bool,
     /// How long things are kept.
@@ -55,6 +59,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     /// See [`Config::url`].
     pub url: Option<String>,
+    /// See [`Config::pages_url`].
+    pub pages_url: Option<String>,
     /// See [`Config::allow_plaintext`].
     pub allow_plaintext: Option<bool>,
     /// See [`Config::retention`].
@@ -103,6 +109,7 @@ impl Settings {
             listen: self.listen.or(below.listen),
             data: self.data.or(below.data),
             url: self.url.or(below.url),
+            pages_url: self.pages_url.or(below.pages_url),
             allow_plaintext: self.allow_plaintext.or(below.allow_plaintext),
             retention: RetentionSettings {
                 log_days: retention.log_days.or(kept.log_days),
@@ -127,14 +134,16 @@ impl Settings {
         if !listen.ip().is_loopback() && !allow_plaintext {
             return Err(ConfigError::Plaintext(listen));
         }
-        if let Some(url) = &self.url
-            && !(url.starts_with("http://") || url.starts_with("https://"))
-        {
-            return Err(ConfigError::Invalid {
-                key: "url",
-                expected: "http://host[:port] or https://host[:port]",
-                found: url.clone(),
-            });
+        for (key, url) in [("url", &self.url), ("pages_url", &self.pages_url)] {
+            if let Some(url) = url
+                && !(url.starts_with("http://") || url.starts_with("https://"))
+            {
+                return Err(ConfigError::Invalid {
+                    key,
+                    expected: "http://host[:port] or https://host[:port]",
+                    found: url.clone(),
+                });
+            }
         }
         let retention = Retention {
             log_days: self.retention.log_days.unwrap_or(365),
@@ -156,6 +165,7 @@ impl Settings {
             listen,
             data: self.data.unwrap_or_else(|| "pharos-data".into()),
             url: self.url.map(|url| url.trim_end_matches('/').to_owned()),
+            pages_url: self.pages_url.map(|url| url.trim_end_matches('/').to_owned()),
             allow_plaintext,
             retention,
         })

@@ -97,6 +97,39 @@ fn a_version_that_is_not_here_yet_is_waited_for_and_then_refused() {
 }
 
 #[test]
+fn more_active_incidents_than_a_page_has_room_for_are_counted() {
+    let (_data, control, id) = with_page();
+    for nth in 0..53 {
+        incident(&control.client, &format!("Fire {nth}"));
+    }
+    let path = format!("/pages/{id}/");
+    let mut response = ureq::get(format!("{}{path}", control.client.base)).call().expect("answer");
+    let html = response.body_mut().read_to_string().expect("text");
+    assert!(html.contains("3 older incidents are active as well.") && html.contains("Fire 52"));
+    assert!(!html.contains(">Fire 2<"));
+    let unresolved = format!("/pages/{id}/api/v2/incidents/unresolved.json");
+    let reply = get(&control.client, &unresolved, &[]).expect(200);
+    assert_eq!(reply.body["incidents"].as_array().map(Vec::len), Some(50));
+}
+
+#[test]
+fn addresses_are_absolute_where_control_knows_them() {
+    let data = tempfile::tempdir().expect("a folder");
+    let mut config = support::config(data.path());
+    config.pages_url = Some("https://status.example".into());
+    let control = Control::start_with(config);
+    for (slug, hosts, url) in [
+        ("a", json!([]), "https://status.example/a/"),
+        ("b", json!(["b.example"]), "http://b.example/"),
+    ] {
+        let page = json!({"slug": slug, "name": slug, "hosts": hosts});
+        let id = control.client.post("/v1/pages", page).expect(201).text("/id");
+        let path = format!("/pages/{id}/api/v2/status.json");
+        assert_eq!(get(&control.client, &path, &[]).text("/page/url"), url);
+    }
+}
+
+#[test]
 fn what_is_not_there_is_not_kept_by_anyone() {
     let (_data, control, id) = with_page();
     for path in [

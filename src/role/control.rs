@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Where edges and people reach this control, if not at the address it listens on
     #[arg(long, env = "PHAROS_CONTROL_URL", value_name = "URL")]
     public_url: Option<String>,
+    /// Where visitors reach pages that have no host of their own; for links in public JSON
+    #[arg(long, env = "PHAROS_CONTROL_PAGES_URL", value_name = "URL")]
+    pages_url: Option<String>,
 }
 
 /// Runs control until SIGTERM or SIGINT.
@@ -72,6 +75,7 @@ fn configuration(options: Options) -> Result<Config, Failure> {
         listen: options.listen,
         data: options.data,
         url: options.public_url,
+        pages_url: options.pages_url,
         ..Settings::default()
     };
     flags.over(file).build().map_err(refused)

@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let mut view = sample::page();
+        assert!(!render(&view).unwrap().contains("class=\"left-out\""));
+        view.active_left_out = 7;
+        assert!(render(&view).unwrap().contains("7 older incidents are active as well."));
+    }
+
+    #[test]
     fn the_list_of_pages_links_relative_to_itself() {
         let page = sample::page();
         let row =

@@ -19,8 +19,13 @@ use crate::{
     store::sqlite::{Reader, StoreError},
 };
 
-/// A page by its id; `None` when there is none.
-pub fn page(reader: &Reader<'_>, id: &str, now_ms: u64) -> Result<Option<PageView>, StoreError> {
+/// A page by its id; `None` when there is none. `pages_url` is where pages without a host are reached.
+pub fn page(
+    reader: &Reader<'_>,
+    id: &str,
+    pages_url: Option<&str>,
+    now_ms: u64,
+) -> Result<Option<PageView>, StoreError> {
     let Some(page) = reader.page(id)? else { return Ok(None) };
     let page = page.value;
     let components = reader.components(&page.id)?;
@@ -30,13 +35,16 @@ pub fn page(reader: &Reader<'_>, id: &str, now_ms: u64) -> Result<Option<PageVie
         components.iter().map(|component| component.status),
         open.iter().map(|incident| incident.impact),
     );
+    let open_count = open.len();
     let incidents = newest_first(recent, open);
+    let shown = incidents.iter().filter(|incident| incident.is_open()).count();
     let changes = components.iter().map(|component| component.updated_at_ms);
     let changes = changes.chain(incidents.iter().map(|incident| incident.updated_at_ms));
     Ok(Some(PageView {
         updated_at: Moment::from_ms(changes.fold(page.updated_at_ms, u64::max)),
-        url: url(&page),
+        url: url(&page, pages_url),
         indicator,
+        active_left_out: open_count - shown,
         incidents: incidents.iter().map(|one| incident(one, &components)).collect(),
         components: components.iter().map(component).collect(),
         version: reader.version()?,
@@ -75,11 +83,12 @@ fn newest_first(recent: Vec<Incident>, open: Vec<Incident>) -> Vec<Incident> {
     incidents
 }
 
-/// Absolute with a host of its own, else relative to whatever host shows it.
-fn url(page: &Page) -> String {
-    match page.hosts.first() {
-        Some(host) => format!("http://{host}/"),
-        None => page.path(),
+/// Absolute as far as control knows, else relative to whatever host shows it.
+fn url(page: &Page, pages_url: Option<&str>) -> String {
+    match (page.hosts.first(), pages_url) {
+        (Some(host), _) => format!("http://{host}/"),
+        (None, Some(base)) => format!("{base}{}", page.path()),
+        (None, None) => page.path(),
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) fn page() -> PageView {
             component(4, "storage", "Object storage", "", PartialOutage),
         ],
         incidents: vec![active, yesterday, older],
+        active_left_out: 0,
         version: "eu-1f3a9c20:41".parse().expect("valid"),
         rendered_at: Moment::from_ms(now),
     }

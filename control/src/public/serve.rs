@@ -88,7 +88,13 @@ async fn html(State(app): State<Arc<App>>, Path(id): Path<String>, fields: Heade
         return plain(StatusCode::NOT_FOUND, "There is no such page.");
     }
     let key = page_key(&id);
-    let render = move |reader: &Reader<'_>, now_ms| match read::page(reader, &id, now_ms)? {
+    let pages_url = app.config.pages_url.clone();
+    let render = move |reader: &Reader<'_>, now_ms| match read::page(
+        reader,
+        &id,
+        pages_url.as_deref(),
+        now_ms,
+    )? {
         Some(view) => Ok(Some(page::render(&view)?)),
         None => Ok(None),
     };
@@ -104,7 +110,13 @@ async fn json(
         return plain(StatusCode::NOT_FOUND, "There is no such document.");
     };
     let key = page_key(&id);
-    let render = move |reader: &Reader<'_>, now_ms| match read::page(reader, &id, now_ms)? {
+    let pages_url = app.config.pages_url.clone();
+    let render = move |reader: &Reader<'_>, now_ms| match read::page(
+        reader,
+        &id,
+        pages_url.as_deref(),
+        now_ms,
+    )? {
         Some(view) => Ok(Some(document.render(&view)?)),
         None => Ok(None),
     };

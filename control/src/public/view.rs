@@ -39,6 +39,8 @@ pub struct PageView {
     pub components: Vec<ComponentView>,
     /// Newest first: all that are active, and the recent ones that are resolved.
     pub incidents: Vec<IncidentView>,
+    /// Active ones that `incidents` has no room for, all older.
+    pub active_left_out: usize,
     /// Everything applied when this was read.
     pub version: VersionVector,
     /// When this was read.
