@@ -1,8 +1,8 @@
 //! What the seam and the engine cost: an actor with one fixed answer.
 //!
 //! ```text
-//! fixed serve 127.0.0.1:9000 [auto|io_uring|epoll] [core]    one shard, answers 1 KiB to each request
-//! fixed seam [requests]                                      the actor driven by nobody: ns a request
+//! fixed serve 127.0.0.1:9000 [auto|io_uring|epoll] [core]   one shard, 1 KiB a request
+//! fixed seam [requests]                                     the actor driven by nobody: ns a request
 //! ```
 //!
 //! Compare `serve` with the bare loop of the `floor` example under the same load.
@@ -38,11 +38,11 @@ impl Actor for Fixed {
             Input::Accepted { socket, .. } => {
                 self.effects.push_back(Effect::Receive { socket, on: true });
             }
-            Input::Received { socket, bytes } => {
-                if bytes.windows(4).any(|window| window == b"\r\n\r\n") {
-                    let payload = Payload::One(Segment::Static(self.answer));
-                    self.effects.push_back(Effect::Send { socket, payload });
-                }
+            Input::Received { socket, bytes }
+                if bytes.windows(4).any(|window| window == b"\r\n\r\n") =>
+            {
+                let payload = Payload::One(Segment::Static(self.answer));
+                self.effects.push_back(Effect::Send { socket, payload });
             }
             Input::Eof { socket } | Input::HungUp { socket } => {
                 self.effects.push_back(Effect::Close { socket, how: Close::Abort });

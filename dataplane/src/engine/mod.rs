@@ -8,8 +8,8 @@
 //! ```text
 //!   start(config, make_actor)
 //!     │ raise RLIMIT_NOFILE · probe · bind every listener once a shard (SO_REUSEPORT)
-//!     ├── shard 0: thread, core, ring or epoll, listeners, actor ◀─mail─┐
-//!     ├── shard 1: …                                              ◀─────┤   mailbox: bounded queue + eventfd
+//!     ├── shard 0: thread, core, ring or epoll, listeners, actor ◀─mail─┐  bounded queue
+//!     ├── shard 1: …                                              ◀─────┤  + eventfd
 //!     └── helpers: disk (1), names (4) ── results ──────────────────────┘
 //! ```
 //!
@@ -301,8 +301,9 @@ impl fmt::Display for StartError {
             Self::Unavailable { why } => write!(f, "io_uring is not available: {why}"),
             Self::Descriptors { sockets_max, allowed } => write!(
                 f,
-                "sockets_max = {sockets_max} a shard needs more descriptors than RLIMIT_NOFILE allows \
-                 ({allowed} a shard); raise the limit (LimitNOFILE= in the unit) or lower sockets_max"
+                "sockets_max = {sockets_max} a shard needs more descriptors than RLIMIT_NOFILE \
+                 allows ({allowed} a shard); raise the limit (LimitNOFILE= in the unit) or lower \
+                 sockets_max"
             ),
             Self::NoCores => write!(f, "the list of cores to pin shards to is empty"),
             Self::Process { action, .. } => write!(f, "cannot {action}"),

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `E` | everything is echoed, closed when the client has said all |
 //! | `B<n>` | n bytes in one payload of many segments, then a graceful close |
-//! | `R<n>` | n bytes are sent and the connection closed gracefully, whatever else the client says |
+//! | `R<n>` | n bytes are sent and the connection closed gracefully, whatever the client says |
 //! | `A` | the connection is aborted |
 //! | `S` | `ok`, then the frames of all fan-outs; nothing is read, a hang-up is watched for |
 //! | `F<n>` | a frame of n bytes goes to all subscribers of this shard; `ok` when handed over |

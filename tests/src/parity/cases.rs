@@ -1,4 +1,5 @@
 //! The parity cases: what every engine has to do, seen from its clients.
+#![expect(missing_docs, reason = "a case's name states its rule")]
 
 use std::{io, net::SocketAddr};
 
