@@ -83,10 +83,12 @@ pub struct Cache {
 }
 
 /// Live streams' share.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Streams {
     /// Most streams of the process; beyond, a stream is refused in a way that lets it come back.
+    /// Where one shard a core has no room for them, more shards are started. 0 is as many as there
+    /// is room for.
     pub max: u32,
 }
 
@@ -130,12 +132,6 @@ impl Default for Timeouts {
 impl Default for Cache {
     fn default() -> Self {
         Self { memory: 256 << 20 }
-    }
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self { max: 1_000_000 }
     }
 }
 

@@ -68,6 +68,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     engine_config.listeners.push(config.admin);
     engine_config.engine = config.engine;
     engine_config.shards = config.shards;
+    engine_config.connections = config.streams.max;
     let seeds = Seeds::draw();
     let mut cache_config = cache::Config::new(config.cache.memory, seeds.cache);
     // One large file must fit, or a small cache stores nothing of use.
@@ -104,6 +105,11 @@ impl Running {
     /// Threads.
     pub fn shards(&self) -> u16 {
         self.engine.shards()
+    }
+
+    /// Sockets of one shard, at most.
+    pub fn sockets_max(&self) -> u32 {
+        self.engine.sockets_max()
     }
 
     /// A handle for other threads, such as the one that waits for signals.
@@ -173,7 +179,6 @@ fn settings(
     seat: &Seat,
     seeds: Seeds,
 ) -> Settings {
-    let shards = u32::from(seat.shards.max(1));
     Settings {
         shard: seat.shard,
         shard_count: seat.shards,
@@ -187,7 +192,10 @@ fn settings(
         admin_listener: Some(config.listen.len() as ListenerId),
         listener_count: config.listen.len() as u16 + 1,
         sockets_max: seat.sockets_max,
-        streams_max: config.streams.max.div_ceil(shards),
+        streams_max: match config.streams.max {
+            0 => seat.sockets_max,
+            max => engine::share_of(max, seat.shards),
+        },
         cache,
         near_entries: limits::NEAR_ENTRIES,
         board,

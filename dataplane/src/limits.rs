@@ -13,6 +13,10 @@ pub const HELPER_OPS_MAX: usize = 256;
 pub const NAME_HELPERS: usize = 4;
 /// Sockets of one shard: the table's index has 24 bits.
 pub const SOCKETS_MAX: u32 = 1 << 24;
+/// Direct descriptors of one ring: the kernel's own limit, whatever RLIMIT_NOFILE is.
+pub const DIRECT_MAX: u32 = 1 << 20;
+/// Shards of a process: what RLIMIT_NOFILE makes necessary beyond is refused in words.
+pub const SHARDS_MAX: u16 = 1024;
 /// Descriptors left for everything that is no shard's socket: files, rings, logs.
 pub const DESCRIPTORS_SPARE: u32 = 64;
 /// Accepts of one listener under way. New connections wait in the listener's backlog beyond.
@@ -43,6 +47,8 @@ pub const RECEIVE_BYTES: usize = 16 * 1024;
 pub const RECEIVE_BUFFERS_MIN: u16 = 64;
 /// Receive buffers of a shard at most. When all are in use, receives wait a turn.
 pub const RECEIVE_BUFFERS_MAX: u16 = 1024;
+/// Receive buffers of all shards together at most (64 MiB); each has its share of them, 16 at least.
+pub const RECEIVE_BUFFERS_ALL_MAX: usize = 4096;
 /// Room of a new send buffer; grows with what is put in.
 pub const SEND_BUFFER_BYTES: usize = 4 * 1024;
 /// Largest send buffer kept for reuse. Larger ones are let go.

@@ -102,15 +102,18 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     supervise::die_with_supervisor()?;
+    let (wanted, chosen) = (config.streams.max, config.shards != 0);
     let running = dataplane::start(config).map_err(|error| failed(&error))?;
     let listen: Vec<String> = running.listen().iter().map(ToString::to_string).collect();
     output::talk(&format!(
-        "the edge listens on {}, its admin on {}; {} shards, {}",
+        "the edge listens on {}, its admin on {}; {} shards of {} sockets, {}",
         listen.join(" and "),
         running.admin(),
         running.shards(),
+        running.sockets_max(),
         running.engine(),
     ));
+    tell_of_shards(&running, wanted, chosen);
     let controls = running.controls();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -118,6 +121,23 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .and_then(|runtime| runtime.block_on(attend(running, &controls)))
         .map_err(|error| Failure::because("waiting for signals", &error))?
         .map_err(|error| Failure::because("the edge ended", &error))
+}
+
+/// Why there are more shards than cores, or that there is less room than was asked for.
+fn tell_of_shards(running: &Running, streams_max: u32, chosen: bool) {
+    let (shards, cores) = (running.shards(), engine::allowed_cores().len());
+    let room = u64::from(running.sockets_max()) * u64::from(shards);
+    if u64::from(streams_max) > room {
+        output::talk(&format!(
+            "streams.max = {streams_max}, but there is room for {room} sockets: raise RLIMIT_NOFILE \
+             (LimitNOFILE= in the unit)"
+        ));
+    } else if !chosen && usize::from(shards) > cores {
+        output::talk(&format!(
+            "{shards} shards on {cores} cores, because streams.max = {streams_max} and a shard's \
+             table of sockets may not exceed RLIMIT_NOFILE; fewer serve as many under a higher one"
+        ));
+    }
 }
 
 /// Passes signals on until every shard has ended.

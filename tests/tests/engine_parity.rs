@@ -10,7 +10,7 @@ use std::{
 };
 
 use dataplane::{
-    engine::{Config, EngineChoice, Pin, Running, start},
+    engine::{Config, Descriptors, EngineChoice, Pin, Running, start},
     seam::Control,
 };
 use pharos_tests::parity::{End, Harness, Journal, ParityActor, Setup};
@@ -24,9 +24,15 @@ struct Real {
 }
 
 impl Real {
-    fn start(engine: EngineChoice, setup: Setup, journal: &Journal) -> Self {
+    fn start(
+        engine: EngineChoice,
+        descriptors: Descriptors,
+        setup: Setup,
+        journal: &Journal,
+    ) -> Self {
         let config = Config {
             engine,
+            descriptors,
             shards: setup.shards,
             sockets_max: setup.sockets_max,
             mail_max: setup.mail_max,
@@ -61,7 +67,7 @@ fn patient(client: TcpStream) -> TcpStream {
 }
 
 macro_rules! real_harness {
-    ($name:ident, $engine:expr) => {
+    ($name:ident, $engine:expr, $descriptors:expr) => {
         struct $name(Real);
 
         impl Harness for $name {
@@ -69,7 +75,7 @@ macro_rules! real_harness {
             type Upstream = TcpListener;
 
             fn start(setup: Setup, journal: &Journal) -> Self {
-                Self(Real::start($engine, setup, journal))
+                Self(Real::start($engine, $descriptors, setup, journal))
             }
 
             fn connect(&mut self) -> TcpStream {
@@ -159,11 +165,17 @@ fn reset_on_close(client: &TcpStream) {
     socket2::SockRef::from(client).set_linger(Some(Duration::ZERO)).expect("set");
 }
 
-real_harness!(OnUring, EngineChoice::IoUring);
-real_harness!(OnEpoll, EngineChoice::Epoll);
+real_harness!(OnUring, EngineChoice::IoUring, Descriptors::Auto);
+real_harness!(OnUringPlain, EngineChoice::IoUring, Descriptors::Plain);
+real_harness!(OnEpoll, EngineChoice::Epoll, Descriptors::Auto);
 
 mod uring {
     pharos_tests::parity_cases!(super::OnUring);
+}
+
+/// As on kernels before direct descriptors.
+mod uring_plain {
+    pharos_tests::parity_cases!(super::OnUringPlain);
 }
 
 mod epoll {

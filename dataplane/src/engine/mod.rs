@@ -27,6 +27,7 @@ mod epoll;
 mod listen;
 mod mailbox;
 mod probe;
+mod room;
 mod socket;
 mod start;
 mod stats;
@@ -38,8 +39,8 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
 
 use self::turn::Line;
 pub use self::{
-    affinity::allowed_cores, clock::Clock, probe::probe, socket::raise_descriptor_limit,
-    stats::Stats,
+    affinity::allowed_cores, clock::Clock, probe::probe, room::share_of,
+    socket::raise_descriptor_limit, stats::Stats,
 };
 use crate::seam::{Actor, Control, Now, ShardId};
 
@@ -53,6 +54,17 @@ pub enum EngineChoice {
     IoUring,
     /// epoll, which every Linux has.
     Epoll,
+}
+
+/// What the sockets of io_uring are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Descriptors {
+    /// Direct ones, in the ring's own table, where the kernel can (Linux 6.8): they count toward no
+    /// limit of descriptors.
+    #[default]
+    Auto,
+    /// Descriptors of the process, as on older kernels. For tests of that level.
+    Plain,
 }
 
 /// What was taken.
@@ -92,13 +104,20 @@ pub enum Pin {
 pub struct Config {
     /// Which engine.
     pub engine: EngineChoice,
-    /// Threads; 0 means one for each core that this process may use.
+    /// What io_uring's sockets are.
+    pub descriptors: Descriptors,
+    /// Threads; 0 means one for each core that this process may use, or more where
+    /// `connections` demands it.
     pub shards: ShardId,
+    /// Accepted connections that all shards together shall have room for. Where a ring's table is
+    /// too small for its share (it may not exceed RLIMIT_NOFILE), `shards: 0` means as many as it
+    /// takes. 0 means as many as there happens to be room for.
+    pub connections: u32,
     /// Addresses to listen on, each by every shard. Its index is the [`crate::seam::ListenerId`].
     /// Port 0 takes a free port, the same for all shards.
     pub listeners: Vec<SocketAddr>,
-    /// Sockets of one shard, at most; 0 derives it from RLIMIT_NOFILE. More than the limit allows
-    /// is an error.
+    /// Sockets of one shard, at most; 0 derives it from RLIMIT_NOFILE: with direct descriptors each
+    /// shard may have as many, otherwise all share them. More than the limit allows is an error.
     pub sockets_max: u32,
     /// Cores.
     pub pin: Pin,
@@ -274,7 +293,9 @@ impl Config {
     pub fn new(listeners: Vec<SocketAddr>) -> Self {
         Self {
             engine: EngineChoice::Auto,
+            descriptors: Descriptors::Auto,
             shards: 0,
+            connections: 0,
             listeners,
             sockets_max: 0,
             pin: Pin::Auto,

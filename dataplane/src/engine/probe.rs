@@ -1,7 +1,7 @@
 //! Which engine to take, and why: asked once, at start, and by `doctor`.
 
 use crate::engine::{
-    EngineChoice, EngineKind, StartError, Taken,
+    Descriptors, EngineChoice, EngineKind, StartError, Taken,
     uring::ring::{self, Level},
 };
 
@@ -17,15 +17,16 @@ pub(crate) struct Choice {
 /// # Errors
 /// [`StartError::Unavailable`] if io_uring was asked for by name and cannot be had.
 pub fn probe(choice: EngineChoice) -> Result<Taken, StartError> {
-    choose(choice).map(|choice| choice.taken)
+    choose(choice, Descriptors::Auto).map(|choice| choice.taken)
 }
 
-pub(crate) fn choose(choice: EngineChoice) -> Result<Choice, StartError> {
+pub(crate) fn choose(choice: EngineChoice, descriptors: Descriptors) -> Result<Choice, StartError> {
     let found = match choice {
         EngineChoice::Epoll => return Ok(epoll("asked for by configuration".into())),
         EngineChoice::Auto | EngineChoice::IoUring => ring::probe(),
     };
-    decide(choice, found)
+    let direct = descriptors == Descriptors::Auto;
+    decide(choice, found.map(|level| Level { direct: level.direct && direct, ..level }))
 }
 
 fn decide(choice: EngineChoice, found: Result<Level, String>) -> Result<Choice, StartError> {
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_engine_asked_for_is_taken() {
-        let choice = choose(EngineChoice::Epoll).expect("every Linux has it");
+        let choice = choose(EngineChoice::Epoll, Descriptors::Auto).expect("every Linux has it");
         assert_eq!((choice.taken.kind, choice.level), (EngineKind::Epoll, None));
     }
 }

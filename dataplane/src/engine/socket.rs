@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     engine::StartError,
-    limits::{BACKLOG_MAX, DESCRIPTORS_SPARE, SOCKETS_MAX, UNACKNOWLEDGED_MS_MAX},
+    limits::{BACKLOG_MAX, UNACKNOWLEDGED_MS_MAX},
 };
 
 /// Binds every address once a shard. Returns the sockets, by shard and then by address, and the
@@ -197,15 +197,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Sockets that each of `shards` may hold under this limit of descriptors.
-pub(crate) fn sockets_allowed(descriptors: u64, shards: u16, listeners: usize) -> u32 {
-    let shards = u64::from(shards.max(1));
-    // A shard's own: ring or epoll, bell, listeners.
-    let own = u64::from(DESCRIPTORS_SPARE) + shards * (2 + listeners as u64);
-    let each = descriptors.saturating_sub(own) / shards;
-    u32::try_from(each).unwrap_or(u32::MAX).min(SOCKETS_MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,18 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn accepted_sockets_inherit_the_options_of_their_listener() {
+        let (by_shard, bound) = listen_all(&[([127, 0, 0, 1], 0).into()], 1).expect("a free port");
+        let client = outgoing(bound[0], None).expect("made");
+        client.connect(&bound[0].into()).expect("connected");
+        let (accepted, _) = by_shard[0][0].accept().expect("accepted");
+        assert!(accepted.tcp_nodelay().expect("asked"));
+        let unacknowledged = accepted.tcp_user_timeout().expect("asked");
+        assert_eq!(unacknowledged, Some(Duration::from_millis(UNACKNOWLEDGED_MS_MAX)));
+    }
+
+    #[test]
     fn all_shards_listen_on_the_same_free_port() {
         let (by_shard, bound) = listen_all(&[([127, 0, 0, 1], 0).into()], 3).expect("a free port");
         for sockets in &by_shard {
             let addr = sockets[0].local_addr().expect("bound").as_socket();
             assert_eq!(addr, Some(bound[0]));
         }
-    }
-
-    #[test]
-    fn sockets_are_derived_from_the_descriptor_limit() {
-        assert_eq!(sockets_allowed(20_000, 2, 1), (20_000 - 64 - 6) / 2);
-        assert_eq!(sockets_allowed(10, 2, 1), 0);
-        assert_eq!(sockets_allowed(u64::MAX, 1, 1), SOCKETS_MAX);
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         listen::Listeners,
         mailbox::Mailbox,
         probe::{self, Choice},
+        room::Room,
         socket,
         turn::{Driver, Line, ORDER_END, Shared},
         uring::Uring,
@@ -54,18 +55,14 @@ where
     let process = |action| move |source| StartError::Process { action, source };
     let descriptors =
         socket::raise_descriptor_limit().map_err(process("raise the limit of descriptors"))?;
-    let choice = probe::choose(config.engine)?;
+    let choice = probe::choose(config.engine, config.descriptors)?;
     let cores = cores(&config.pin)?;
-    let shards = match config.shards {
-        0 => ShardId::try_from(affinity::allowed_cores().len()).unwrap_or(ShardId::MAX),
-        shards => shards,
+    let room = Room {
+        descriptors,
+        direct: choice.level.is_some_and(|level| level.direct),
+        listeners: config.listeners.len(),
     };
-    let allowed = socket::sockets_allowed(descriptors, shards, config.listeners.len());
-    let sockets_max = match config.sockets_max {
-        0 => allowed,
-        sockets_max if sockets_max <= allowed => sockets_max,
-        sockets_max => return Err(StartError::Descriptors { sockets_max, allowed }),
-    };
+    let (shards, sockets_max) = room.share(&config)?;
     let (by_shard, bound) = socket::listen_all(&config.listeners, shards)?;
     let lines: io::Result<Vec<Line>> = (0..shards).map(|_| Line::new()).collect();
     let lines: Arc<[Line]> = lines.map_err(process("make an eventfd"))?.into();

@@ -12,7 +12,7 @@ use crate::{
         uring::op::{self, Kind, Prepared, Tag},
     },
     limits::ACCEPTS_MAX,
-    seam::ListenerId,
+    seam::{ListenerId, SocketId},
 };
 
 /// All accepts under way of a shard.
@@ -24,6 +24,8 @@ pub(crate) struct Accepts {
 
 struct Pending {
     listener: ListenerId,
+    /// The slot kept for the new socket.
+    socket: SocketId,
     /// Written by the kernel until the accept's completion, its only one.
     address: Box<Address>,
     cancelled: bool,
@@ -37,6 +39,7 @@ struct Address {
 /// An accept that has completed.
 pub(crate) struct Over {
     pub(crate) listener: ListenerId,
+    pub(crate) socket: SocketId,
     address: Box<Address>,
 }
 
@@ -51,21 +54,32 @@ impl Accepts {
         self.slab.len()
     }
 
-    /// The next accept to push, if a listener may have another. The caller knows that there is
-    /// room for one more socket.
-    pub(crate) fn next(&mut self, listeners: &Listeners) -> Option<Prepared> {
-        let listener = (0..listeners.count())
+    /// The listener that is next to have another accept, if one may.
+    pub(crate) fn next(&self, listeners: &Listeners) -> Option<ListenerId> {
+        (0..listeners.count())
             .filter(|&listener| listeners.is_on(listener))
             .min_by_key(|&listener| self.under_way[usize::from(listener)])
-            .filter(|&listener| self.under_way[usize::from(listener)] < ACCEPTS_MAX)?;
+            .filter(|&listener| self.under_way[usize::from(listener)] < ACCEPTS_MAX)
+    }
+
+    /// The accept to push, for a socket whose slot is kept. `direct`: into the ring's table, at the
+    /// same index.
+    pub(crate) fn start(
+        &mut self,
+        listeners: &Listeners,
+        listener: ListenerId,
+        socket: SocketId,
+        direct: bool,
+    ) -> Prepared {
         self.under_way[usize::from(listener)] += 1;
         let mut address = Address::new();
         let (storage, len) = (&raw mut address.storage, &raw mut address.len);
-        let index = self.slab.insert(Pending { listener, address, cancelled: false });
+        let index = self.slab.insert(Pending { listener, socket, address, cancelled: false });
         let tag = Tag::at(Kind::Accept, index);
+        let slot = direct.then_some(socket.slot);
         // SAFETY: both lie in a box that the slab keeps, unread, until `finish`, which is called
         // only for the completion.
-        Some(unsafe { op::accept(listeners.fd(listener), storage.cast(), len, tag) })
+        unsafe { op::accept(listeners.fd(listener), storage.cast(), len, slot, tag) }
     }
 
     /// Cancels for accepts of listeners that are off now.
@@ -85,7 +99,8 @@ impl Accepts {
     pub(crate) fn finish(&mut self, index: u32) -> Over {
         let pending = self.slab.remove(index).expect("a completion's accept is under way");
         self.under_way[usize::from(pending.listener)] -= 1;
-        Over { listener: pending.listener, address: pending.address }
+        let Pending { listener, socket, address, .. } = pending;
+        Over { listener, socket, address }
     }
 }
 

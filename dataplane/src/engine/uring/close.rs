@@ -1,12 +1,16 @@
 //! Ends of connections on a ring: graceful, at once, and of all when the shard ends.
 
-use std::io;
+use std::{io, os::fd::RawFd};
 
 use crate::{
     engine::{
         socket,
         turn::{Patience, Sockets},
-        uring::{Uring, record},
+        uring::{
+            Uring,
+            op::{self, Kind, Tag},
+            record,
+        },
     },
     limits::CLOSE_DRAIN_MS,
     seam::{Close, Input, Mono, Now, SocketId},
@@ -20,7 +24,12 @@ impl Uring {
         }
         match how {
             Close::Abort => {
-                socket::reset_on_close(record.fd);
+                match record.handle.descriptor() {
+                    Ok(fd) => socket::reset_on_close(fd),
+                    Err(slot) => {
+                        self.ring.push(&op::reset_on_close(slot, Tag::of(Kind::Cancel, id)));
+                    }
+                }
                 self.end(id);
             }
             Close::Graceful if record.has(record::CLOSING) => {}
@@ -48,9 +57,29 @@ impl Uring {
             // All was read, so the descriptor's close says FIN.
             return self.end(id);
         }
-        socket::shut_write(record.fd);
         record.set(record::DRAINING);
+        match record.handle.descriptor() {
+            Ok(fd) => socket::shut_write(fd),
+            Err(slot) => {
+                record.set(record::INSTALLING);
+                self.ring.push(&op::install(slot, Tag::of(Kind::Install, id)));
+            }
+        }
         self.drains.push_back((now.mono.after_ms(CLOSE_DRAIN_MS), id));
+        self.settle(id);
+    }
+
+    /// A descriptor to say FIN with is there, or there are no more.
+    pub(super) fn installed(&mut self, id: SocketId, result: i32) {
+        let record = self.table.get_mut(id).expect("a socket outlives its operations");
+        record.clear(record::INSTALLING);
+        if result >= 0 {
+            let fd: RawFd = result;
+            socket::shut_write(fd);
+            socket::close(fd);
+        } else if !record.has(record::ENDING) {
+            self.ring.push(&op::shut_write(id.slot, Tag::of(Kind::Cancel, id)));
+        }
         self.settle(id);
     }
 
@@ -84,31 +113,56 @@ impl Uring {
         }
     }
 
-    /// Closes descriptors and tells so; a slot is free only after that.
+    /// Nothing is under way for this socket any more. A descriptor is closed when that is told, a
+    /// direct one by an operation whose completion is then told.
+    pub(super) fn let_go(&mut self, id: SocketId) {
+        let Some(record) = self.table.get_mut(id) else { return };
+        match record.handle.descriptor() {
+            Ok(_) => self.gone.push(id),
+            Err(slot) => self.ring.push(&op::close(slot, Tag::of(Kind::Close, id))),
+        }
+    }
+
+    /// A direct descriptor's close has completed.
+    pub(super) fn closed<M>(
+        &mut self,
+        id: SocketId,
+        result: i32,
+        sink: &mut impl FnMut(Input<'_, M>),
+    ) {
+        assert_eq!(result, 0, "a socket stays in its slot of the ring's table until this close");
+        self.tell_closed(id, sink);
+    }
+
+    /// Closes descriptors and tells so.
     pub(super) fn tell_gone<M>(&mut self, sink: &mut impl FnMut(Input<'_, M>)) {
-        if self.gone.is_empty() {
-            return;
+        while let Some(id) = self.gone.pop() {
+            self.tell_closed(id, sink);
         }
-        let mut gone = std::mem::take(&mut self.gone);
-        for id in gone.drain(..) {
-            sink(Input::Closed { socket: id });
-            if let Some(record) = self.table.release(id) {
-                socket::close(record.fd);
-                self.closing_count -= usize::from(record.has(record::CLOSING));
-            }
+    }
+
+    /// Frees the slot first: an actor that panics leaves nothing half done.
+    fn tell_closed<M>(&mut self, id: SocketId, sink: &mut impl FnMut(Input<'_, M>)) {
+        let Some(record) = self.table.release(id) else { return };
+        if let Ok(fd) = record.handle.descriptor() {
+            socket::close(fd);
         }
-        self.gone = gone;
+        self.closing_count -= usize::from(record.has(record::CLOSING));
         self.accepts_changed = true;
+        if !record.has(record::UNTOLD) {
+            sink(Input::Closed { socket: id });
+        }
     }
 
     /// Ends everything and waits until the kernel has nothing of ours any more. True if it has not.
     fn end_all(&mut self) -> bool {
         self.stop_accepting();
-        let all: Vec<_> = self.table.iter().map(|(id, _)| id).collect();
+        let sockets = self.table.iter().filter(|(_, record)| !record.has(record::ACCEPTING));
+        let all: Vec<_> = sockets.map(|(id, _)| id).collect();
         all.into_iter().for_each(|id| self.end(id));
         let (mut now, mut idle_rounds) = (Now::default(), 0);
         while idle_rounds < END_ROUNDS_MAX {
-            let left = self.table.taken() + self.accepts.len();
+            let left = self.table.taken();
             if left == 0 {
                 return true;
             }
@@ -116,7 +170,7 @@ impl Uring {
             self.wait(now, Patience::Until(until));
             now.mono = until;
             self.deliver::<()>(now, &mut |_| {});
-            let progress = self.table.taken() + self.accepts.len() < left;
+            let progress = self.table.taken() < left;
             idle_rounds = if progress { 0 } else { idle_rounds + 1 };
         }
         false

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, io, net::SocketAddr};
 
-use socket2::SockAddr;
+use socket2::{SockAddr, Socket};
 
 use crate::{
     engine::{
@@ -10,7 +10,7 @@ use crate::{
         table::Slab,
         uring::{
             Uring,
-            op::{self, Kind, Tag},
+            op::{self, Handle, Kind, Tag},
             record::{self, Record},
         },
     },
@@ -56,13 +56,14 @@ impl Uring {
         from: Option<SocketAddr>,
     ) {
         // Accepts under way have their room already.
-        if self.table.taken() + self.accepts.len() >= self.table.max() {
+        let Some(id) = self.table.take(Record::connecting(Handle::NONE, 0)) else {
             self.connects.failed.push((op, io::ErrorKind::QuotaExceeded));
             return;
-        }
-        let fd = match socket::outgoing(to, from) {
-            Ok(socket) => socket::into_fd(socket),
+        };
+        let handle = match socket::outgoing(to, from).and_then(|socket| self.adopt(id, socket)) {
+            Ok(handle) => handle,
             Err(error) => {
+                self.table.release(id);
                 self.connects.failed.push((op, error.kind()));
                 return;
             }
@@ -70,13 +71,25 @@ impl Uring {
         let pending = Pending { op, address: Box::new(to.into()) };
         let (address, len) = (pending.address.as_ptr(), pending.address.len());
         let index = self.connects.slab.insert(pending);
-        let id = self.table.take(Record::connecting(fd, index)).expect("room was counted");
+        *self.table.get_mut(id).expect("just taken") = Record::connecting(handle, index);
         self.accepts_changed = true;
         self.connects.deadlines.push_back((now.mono.after_ms(CONNECT_MS_MAX), id));
         // SAFETY: the address is boxed and kept in the slab until `connected`, which is called only
         // for the completion.
-        let operation = unsafe { op::connect(fd, address.cast(), len, Tag::of(Kind::Connect, id)) };
+        let operation =
+            unsafe { op::connect(handle, address.cast(), len, Tag::of(Kind::Connect, id)) };
         self.ring.push(&operation);
+    }
+
+    /// Takes a new socket over: as a descriptor of the process, or moved into the ring's table. The
+    /// options are set before by system calls: as operations they would be a chain of up to six,
+    /// and binding is known to rings only since Linux 6.11.
+    fn adopt(&mut self, id: SocketId, socket: Socket) -> io::Result<Handle> {
+        if !self.direct {
+            return Ok(Handle::plain(socket::into_fd(socket)));
+        }
+        self.ring.move_in(id.slot, &socket)?;
+        Ok(Handle::direct(id.slot))
     }
 
     pub(super) fn connected<M>(
@@ -90,16 +103,14 @@ impl Uring {
         record.clear(record::CONNECTING);
         let op = pending.op;
         if result == 0 && !record.has(record::ENDING) {
+            record.clear(record::UNTOLD);
             sink(Input::Connected { op, result: Ok(id) });
             return;
         }
         // Only time cancels a connect.
         let late = result == 0 || result == -libc::ECANCELED;
         let error = if late { io::ErrorKind::TimedOut } else { socket::kind_of(result) };
-        if let Some(record) = self.table.release(id) {
-            socket::close(record.fd);
-        }
-        self.accepts_changed = true;
+        self.end(id);
         sink(Input::Connected { op, result: Err(error) });
     }
 

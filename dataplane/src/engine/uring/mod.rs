@@ -4,6 +4,9 @@
 //! own as bytes arrive; an idle one has nothing, or a poll for the peer's hang-up. Sends are one
 //! operation each; a fan-out is a batch of them, silent on success.
 //!
+//! A socket is a direct descriptor where the kernel has what that needs: an index in the ring's
+//! table, the same as its slot, which counts toward no limit of descriptors.
+//!
 //! Owns: descriptors (table), and everything lent to the kernel: payloads ([`send`]), addresses
 //! ([`accept`], [`connect`]), receive buffers ([`buf_ring`]). What is armed for a socket is decided
 //! in [`record`]; here it is carried out.
@@ -27,7 +30,7 @@ use self::{
     accept::Accepts,
     buf_ring::Buffers,
     connect::Connects,
-    op::{Kind, Tag},
+    op::{Handle, Kind, Tag},
     record::Step,
     ring::{Level, Ring},
     send::{Progress, Sends},
@@ -47,7 +50,10 @@ use crate::{
 pub(crate) struct Uring {
     ring: Ring,
     buffers: Buffers,
+    /// Accepts under way have their slots.
     table: Table<Record>,
+    /// Sockets lie in the ring's own table, each at its slot.
+    direct: bool,
     sends: Sends,
     connects: Connects,
     listeners: Listeners,
@@ -79,12 +85,16 @@ impl Uring {
         shard: usize,
     ) -> io::Result<Self> {
         let mut ring = Ring::new(level)?;
-        let buffers = Buffers::new(&ring)?;
+        if level.direct {
+            ring.make_table(sockets_max)?;
+        }
+        let buffers = Buffers::new(&ring, lines.len())?;
         ring.push(&op::bell(lines[shard].bell.fd()));
         Ok(Self {
             ring,
             buffers,
             table: Table::new(sockets_max),
+            direct: level.direct,
             sends: Sends::new(),
             connects: Connects::new(),
             accepts: Accepts::new(&listeners),
@@ -108,16 +118,16 @@ impl Uring {
     /// Brings what is armed for a socket nearer to what is wanted of it.
     fn settle(&mut self, id: SocketId) {
         while let Some(record) = self.table.get_mut(id) {
-            let fd = record.fd;
+            let handle = record.handle;
             let operation = match record.next_step() {
                 None => return,
                 Some(Step::ArmReceive) => {
-                    op::receive(fd, buf_ring::GROUP, Tag::of(Kind::Receive, id))
+                    op::receive(handle, buf_ring::GROUP, Tag::of(Kind::Receive, id))
                 }
                 Some(Step::CancelReceive) => {
                     op::cancel(Tag::of(Kind::Receive, id), Tag::of(Kind::CancelReceive, id))
                 }
-                Some(Step::ArmPoll(events)) => op::poll(fd, events, Tag::of(Kind::Poll, id)),
+                Some(Step::ArmPoll(events)) => op::poll(handle, events, Tag::of(Kind::Poll, id)),
                 Some(Step::CancelPoll) => {
                     op::cancel(Tag::of(Kind::Poll, id), Tag::of(Kind::CancelPoll, id))
                 }
@@ -127,10 +137,7 @@ impl Uring {
                 Some(Step::CancelConnect) => {
                     op::cancel(Tag::of(Kind::Connect, id), Tag::of(Kind::Cancel, id))
                 }
-                Some(Step::Release) => {
-                    self.gone.push(id);
-                    return;
-                }
+                Some(Step::Release) => return self.let_go(id),
             };
             self.ring.push(&operation);
         }
@@ -158,6 +165,8 @@ impl Uring {
             }
             Some(Kind::CancelReceive) => self.cancel_failed(id, result, record::RECEIVE_CANCELLED),
             Some(Kind::CancelPoll) => self.cancel_failed(id, result, record::POLL_CANCELLED),
+            Some(Kind::Install) => self.installed(id, result),
+            Some(Kind::Close) => self.closed(id, result, sink),
             Some(Kind::Cancel) => {}
             Some(Kind::Fanout) => unreachable!("reaped when the fan-out was submitted"),
             None => unreachable!("every operation carries a tag"),
@@ -252,9 +261,9 @@ impl Uring {
         sink: &mut impl FnMut(Input<'_, M>),
     ) {
         let record = self.table.get_mut(id).expect("a socket outlives its operations");
-        let (fd, index) = (record.fd, record.op);
+        let (handle, index) = (record.handle, record.op);
         let result = match usize::try_from(result) {
-            Ok(bytes) => match self.sends.advance(index, fd, id, bytes) {
+            Ok(bytes) => match self.sends.advance(index, handle, id, bytes) {
                 Progress::Done(payload) => Ok(payload),
                 Progress::Continue(operation) if !record.has(record::ENDING) => {
                     self.lines[self.shard].counters.sends_continued.add(1);
@@ -287,21 +296,26 @@ impl Uring {
     ) {
         self.accepts_changed = true;
         let over = self.accepts.finish(index);
-        let listener = over.listener;
-        let peer = over.peer();
+        let (listener, socket) = (over.listener, over.socket);
         if result < 0 {
+            self.table.release(socket);
             if is_exhaustion(-result) {
                 self.listeners.pause(now);
                 self.line().counters.accept_pauses.add(1);
             }
             return;
         }
-        let Some((peer, socket)) = peer.zip(self.table.take(Record::new(result))) else {
-            socket::close(result);
-            return;
+        let handle = if self.direct { Handle::direct(socket.slot) } else { Handle::plain(result) };
+        let record = self.table.get_mut(socket).expect("its slot was kept");
+        *record = Record::new(handle);
+        let Some(peer) = over.peer() else {
+            record.set(record::UNTOLD);
+            return self.end(socket);
         };
         self.line().counters.accepted.add(1);
-        let local = socket::local_of(result, self.listeners.addr(listener));
+        let addr = self.listeners.addr(listener);
+        // A direct descriptor cannot be asked for its address.
+        let local = handle.descriptor().map_or(addr, |fd| socket::local_of(fd, addr));
         sink(Input::Accepted { socket, listener, peer, local });
     }
 
@@ -314,11 +328,14 @@ impl Uring {
             self.ring.push(&cancel);
         }
         let below = accept_below(self.table.max());
-        while self.table.taken() + self.accepts.len() < below {
-            let Some(operation) = self.accepts.next(&self.listeners) else { break };
+        while self.table.taken() < below {
+            let Some(listener) = self.accepts.next(&self.listeners) else { break };
+            let socket = self.table.take(Record::accepting()).expect("room was counted");
+            let operation = self.accepts.start(&self.listeners, listener, socket, self.direct);
             self.ring.push(&operation);
         }
-        self.line().counters.sockets.set(u64::from(self.table.taken()));
+        let sockets = self.table.taken() - self.accepts.len();
+        self.line().counters.sockets.set(u64::from(sockets));
     }
 
     /// Ends what has waited too long.
@@ -391,7 +408,7 @@ impl Sockets for Uring {
         assert!(!record.has(record::SENDING), "one send a socket at a time (seam, rule 2)");
         record.set(record::SENDING);
         record.clear(record::BLOCKED);
-        let (index, operation) = self.sends.start(record.fd, socket, payload);
+        let (index, operation) = self.sends.start(record.handle, socket, payload);
         record.op = index;
         self.ring.push(&operation);
     }
@@ -411,7 +428,8 @@ impl Sockets for Uring {
                 }
                 // SAFETY: `frame` is borrowed until this function returns, and everything pushed
                 // here is submitted by `reap_fanout` before that.
-                let operation = unsafe { op::fanout(record.fd, frame, Tag::of(Kind::Fanout, id)) };
+                let operation =
+                    unsafe { op::fanout(record.handle, frame, Tag::of(Kind::Fanout, id)) };
                 self.ring.push(&operation);
             }
             self.reap_fanout(frame.len(), failures);

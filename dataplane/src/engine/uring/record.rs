@@ -3,19 +3,19 @@
 //! ```text
 //!   connecting ─▶ open ─ Close::Graceful ─▶ closing ─ last send over, FIN ─▶ draining ─┐
 //!                   └──── Close::Abort ────────┴─── end of stream, error, time ────────┴▶ ending
-//!   ending: all that is armed is cancelled; with its last completion the descriptor is closed.
+//!   ending: all that is armed is cancelled; after its last completion the descriptor is closed.
 //! ```
 //!
 //! Wanted and armed differ while an operation or its cancel is under way; after each change
 //! [`Record::next_step`] says what brings them together. Nothing is armed twice: a new receive or
 //! poll waits for the last completion of the old one.
 
-use std::os::fd::RawFd;
+use crate::engine::uring::op::Handle;
 
 /// One socket, 12 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Record {
-    pub(crate) fd: RawFd,
+    pub(crate) handle: Handle,
     /// Index of the send or connect under way, if `SENDING` or `CONNECTING`.
     pub(crate) op: u32,
     flags: u32,
@@ -59,9 +59,15 @@ pub(crate) const DRAINING: u32 = 1 << 16;
 pub(crate) const ENDING: u32 = 1 << 17;
 /// Nothing is under way any more; to be told as closed.
 pub(crate) const GONE: u32 = 1 << 18;
+/// A descriptor to say FIN with is under way.
+pub(crate) const INSTALLING: u32 = 1 << 19;
+/// The slot is kept for an accept under way; there is no socket yet.
+pub(crate) const ACCEPTING: u32 = 1 << 20;
+/// The actor never heard of this socket, so it is not told of its end either.
+pub(crate) const UNTOLD: u32 = 1 << 21;
 
 const POLL_ARMED: u32 = HANG_UP_ARMED | WRITABLE_ARMED;
-const UNDER_WAY: u32 = RECEIVE_ARMED | POLL_ARMED | SENDING | CONNECTING;
+const UNDER_WAY: u32 = RECEIVE_ARMED | POLL_ARMED | SENDING | CONNECTING | INSTALLING;
 
 /// What to do next for a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,12 +84,18 @@ pub(crate) enum Step {
 }
 
 impl Record {
-    pub(crate) fn new(fd: RawFd) -> Self {
-        Self { fd, op: 0, flags: 0 }
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle, op: 0, flags: 0 }
     }
 
-    pub(crate) fn connecting(fd: RawFd, op: u32) -> Self {
-        Self { fd, op, flags: CONNECTING }
+    /// A slot for what an accept will bring.
+    pub(crate) fn accepting() -> Self {
+        Self { handle: Handle::NONE, op: 0, flags: ACCEPTING }
+    }
+
+    /// A socket whose connect is under way.
+    pub(crate) fn connecting(handle: Handle, op: u32) -> Self {
+        Self { handle, op, flags: CONNECTING | UNTOLD }
     }
 
     /// Any of these.
@@ -185,12 +197,12 @@ mod tests {
 
     #[test]
     fn nothing_is_armed_that_nobody_asked_for() {
-        assert_eq!(steps(&mut Record::new(3)), []);
+        assert_eq!(steps(&mut Record::new(Handle::plain(3))), []);
     }
 
     #[test]
     fn a_receive_asked_for_again_waits_for_the_end_of_the_old_one() {
-        let mut record = Record::new(3);
+        let mut record = Record::new(Handle::plain(3));
         record.set(RECEIVE_WANTED);
         assert_eq!(steps(&mut record), [Step::ArmReceive]);
         record.clear(RECEIVE_WANTED);
@@ -203,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_changed_watch_replaces_the_poll() {
-        let mut record = Record::new(3);
+        let mut record = Record::new(Handle::plain(3));
         record.set(HANG_UP_WANTED);
         assert_eq!(steps(&mut record), [Step::ArmPoll(libc::POLLRDHUP as u32)]);
         record.set(WRITABLE_WANTED);
@@ -215,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_half_closed_peer_is_watched_for_the_other_half_only() {
-        let mut record = Record::new(3);
+        let mut record = Record::new(Handle::plain(3));
         record.set(HANG_UP_WANTED | EOF);
         assert_eq!(steps(&mut record), [Step::ArmPoll(0)]);
         assert_eq!(steps(&mut record), []);
@@ -223,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_ending_socket_is_released_after_its_last_operation_and_once() {
-        let mut record = Record::new(3);
+        let mut record = Record::new(Handle::plain(3));
         record.set(RECEIVE_WANTED | HANG_UP_WANTED | SENDING);
         assert_eq!(steps(&mut record).len(), 2);
         record.set(ENDING);

@@ -4,13 +4,15 @@
 //! |---|---|---|
 //! | base | 6.1 | SINGLE_ISSUER, DEFER_TASKRUN, multishot receive, buffer rings |
 //! | no SQ array | 6.6 | submissions are read by ring index |
+//! | direct | 6.8 | sockets in the ring's own table; FIXED_FD_INSTALL, socket options by command |
 //!
 //! Below the base the engine is epoll: without deferred task work a request costs 9.95 µs instead
 //! of 6.0 (measured), which is more than epoll's 6.06.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
+use socket2::Socket;
 
 use crate::{
     engine::{turn::Patience, uring::op::Prepared},
@@ -23,15 +25,25 @@ use crate::{
 pub(crate) struct Level {
     /// Submissions without the index array.
     pub(crate) no_sq_array: bool,
+    /// Sockets are direct descriptors.
+    pub(crate) direct: bool,
 }
 
 impl Level {
     /// In words for people.
     pub(crate) fn describe(self) -> &'static str {
-        if self.no_sq_array {
-            "single issuer, deferred task work, no SQ array: level of Linux 6.6"
-        } else {
-            "single issuer, deferred task work: level of Linux 6.1"
+        match (self.direct, self.no_sq_array) {
+            (true, _) => {
+                "single issuer, deferred task work, no SQ array, direct descriptors: level of \
+                 Linux 6.8"
+            }
+            (false, true) => {
+                "single issuer, deferred task work, no SQ array, plain descriptors: level of \
+                 Linux 6.6"
+            }
+            (false, false) => {
+                "single issuer, deferred task work, plain descriptors: level of Linux 6.1"
+            }
         }
     }
 }
@@ -140,6 +152,19 @@ impl Ring {
         batch.extend(self.io.completion().take(room));
     }
 
+    /// Makes the table for direct descriptors, empty.
+    ///
+    /// # Errors
+    /// `EMFILE` if it is larger than RLIMIT_NOFILE, although it holds no descriptor of the process.
+    pub(crate) fn make_table(&self, slots: u32) -> io::Result<()> {
+        self.io.submitter().register_files_sparse(slots)
+    }
+
+    /// Puts a socket into an empty slot of the table. The caller's descriptor may then be closed.
+    pub(crate) fn move_in(&self, slot: u32, socket: &Socket) -> io::Result<()> {
+        self.io.submitter().register_files_update(slot, &[socket.as_raw_fd()]).map(drop)
+    }
+
     /// For registrations.
     pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
         self.io.submitter()
@@ -159,11 +184,11 @@ pub(crate) fn probe() -> Result<Level, String> {
 }
 
 fn probe_here() -> Result<Level, String> {
-    let levels = [Level { no_sq_array: true }, Level { no_sq_array: false }];
+    let levels = [true, false].map(|no_sq_array| Level { no_sq_array, direct: false });
     let mut last = None;
     for level in levels {
         match Ring::new(level) {
-            Ok(ring) => return check_operations(&ring).map(|()| level),
+            Ok(ring) => return check_operations(&ring).map(|direct| Level { direct, ..level }),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = Some(error),
             Err(error) => return Err(explain(&error)),
         }
@@ -171,7 +196,8 @@ fn probe_here() -> Result<Level, String> {
     Err(last.map_or_else(|| "no level tried".into(), |error| explain(&error)))
 }
 
-fn check_operations(ring: &Ring) -> Result<(), String> {
+/// Whether the kernel knows what an engine needs; if so, whether that for direct descriptors too.
+fn check_operations(ring: &Ring) -> Result<bool, String> {
     if !ring.io.params().is_feature_ext_arg() || !ring.io.params().is_feature_skip_cqe_on_success()
     {
         return Err("the kernel is older than Linux 6.1".into());
@@ -189,7 +215,7 @@ fn check_operations(ring: &Ring) -> Result<(), String> {
     ];
     match needed.iter().find(|(_, code)| !known.is_supported(*code)) {
         Some((name, _)) => Err(format!("the kernel does not know the operation {name}")),
-        None => Ok(()),
+        None => Ok(known.is_supported(opcode::FixedFdInstall::CODE) && ring.make_table(1).is_ok()),
     }
 }
 

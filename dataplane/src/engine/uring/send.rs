@@ -4,12 +4,10 @@
 //! same, the rest is sent as a new operation. A payload is lent until its last completion: it lies
 //! in the slab, and its bytes, which a payload never moves, do not move with it.
 
-use std::os::fd::RawFd;
-
 use crate::{
     engine::{
         table::Slab,
-        uring::op::{self, Kind, Prepared, Tag},
+        uring::op::{self, Handle, Kind, Prepared, Tag},
     },
     limits::SEGMENTS_MAX,
     seam::{Payload, SocketId},
@@ -59,7 +57,7 @@ impl Sends {
     /// Takes a payload; returns its index and the operation to push.
     pub(crate) fn start(
         &mut self,
-        fd: RawFd,
+        handle: Handle,
         socket: SocketId,
         payload: Payload,
     ) -> (u32, Prepared) {
@@ -69,21 +67,21 @@ impl Sends {
             _ => None,
         };
         let index = self.slab.insert(Pending { payload, sent: 0, message });
-        (index, self.prepare(index, fd, socket))
+        (index, self.prepare(index, handle, socket))
     }
 
     /// The kernel took `bytes` more.
     pub(crate) fn advance(
         &mut self,
         index: u32,
-        fd: RawFd,
+        handle: Handle,
         socket: SocketId,
         bytes: usize,
     ) -> Progress {
         let pending = self.slab.get_mut(index).expect("a completion's send is under way");
         pending.sent += bytes;
         if pending.sent < pending.payload.len() {
-            return Progress::Continue(self.prepare(index, fd, socket));
+            return Progress::Continue(self.prepare(index, handle, socket));
         }
         Progress::Done(self.finish(index))
     }
@@ -98,19 +96,19 @@ impl Sends {
     }
 
     /// The operation that sends what is left.
-    fn prepare(&mut self, index: u32, fd: RawFd, socket: SocketId) -> Prepared {
+    fn prepare(&mut self, index: u32, handle: Handle, socket: SocketId) -> Prepared {
         let tag = Tag::of(Kind::Send, socket);
         let pending = self.slab.get_mut(index).expect("just looked up");
         if let Some(message) = &mut pending.message {
             message.point_to(&pending.payload, pending.sent);
             // SAFETY: header and iovecs are boxed and, like the payload, kept in the slab until
             // `finish`, which is called only after the last completion.
-            return unsafe { op::send_message(fd, &raw const message.header, tag) };
+            return unsafe { op::send_message(handle, &raw const message.header, tag) };
         }
         let rest = pending.payload.segments().first().map_or(&[][..], |segment| segment.as_slice());
         // SAFETY: the payload is kept in the slab until `finish`, which is called only after the
         // last completion; its bytes do not move with it.
-        unsafe { op::send(fd, &rest[pending.sent..], tag) }
+        unsafe { op::send(handle, &rest[pending.sent..], tag) }
     }
 
     fn message(&mut self) -> Box<Message> {
