@@ -57,6 +57,12 @@ impl Failure {
         Self::error(text)
     }
 
+    /// The same, as a mistake in what was typed or configured.
+    pub(crate) fn usage(mut self) -> Self {
+        self.kind = Kind::Usage;
+        self
+    }
+
     /// Adds what to do about it.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());

@@ -65,7 +65,7 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
 }
 
 fn configuration(options: Options) -> Result<Config, Failure> {
-    let refused = |error| Failure::because("control's configuration is not usable", &error);
+    let refused = |error| Failure::because("control's configuration is not usable", &error).usage();
     let file = match &options.config {
         Some(path) => Settings::load(path).map_err(refused)?,
         None => Settings::default(),

@@ -186,7 +186,7 @@ fn load(path: &Path, options: &Options) -> Result<Config, Failure> {
         engine: options.engine.map(Engine::choice),
     };
     let refused = |error: dataplane::config::ConfigError| {
-        Failure::because("the edge's configuration is not usable", &error)
+        Failure::because("the edge's configuration is not usable", &error).usage()
     };
     let mut config = Config::load(path, &overrides).map_err(refused)?;
     if let (Some(url), Some(control)) = (&options.control_url, &mut config.control) {

@@ -115,7 +115,7 @@ fn a_malformed_configuration_names_file_line_and_what_was_expected() {
         std::fs::write(&path, text).unwrap();
         let output = pharos(&format!("{role} --check --config {}", path.display()));
         let said = err(&output);
-        assert_ne!(code(&output), 0, "{role}");
+        assert_eq!(code(&output), 2, "{role}: {said}");
         assert!(said.contains(&format!("{file}:3")), "{role}: {said}");
         assert!(said.contains("expected"), "{role}: {said}");
     }
@@ -246,7 +246,7 @@ fn a_second_process_on_the_same_data_is_refused_and_disturbs_nothing() {
         free_address(),
         free_address()
     ));
-    assert_eq!(code(&output), 4, "{}", err(&output));
+    assert_eq!(code(&output), 1, "{}", err(&output));
     let pid = node.process.id().to_string();
     assert!(err(&output).contains(&pid) && err(&output).contains("--data"), "{}", err(&output));
     assert_eq!(get(node.edge, "/demo/").unwrap().status, 200);
