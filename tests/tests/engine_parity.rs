@@ -181,3 +181,7 @@ mod uring_plain {
 mod epoll {
     pharos_tests::parity_cases!(super::OnEpoll);
 }
+
+mod simulated {
+    pharos_tests::parity_cases!(pharos_tests::parity::simulated::Simulated);
+}

@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod cases;
+pub mod simulated;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -34,6 +34,8 @@ pub struct Options {
     pub receive_bytes_max: usize,
     /// Inputs handled before effects are drained.
     pub batch_max: usize,
+    /// Parts in a thousand of a fan-out's targets that take less than the frame, whatever the network says.
+    pub short_per_mille: u32,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             mailbox_max: *rng.pick(&[2, 8, 64]),
             receive_bytes_max: *rng.pick(&[1, 7, 512, 16 * 1024]),
             batch_max: *rng.pick(&[1, 4, 64]),
+            short_per_mille: *rng.pick(&[0, 20, 300]),
         }
     }
 }
@@ -169,6 +172,16 @@ impl<A: Actor> Process<A> {
         self.shards.iter().all(|shard| {
             shard.stopped && shard.slots.iter().all(|slot| slot.gone || slot.send.is_none())
         })
+    }
+
+    /// The process ends: what is still open is closed in order.
+    pub fn end(&mut self, now_ns: u64, net: &mut Net) {
+        for listener in self.listeners.drain(..) {
+            net.unlisten(listener);
+        }
+        for end in self.shards.iter_mut().flat_map(|shard| std::mem::take(&mut shard.ends)) {
+            net.close(now_ns, end.0, false);
+        }
     }
 
     /// Tells every shard what an operator asks.
@@ -486,9 +499,8 @@ impl<A: Actor> Process<A> {
             assert!(!shard.slots[slot as usize].closing, "{socket:?}: a fan-out after close");
             shard.uncertain.push(socket);
             let end = shard.slots[slot as usize].end.expect("a live slot has an end");
-            // A full buffer now and then, whatever the network says.
-            let offer =
-                if self.rng.chance(20) { self.rng.below(frame.len() + 1) } else { frame.len() };
+            let short = self.rng.chance(self.options.short_per_mille);
+            let offer = if short { self.rng.below(frame.len() + 1) } else { frame.len() };
             let taken = around.net.write(around.now.mono.0, end, &frame[..offer]);
             match taken {
                 Some(taken) if taken == frame.len() => {
@@ -630,18 +642,18 @@ impl<A: Actor> Shard<A> {
         let socket = self.id(slot);
         let state = &mut self.slots[slot as usize];
         let (Some(end), Some((payload, offset))) = (state.end, state.send.as_mut()) else { return };
-        let bytes: Vec<u8> =
-            payload.segments().iter().flat_map(|segment| segment.as_slice()).copied().collect();
-        let taken = around.net.write(around.now.mono.0, end, &bytes[*offset..]);
+        let (total, before) = (payload.len(), *offset);
+        let taken =
+            write_from(payload, before, |bytes| around.net.write(around.now.mono.0, end, bytes));
         let result = match taken {
-            Some(taken) if *offset + taken == bytes.len() => Ok(()),
+            Some(taken) if before + taken == total => Ok(()),
             Some(taken) => {
                 *offset += taken;
                 around.net.coverage.hit("send: short, continued");
                 return;
             }
             None => {
-                if *offset > 0 {
+                if before > 0 {
                     around.net.coverage.hit("send: failed after part went out");
                 }
                 Err(io::ErrorKind::ConnectionReset)
@@ -717,4 +729,27 @@ impl<A: Actor> Shard<A> {
         self.ends.remove(&end);
         self.inputs.push_back(Pending::Closed { socket });
     }
+}
+
+/// Writes a payload from an offset on, segment by segment, until one does not fit.
+fn write_from(
+    payload: &Payload,
+    offset: usize,
+    mut write: impl FnMut(&[u8]) -> Option<usize>,
+) -> Option<usize> {
+    let (mut skip, mut taken) = (offset, 0);
+    for segment in payload.segments() {
+        let bytes = segment.as_slice();
+        let rest = &bytes[skip.min(bytes.len())..];
+        skip = skip.saturating_sub(bytes.len());
+        if rest.is_empty() {
+            continue;
+        }
+        let count = write(rest)?;
+        taken += count;
+        if count < rest.len() {
+            break;
+        }
+    }
+    Some(taken)
 }

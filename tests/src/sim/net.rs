@@ -94,12 +94,14 @@ pub struct Net {
     partitions: BTreeSet<(HostId, HostId)>,
     notices: VecDeque<(HostId, Notice)>,
     next_port: u16,
+    /// What a pipe holds is drawn from these, bytes.
+    pub capacities: Vec<usize>,
     rng: Rng,
     /// What happened.
     pub coverage: Coverage,
 }
 
-/// Bytes a pipe holds when nothing else is drawn.
+/// Bytes a wide pipe holds.
 const CAPACITY_BYTES: usize = 64 * 1024;
 /// How long a packet waits before it tries a cut link again, as a retransmission would.
 const RETRY_NS: u64 = 200_000_000;
@@ -115,6 +117,7 @@ impl Net {
             partitions: BTreeSet::new(),
             notices: VecDeque::new(),
             next_port: 20_000,
+            capacities: vec![CAPACITY_BYTES, CAPACITY_BYTES, 8 * 1024, 2048],
             rng,
             coverage: Coverage::default(),
         }
@@ -155,7 +158,7 @@ impl Net {
     ) -> End {
         self.next_port = self.next_port.checked_add(1).unwrap_or(20_000);
         let latency_ns = *self.rng.pick(&[20_000, 50_000, 200_000, 1_000_000, 20_000_000]);
-        let capacity = *self.rng.pick(&[CAPACITY_BYTES, CAPACITY_BYTES, 8 * 1024, 2048]);
+        let capacity = *self.rng.pick(&self.capacities);
         self.conns.push(Conn {
             hosts: [host, usize::MAX],
             addresses: [SocketAddr::new(from, self.next_port), to],

@@ -151,6 +151,13 @@ impl<A: Actor> World<A> {
         }
     }
 
+    /// The process of a host ends by itself: its connections are closed in order.
+    pub fn end(&mut self, host: HostId, now_ns: u64) {
+        if let Role::Process(Some(process)) = &mut self.hosts[host].role {
+            process.end(now_ns, &mut self.net);
+        }
+    }
+
     /// A peer stops; `listeners` of it are gone until [`World::revive`].
     pub fn crash_peer(&mut self, host: HostId) {
         self.net.crash(self.now_ns, host);
