@@ -21,6 +21,7 @@ use proto::feed::cursor::VersionVector;
 use crate::{
     account::{Account, Charge},
     body::Body,
+    eviction::USES_MAX,
     freshness::{Times, date_field_ms},
     head::Head,
     key::CacheKey,
@@ -161,12 +162,25 @@ impl Entry {
         State(self.state.load(Ordering::Relaxed))
     }
 
-    /// Notes a use for eviction; writes only if that is news, so that a hot entry's line stays
-    /// shared.
+    /// Counts a use for eviction, as far as it counts, so that a hot entry's line stays shared.
     pub(crate) fn visit(&self, state: State) {
-        if state.0 & VISITED == 0 {
-            self.state.fetch_or(VISITED, Ordering::Relaxed);
+        if state.uses() < USES_MAX {
+            self.state.fetch_add(ONE_USE, Ordering::Relaxed);
         }
+    }
+
+    /// Uses counted, and from now on none. Under the lock of eviction.
+    pub(crate) fn reset_uses(&self) -> u32 {
+        State(self.state.fetch_and(!USES, Ordering::Relaxed)).uses()
+    }
+
+    /// Uses left, and from now on one less. Under the lock of eviction.
+    pub(crate) fn decrement_uses(&self) -> u32 {
+        let uses = self.state().uses();
+        if uses > 0 {
+            self.state.fetch_sub(ONE_USE, Ordering::Relaxed);
+        }
+        uses
     }
 
     /// Whether this one, being newer, takes the place of `older`: the same variant, or another list
@@ -177,13 +191,8 @@ impl Entry {
 
     /// Takes over what has happened to `older`, whose place it takes.
     pub(crate) fn inherit(&self, older: &Self) {
-        let bits = older.state.load(Ordering::Relaxed) & (VISITED | SOFT | SUPERSEDED);
+        let bits = older.state.load(Ordering::Relaxed) & (USES | SOFT | SUPERSEDED);
         self.state.fetch_or(bits, Ordering::Relaxed);
-    }
-
-    /// Whether it was used since the last time of asking.
-    pub(crate) fn take_visited(&self) -> bool {
-        self.state.fetch_and(!VISITED, Ordering::Relaxed) & VISITED != 0
     }
 
     /// Never served again. Idempotent.
@@ -244,6 +253,10 @@ impl State {
         self.0 & SUPERSEDED != 0
     }
 
+    fn uses(self) -> u32 {
+        self.0 >> USES_SHIFT
+    }
+
     /// Whether it was soft-purged.
     pub(crate) fn is_soft(self) -> bool {
         self.0 & SOFT != 0
@@ -251,9 +264,13 @@ impl State {
 }
 
 const DEAD: u32 = 1;
-const VISITED: u32 = 2;
-const SOFT: u32 = 4;
-const SUPERSEDED: u32 = 8;
+const SOFT: u32 = 2;
+const SUPERSEDED: u32 = 4;
+/// The rest counts uses: up to [`USES_MAX`], and as many more as there are cores that count at
+/// once.
+const USES: u32 = !0 << USES_SHIFT;
+const ONE_USE: u32 = 1 << USES_SHIFT;
+const USES_SHIFT: u32 = 8;
 
 /// What an entry costs beside its texts: itself and the counters of its `Arc`, the key's, its node
 /// and slot in the index, and the allocator's share of five allocations.

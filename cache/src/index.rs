@@ -5,7 +5,6 @@
 //!   slots        cache key ─▶ its variants, newest last; leases out for it
 //!   nodes        number ─▶ entry            numbers stay put, so a purge in slices misses none
 //!   surrogates   surrogate key ─▶ numbers
-//!   eviction     order of the numbers
 //!   recents      purges that leases still out began before
 //!   memories     cache keys that do not collapse, or whose origin failed
 //! ```
@@ -13,16 +12,16 @@
 //! handed out and dropped by the caller. All variants of a slot vary by the same names, so at most
 //! one usable entry matches a request, apart from one that is superseded by it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use hashbrown::HashTable;
 
 use crate::{
     collapse::LeaseState,
     entry::Entry,
-    eviction::Sieve,
+    eviction::Eviction,
     key::{CacheKey, CacheKeyRef, KeyHasher},
-    limits,
+    limits, lock,
     memories::Memories,
     purge::Recents,
     request::FieldSource,
@@ -34,15 +33,23 @@ use crate::{
 pub(crate) struct Segment {
     hasher: KeyHasher,
     slots: HashTable<Slot>,
-    nodes: Vec<Option<Arc<Entry>>>,
+    nodes: Vec<Option<Node>>,
     free: Vec<u32>,
     surrogates: SurrogateIndex,
-    eviction: Sieve,
+    eviction: Arc<Mutex<Eviction>>,
     pub(crate) recents: Recents,
     pub(crate) memories: Memories,
     /// Leases out, those that nobody joins included.
     pub(crate) lease_count: u32,
     pub(crate) next_lease: u64,
+}
+
+/// An entry in the index.
+#[derive(Debug)]
+struct Node {
+    entry: Arc<Entry>,
+    /// Where it stands with eviction.
+    place: u32,
 }
 
 /// A cache key in use.
@@ -58,14 +65,14 @@ pub(crate) struct Slot {
 pub(crate) type Removed = Vec<Arc<Entry>>;
 
 impl Segment {
-    pub(crate) fn new(hasher: KeyHasher) -> Self {
+    pub(crate) fn new(hasher: KeyHasher, eviction: Arc<Mutex<Eviction>>) -> Self {
         Self {
             hasher,
             slots: HashTable::new(),
             nodes: Vec::new(),
             free: Vec::new(),
             surrogates: SurrogateIndex::default(),
-            eviction: Sieve::default(),
+            eviction,
             recents: Recents::default(),
             memories: Memories::default(),
             lease_count: 0,
@@ -152,6 +159,9 @@ impl Segment {
     /// removed meanwhile, what only it hid goes too.
     pub(crate) fn settle_filled(&mut self, entry: &Arc<Entry>) -> Removed {
         let own = self.node_of(entry);
+        if let Some(Some(node)) = own.map(|own| &self.nodes[own as usize]) {
+            lock(&self.eviction).reweigh(node.place);
+        }
         let hidden = self.hidden_by(entry, own);
         hidden.into_iter().filter_map(|node| self.remove(node)).collect()
     }
@@ -201,14 +211,14 @@ impl Segment {
                 (self.nodes.len() - 1) as u32
             }
         };
-        self.nodes[node as usize] = Some(Arc::clone(entry));
+        let place = lock(&self.eviction).insert(entry);
+        self.nodes[node as usize] = Some(Node { entry: Arc::clone(entry), place });
         let cache_key = entry.cache_key.borrowed();
         self.slot_or_new(&cache_key).nodes.push(node);
         for surrogate_key in entry.surrogate_keys.iter() {
             let hash = self.hasher.surrogate_hash(cache_key.site, surrogate_key);
             self.surrogates.insert(hash, cache_key.site, surrogate_key, node);
         }
-        self.eviction.insert(node);
     }
 
     /// Puts `newer` in the place of `older`, whose texts are the same; `false` if that is not there
@@ -216,7 +226,10 @@ impl Segment {
     pub(crate) fn replace(&mut self, older: &Arc<Entry>, newer: &Arc<Entry>) -> bool {
         let Some(node) = self.node_of(older) else { return false };
         newer.inherit(older);
-        self.nodes[node as usize] = Some(Arc::clone(newer));
+        if let Some(node) = &mut self.nodes[node as usize] {
+            node.entry = Arc::clone(newer);
+            lock(&self.eviction).replace(node.place, newer);
+        }
         older.kill();
         true
     }
@@ -235,10 +248,10 @@ impl Segment {
 
     /// Kills the entry with this number and takes it out.
     pub(crate) fn remove(&mut self, node: u32) -> Option<Arc<Entry>> {
-        let entry = self.nodes.get_mut(node as usize)?.take()?;
+        let Node { entry, place } = self.nodes.get_mut(node as usize)?.take()?;
         entry.kill();
         self.free.push(node);
-        self.eviction.remove(node);
+        lock(&self.eviction).remove(place);
         let cache_key = entry.cache_key.borrowed();
         for surrogate_key in entry.surrogate_keys.iter() {
             let hash = self.hasher.surrogate_hash(cache_key.site, surrogate_key);
@@ -249,16 +262,6 @@ impl Segment {
         }
         self.drop_if_unused(&cache_key);
         Some(entry)
-    }
-
-    /// Takes out the entry that eviction chooses.
-    pub(crate) fn evict(&mut self) -> Option<Arc<Entry>> {
-        let nodes = &self.nodes;
-        let visited = |node: u32| {
-            nodes.get(node as usize).and_then(Option::as_ref).is_some_and(|e| e.take_visited())
-        };
-        let victim = self.eviction.victim(visited)?;
-        self.remove(victim)
     }
 
     /// Entries in it.
@@ -272,7 +275,7 @@ impl Segment {
     }
 
     pub(crate) fn entry(&self, node: u32) -> Option<&Arc<Entry>> {
-        self.nodes.get(node as usize)?.as_ref()
+        self.nodes.get(node as usize)?.as_ref().map(|node| &node.entry)
     }
 
     /// Numbers of the entries with a surrogate key.

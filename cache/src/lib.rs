@@ -31,7 +31,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -68,6 +68,7 @@ mod validation;
 mod vary;
 
 use account::Account;
+use eviction::Eviction;
 use index::Segment;
 use stats::SharedStats;
 
@@ -128,8 +129,7 @@ pub struct Cache {
     hasher: KeyHasher,
     segments: Box<[Mutex<Segment>]>,
     account: Arc<Account>,
-    /// Next segment to be asked for a victim.
-    hand: AtomicUsize,
+    eviction: Arc<Mutex<Eviction>>,
     orphans: Mutex<Vec<Wake>>,
     has_orphans: AtomicBool,
     pub(crate) stats: SharedStats,
@@ -139,12 +139,13 @@ impl Cache {
     /// An empty cache.
     pub fn new(config: Config) -> Arc<Self> {
         let hasher = KeyHasher::new(config.seed);
-        let segment = |_| Mutex::new(Segment::new(hasher.clone()));
+        let eviction = Arc::new(Mutex::new(Eviction::default()));
+        let segment = |_| Mutex::new(Segment::new(hasher.clone(), Arc::clone(&eviction)));
         Arc::new(Self {
             segments: (0..limits::SEGMENT_COUNT).map(segment).collect(),
             hasher,
             account: Arc::default(),
-            hand: AtomicUsize::new(0),
+            eviction,
             orphans: Mutex::default(),
             has_orphans: AtomicBool::new(false),
             stats: SharedStats::default(),
@@ -234,13 +235,15 @@ impl Cache {
     pub(crate) fn make_room(&self, bytes: u64) -> bool {
         let memory_bytes = self.config.memory_bytes;
         let living_max = memory_bytes - memory_bytes / 8;
-        for _ in 0..limits::EVICTION_VISITS_MAX {
+        for _ in 0..limits::EVICTIONS_MAX {
             if self.account.living_bytes().saturating_add(bytes) <= living_max {
                 break;
             }
-            let at = self.hand.fetch_add(1, Ordering::Relaxed) % limits::SEGMENT_COUNT;
-            let evicted = self.segment(at).evict();
-            if evicted.is_some() {
+            let victim = lock(&self.eviction).victim(limits::EVICTION_LOOKS_MAX);
+            let Some(victim) = victim else { continue };
+            // Another shard may have been faster.
+            let removed = self.segment_of(&victim.cache_key).remove_entry(&victim);
+            if removed.is_some() {
                 SharedStats::count(&self.stats.evicted, 1);
             }
         }

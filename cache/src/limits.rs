@@ -34,7 +34,10 @@ pub const HEURISTIC_LIFETIME_MS_MAX: u64 = 24 * 3_600_000;
 pub const COMPACT_BYTES_MAX: u64 = 256 * 1024;
 /// Longest targeted field that is parsed. Beyond: ignored, as RFC 9213 §2.1 says of malformed ones.
 pub const TARGETED_BYTES_MAX: usize = 8 * 1024;
-/// Segments asked for a victim in one call. Beyond: the rest waits for the next call.
-pub const EVICTION_VISITS_MAX: usize = 4 * SEGMENT_COUNT;
+/// Searches for a victim in one call. Beyond: the rest waits for the next call.
+pub const EVICTIONS_MAX: usize = 1024;
+/// Entries that one search for a victim looks at, under the lock of eviction. Beyond: it lets
+/// others in between.
+pub const EVICTION_LOOKS_MAX: usize = 64;
 /// Buckets of a near table looked at to find one to give up. Beyond: the last one looked at goes.
 pub const NEAR_VISITS_MAX: usize = 64;
