@@ -75,7 +75,7 @@ pub enum WakeWith {
 #[derive(Debug)]
 pub struct Lease {
     cache: Arc<Cache>,
-    cache_key: Arc<CacheKey>,
+    cache_key: CacheKey,
     id: u64,
     /// Purges its segment had seen when it began.
     began: u64,
@@ -373,7 +373,7 @@ struct Waiting {
 /// A lease that was given under the lock, to become a [`Lease`] outside of it.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    cache_key: Arc<CacheKey>,
+    cache_key: CacheKey,
     id: u64,
     began: u64,
 }
@@ -414,7 +414,7 @@ impl Segment {
         let is_room = slot.leases.len() < limits::LEASES_PER_KEY_MAX;
         let joinable = (joinable && is_room).then_some(variant);
         slot.leases.push(LeaseState { id, joinable, waiting: Vec::new() });
-        Ticket { cache_key: Arc::clone(slot.cache_key()), id, began }
+        Ticket { cache_key: slot.cache_key().clone(), id, began }
     }
 
     /// Whether a lease is out that a request with these fields may wait for.

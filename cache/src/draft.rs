@@ -87,11 +87,11 @@ impl Draft {
     pub(crate) fn entry(
         self,
         account: &Arc<Account>,
-        cache_key: &Arc<CacheKey>,
+        cache_key: &CacheKey,
         body: Arc<Body>,
     ) -> Entry {
         let Self { head, variant, surrogate_keys, times, stale, is_no_cache } = self;
-        let cache_key = Arc::clone(cache_key);
+        let cache_key = cache_key.clone();
         let parts = Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body };
         Entry::new(account, head, parts)
     }

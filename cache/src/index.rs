@@ -55,7 +55,7 @@ struct Node {
 /// A cache key in use.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    cache_key: Arc<CacheKey>,
+    cache_key: CacheKey,
     /// Numbers of its variants, newest last.
     nodes: Vec<u32>,
     pub(crate) leases: Vec<LeaseState>,
@@ -111,7 +111,7 @@ impl Segment {
                 |slot| slot.cache_key.hash(),
             )
             .or_insert_with(|| Slot {
-                cache_key: Arc::new(cache_key.to_key()),
+                cache_key: cache_key.to_key(),
                 nodes: Vec::new(),
                 leases: Vec::new(),
             })
@@ -137,7 +137,7 @@ impl Segment {
     /// Takes an entry in. What it replaces is removed, or, while its body is still filling,
     /// superseded: hidden, to come back if the filling fails.
     pub(crate) fn insert(&mut self, entry: &Arc<Entry>, is_filling: bool) -> Removed {
-        let cache_key = Arc::clone(&entry.cache_key);
+        let cache_key = entry.cache_key.clone();
         let nodes = self.slot(&cache_key.borrowed()).map_or(Vec::new(), |slot| slot.nodes.clone());
         let is_replaced = |node: &u32| self.entry(*node).is_some_and(|known| entry.replaces(known));
         let (replaced, kept): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_replaced);
@@ -295,7 +295,7 @@ impl Segment {
 
 impl Slot {
     /// What it is about.
-    pub(crate) fn cache_key(&self) -> &Arc<CacheKey> {
+    pub(crate) fn cache_key(&self) -> &CacheKey {
         &self.cache_key
     }
 }

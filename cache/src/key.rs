@@ -6,7 +6,10 @@
 //! Leaves to others: which site a host belongs to and how a target is normalised (`dataplane`), the
 //! choice among variants ([`crate::vary`]).
 
-use std::hash::{BuildHasher, Hasher};
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
 
 use crate::limits;
 
@@ -46,29 +49,30 @@ impl<'a> CacheKeyRef<'a> {
         text.extend_from_slice(self.host);
         text.extend_from_slice(self.target);
         CacheKey {
-            text: text.into_boxed_slice(),
-            site_len: self.site.len(),
-            host_len: self.host.len(),
+            text: text.into(),
+            // Targets and hosts are bounded far below this by whoever parsed them.
+            site_len: self.site.len() as u32,
+            host_len: self.host.len() as u32,
             hash: self.hash,
         }
     }
 }
 
-/// A cache key that an entry or a lease keeps.
+/// A cache key that an entry or a lease keeps; cloning shares its text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CacheKey {
     /// Site, host and target, one after the other.
-    text: Box<[u8]>,
-    site_len: usize,
-    host_len: usize,
+    text: Arc<[u8]>,
+    site_len: u32,
+    host_len: u32,
     hash: u64,
 }
 
 impl CacheKey {
     /// The borrowed form.
     pub fn borrowed(&self) -> CacheKeyRef<'_> {
-        let (site, rest) = self.text.split_at(self.site_len);
-        let (host, target) = rest.split_at(self.host_len);
+        let (site, rest) = self.text.split_at(self.site_len as usize);
+        let (host, target) = rest.split_at(self.host_len as usize);
         // It was a `str` when it came in.
         let site = std::str::from_utf8(site).unwrap_or_default();
         CacheKeyRef { site, host, target, hash: self.hash }
@@ -76,13 +80,14 @@ impl CacheKey {
 
     /// Whether `other` names the same thing.
     pub fn is(&self, other: &CacheKeyRef<'_>) -> bool {
+        let host_at = self.site_len as usize;
+        let target_at = host_at + self.host_len as usize;
         self.hash == other.hash
-            && self.site_len == other.site.len()
-            && self.host_len == other.host.len()
-            && self.text.len() == self.site_len + self.host_len + other.target.len()
-            && self.text[self.site_len + self.host_len..] == *other.target
-            && self.text[self.site_len..self.site_len + self.host_len] == *other.host
-            && self.text[..self.site_len] == *other.site.as_bytes()
+            && host_at == other.site.len()
+            && target_at - host_at == other.host.len()
+            && self.text[target_at..] == *other.target
+            && self.text[host_at..target_at] == *other.host
+            && self.text[..host_at] == *other.site.as_bytes()
     }
 
     /// The hash that tables use.

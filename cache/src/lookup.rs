@@ -278,7 +278,7 @@ fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
         return Verdict::Validate { may_serve_meanwhile: false };
     }
     if let Some(min_fresh_s) = asks.min_fresh_s {
-        let left_ms = entry.fresh_until_ms.saturating_sub(now_ms);
+        let left_ms = entry.times.fresh_until_ms().saturating_sub(now_ms);
         if left_ms < min_fresh_s.saturating_mul(1000) {
             return Verdict::Validate { may_serve_meanwhile: false };
         }

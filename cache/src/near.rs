@@ -74,7 +74,7 @@ impl Near {
         let same = |slot: &Slot| {
             let known = slot.local.entry();
             slot.hash == hash
-                && *known.cache_key == *entry.cache_key
+                && known.cache_key == entry.cache_key
                 && (!known.state().is_usable() || known.variant.same(&entry.variant))
         };
         while let Ok(found) = self.table.find_entry(hash, same) {

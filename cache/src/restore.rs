@@ -34,7 +34,7 @@ impl Cache {
         let draft = Draft::of(self, asked, request, &response)?;
         self.admit(length)?;
         let body = Arc::new(Body::complete(self.account(), body.into()));
-        let key = Arc::new(cache_key.to_key());
+        let key = cache_key.to_key();
         let entry = Arc::new(draft.entry(self.account(), &key, body));
         entry.soften();
         let mut segment = self.segment_by_hash(cache_key.hash());
