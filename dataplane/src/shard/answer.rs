@@ -171,7 +171,8 @@ impl Answer {
                     None => return Advance::Waiting,
                     Some(WakeWith::Failed) => {
                         let text = "The origin failed while this request waited for its answer.";
-                        edge.own(now, &Own::text(502, text), self.asked.lend(), writer)
+                        let (own, asked) = (Own::text(502, text), self.asked.lend());
+                        edge.unfetched(now, &own, &self.kept, asked, writer)
                     }
                     Some(with) => {
                         let turn = Turn { scene, waits: self.waits, with: Some(&with) };
@@ -206,7 +207,8 @@ impl Answer {
                         Outcome::Failed(failure) => {
                             edge.fetch_leave(fetch);
                             let (status, text) = failure.answer();
-                            edge.own(now, &Own::text(status, &text), self.asked.lend(), writer)
+                            let (own, asked) = (Own::text(status, &text), self.asked.lend());
+                            edge.unfetched(now, &own, &self.kept, asked, writer)
                         }
                     }
                 }

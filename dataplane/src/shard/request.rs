@@ -613,11 +613,7 @@ impl Edge {
         {
             // Control itself waited for it and did not reach it.
             self.observe.count(Metric::VersionTooOld);
-            let own = Own {
-                fields: "Retry-After: 1\r\n",
-                ..Own::text(503, "The version asked for has not arrived here yet.")
-            };
-            return self.own(now, &own, asked.lend(), writer);
+            return self.own(now, &version_missing(), asked.lend(), writer);
         }
         let fields = HeadFields(head.fields);
         let cache_key = entry.cache_key().borrowed();
@@ -625,6 +621,27 @@ impl Edge {
         let question = cache::Request::new(method, cache_key, &fields);
         let hit = self.cache.serve(&mut self.near, &question, now.wall_ms, entry, freshness);
         self.write_hit(scene, &hit, label, asked.lend(), writer)
+    }
+
+    /// Answers that the fetch, ours or the one we waited for, has failed. Who asked for a version is
+    /// told that it is not here yet and when to come again, not whose fault that is.
+    pub fn unfetched(
+        &mut self,
+        now: Now,
+        own: &Own<'_>,
+        kept: &[u8],
+        asked: AskedRef<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let mut space = FieldSpace::new();
+        let asks_for_version = parse_request(kept, &mut space)
+            .ok()
+            .flatten()
+            .is_some_and(|(head, _)| min_version(&head.fields).is_some());
+        if asks_for_version {
+            return self.own(now, &version_missing(), asked, writer);
+        }
+        self.own(now, own, asked, writer)
     }
 
     /// Writes an answer of our own.
@@ -716,6 +733,12 @@ fn client<'a>(request: &Request<'a>, asked: AskedRef<'a>, peer: IpAddr) -> Clien
         None => request.head.authority.host,
     };
     Client { peer, host, request_id: std::str::from_utf8(asked.request_id).unwrap_or_default() }
+}
+
+/// The answer to `Pharos-Min-Version` when nothing that new can be had.
+fn version_missing() -> Own<'static> {
+    let text = "The version asked for has not arrived here yet.";
+    Own { fields: "Retry-After: 1\r\n", ..Own::text(503, text) }
 }
 
 /// `Pharos-Min-Version`; one that cannot be read asks for nothing.

@@ -487,6 +487,27 @@ fn a_page_older_than_the_version_asked_for_is_fetched_again_and_at_last_refused(
 }
 
 #[test]
+fn a_version_that_cannot_be_fetched_with_control_gone_is_a_503_to_come_back_for() {
+    let mut world = World::with_control(1);
+    let get = "GET /demo/ HTTP/1.1\r\nHost: localhost\r\n";
+    let client = world.connect(0);
+    world.say(client, &format!("{get}\r\n"));
+    let upstream = world.upstream();
+    let version = "CDN-Cache-Control: max-age=3600\r\nPharos-Version: eu-00000001:5\r\n";
+    world.say(upstream, &ok(version, "page"));
+    world.eof(upstream);
+    world.take(client);
+    world.connect = Err(std::io::ErrorKind::ConnectionRefused);
+    world.say(client, &format!("{get}Pharos-Min-Version: eu-00000001:6\r\n\r\n"));
+    let answer = world.take(client);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("Retry-After: 1\r\n"), "{answer}");
+    // What is here is still here for those who ask for no more than that.
+    world.say(client, &format!("{get}Pharos-Min-Version: eu-00000001:5\r\n\r\n"));
+    assert_eq!(status_of(&world.take(client)), "HIT");
+}
+
+#[test]
 fn a_softly_purged_page_is_served_stale_when_control_is_gone() {
     let mut world = World::with_control(1);
     let get = "GET /demo/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
