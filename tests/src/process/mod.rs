@@ -5,6 +5,9 @@
 //! started it. Leaves to others: what the answers should be (the tests).
 
 pub mod client;
+pub mod cluster;
+pub mod load;
 pub mod nginx;
 pub mod node;
+pub mod proxy;
 pub mod wait;
