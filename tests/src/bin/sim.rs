@@ -1,42 +1,78 @@
 //! Runs seeds of the simulator, or replays one.
 //!
 //! ```text
-//! sim --seeds 1000          seeds 0 to 999, the coverage table, exit 1 at a violation or an unreached fault
-//! sim --seed 42             one seed, its violations
+//! sim --seeds 1000              seeds 0 to 999; exit 1 at a violation or a fault never reached
+//! sim --seed 42                 one seed, its violations
 //! sim --seeds 200 --from 5000
+//! sim --scenario durability     edge, durability or regions alone; all three if none is named
 //! ```
 #![expect(clippy::print_stdout, reason = "a command speaks on stdout")]
 
 use std::{panic::catch_unwind, process::ExitCode};
 
 use pharos_tests::{
-    scenario::edge::{self, Outcome},
-    sim::coverage::{Coverage, REQUIRED},
+    scenario::{
+        durability,
+        edge::{self, Outcome},
+        regions,
+    },
+    sim::coverage::{Coverage, REQUIRED, REQUIRED_DURABILITY, REQUIRED_REGIONS},
 };
+
+struct Scenario {
+    name: &'static str,
+    run: fn(u64) -> Outcome,
+    /// What a sweep must reach.
+    required: &'static [&'static str],
+}
+
+const SCENARIOS: [Scenario; 3] = [
+    Scenario { name: "edge", run: edge::run, required: REQUIRED },
+    Scenario { name: "durability", run: durability::run, required: REQUIRED_DURABILITY },
+    Scenario { name: "regions", run: regions::run, required: REQUIRED_REGIONS },
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| -> Option<u64> {
+    let option = |name: &str| -> Option<&String> {
         let at = args.iter().position(|arg| arg == name)?;
-        args.get(at + 1)?.parse().ok()
+        args.get(at + 1)
     };
-    let from = option("--seed").or(option("--from")).unwrap_or(0);
-    let count = if option("--seed").is_some() { 1 } else { option("--seeds").unwrap_or(100) };
+    let number = |name: &str| -> Option<u64> { option(name)?.parse().ok() };
+    let named = option("--scenario");
+    let scenarios: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| named.is_none_or(|name| name == scenario.name))
+        .collect();
+    if scenarios.is_empty() {
+        println!("--scenario is edge, durability or regions");
+        return ExitCode::from(2);
+    }
+    let from = number("--seed").or(number("--from")).unwrap_or(0);
+    let count = if option("--seed").is_some() { 1 } else { number("--seeds").unwrap_or(100) };
     let stop_early = args.iter().any(|arg| arg == "--fail-fast");
-    sweep(from, count, stop_early)
+    sweep(&scenarios, from, count, stop_early)
 }
 
-fn sweep(from: u64, count: u64, stop_early: bool) -> ExitCode {
+fn sweep(scenarios: &[&Scenario], from: u64, count: u64, stop_early: bool) -> ExitCode {
     let (mut coverage, mut failed, mut operations, mut fewest) =
         (Coverage::default(), Vec::new(), 0, u64::MAX);
     for seed in from..from + count {
-        let outcome = run(seed);
-        coverage.merge(&outcome.coverage);
-        operations += outcome.operations;
-        fewest = fewest.min(outcome.operations);
-        if !outcome.violations.is_empty() {
-            println!("seed {seed}: replay with `sim --seed {seed}`");
-            outcome.violations.iter().take(5).for_each(|violation| println!("  {violation}"));
+        let (mut holds, mut of_seed) = (true, 0);
+        for scenario in scenarios {
+            let outcome = run(scenario, seed);
+            coverage.merge(&outcome.coverage);
+            of_seed += outcome.operations;
+            if !outcome.violations.is_empty() {
+                holds = false;
+                let name = scenario.name;
+                println!("seed {seed}: replay with `sim --seed {seed} --scenario {name}`");
+                outcome.violations.iter().take(5).for_each(|violation| println!("  {violation}"));
+            }
+        }
+        operations += of_seed;
+        fewest = fewest.min(of_seed);
+        if !holds {
             failed.push(seed);
             if stop_early {
                 break;
@@ -49,15 +85,17 @@ fn sweep(from: u64, count: u64, stop_early: bool) -> ExitCode {
     }
     println!("faults dealt and rare branches reached:");
     coverage.iter().for_each(|(name, count)| println!("  {count:>10}  {name}"));
-    let missing = coverage.missing(REQUIRED);
+    let missing: Vec<_> =
+        scenarios.iter().flat_map(|scenario| coverage.missing(scenario.required)).collect();
     missing.iter().for_each(|name| println!("NEVER REACHED: {name}"));
     println!("{} passed, {} failed", count as usize - failed.len(), failed.len());
     if failed.is_empty() && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// One seed; an assertion of the code under test is a violation like any other.
-fn run(seed: u64) -> Outcome {
-    catch_unwind(|| edge::run(seed)).unwrap_or_else(|panic| {
+fn run(scenario: &Scenario, seed: u64) -> Outcome {
+    let run = scenario.run;
+    catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         Outcome {

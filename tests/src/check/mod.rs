@@ -2,3 +2,4 @@
 //! had, and when.
 
 pub mod ledger;
+pub mod log;

@@ -1,3 +1,5 @@
 //! Whole runs of the system under the simulator, each from one seed.
 
+pub mod durability;
 pub mod edge;
+pub mod regions;

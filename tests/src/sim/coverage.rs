@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Default, Debug)]
 pub struct Coverage(BTreeMap<&'static str, u64>);
 
-/// Every fault kind and rare branch that a sweep must reach at least once.
+/// Every fault kind and rare branch that a sweep of `scenario::edge` must reach at least once.
 pub const REQUIRED: &[&str] = &[
     "accept: table full",
     "close: data after close asked",
@@ -27,6 +27,35 @@ pub const REQUIRED: &[&str] = &[
     "send: completed late",
     "send: failed after part went out",
     "send: short, continued",
+];
+
+/// The same for `scenario::durability`.
+pub const REQUIRED_DURABILITY: &[&str] = &[
+    "commit: several requests",
+    "disk: full",
+    "idempotency: answered again",
+    "power: failed inside a commit",
+    "power: failed while closing",
+    "power: failed while opening",
+    "power: kept what was not acknowledged",
+    "power: write lost",
+    "power: write torn",
+    "power: writes reordered",
+];
+
+/// The same for `scenario::regions`.
+pub const REQUIRED_REGIONS: &[&str] = &[
+    "crash: region",
+    "regions: clock quarantined",
+    "regions: conflict with a loser kept",
+    "regions: message into a partition",
+    "regions: message lost",
+    "regions: message overtakes",
+    "regions: message repeated",
+    "regions: operation before its cause",
+    "regions: operation delivered again",
+    "regions: replaced by an older copy",
+    "regions: writes lost at a crash",
 ];
 
 impl Coverage {

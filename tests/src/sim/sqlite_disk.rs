@@ -152,6 +152,11 @@ impl SqliteDisk {
         self.lock().full = full;
     }
 
+    /// An empty disk with power and room again. All connections must be closed.
+    pub fn erase(&self) {
+        *self.lock() = State::default();
+    }
+
     /// The machine comes back: each file is what was durable and some of what was not. All
     /// connections must be closed.
     pub fn crash(&self, rng: &mut Rng) -> Damage {
@@ -169,7 +174,7 @@ impl SqliteDisk {
                     changes.swap(at, rng.below(at + 1));
                 }
             }
-            let survival = *rng.pick(&[0, 300, 700, 950]);
+            let survival = *rng.pick(&[0, 300, 700, 950, 1000]);
             for change in changes {
                 let kept = apply_some(&mut image, &change, survival, rng);
                 match kept {
@@ -492,8 +497,8 @@ unsafe extern "C" fn x_truncate(file: *mut ffi::sqlite3_file, size: ffi::sqlite3
 
 unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
     with_file(file, |state, inner| {
-        if let Err(error) = state.operate() {
-            return error;
+        if state.operate().is_err() {
+            return ffi::SQLITE_IOERR_FSYNC;
         }
         state.syncs += 1;
         let Some(file) = state.files.get_mut(&inner.name) else { return ffi::SQLITE_IOERR };

@@ -72,6 +72,12 @@ impl std::error::Error for OpenError {
 
 /// Opens the writing connection, making or migrating the database.
 pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    open_writer_on(path, None)
+}
+
+/// The same on a registered SQLite VFS: what the file holds lies there, and the file at `path` is
+/// empty. For disks that fail on purpose.
+pub fn open_writer_on(path: &Path, vfs: Option<&str>) -> Result<Connection, OpenError> {
     let file_error = |error| OpenError::File(path.to_owned(), error);
     let store_error = |error: rusqlite::Error| OpenError::Store(path.to_owned(), error.into());
     let existed = path.exists();
@@ -85,7 +91,7 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     if !existed && let Some(parent) = path.parent() {
         fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(file_error)?;
     }
-    let mut conn = Connection::open(path).map_err(store_error)?;
+    let mut conn = connect(path, OpenFlags::default(), vfs).map_err(store_error)?;
     configure(&conn).map_err(store_error)?;
     conn.pragma_update(None, "journal_mode", "WAL").map_err(store_error)?;
     migrate(&mut conn, path)?;
@@ -94,10 +100,22 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
 
 /// Opens a reading connection of a database that a writer has opened before.
 pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    open_reader_on(path, None)
+}
+
+/// The same on a registered SQLite VFS, see [`open_writer_on`].
+pub fn open_reader_on(path: &Path, vfs: Option<&str>) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)?;
+    let conn = connect(path, flags, vfs)?;
     configure(&conn)?;
     Ok(conn)
+}
+
+fn connect(path: &Path, flags: OpenFlags, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    match vfs {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+    }
 }
 
 fn configure(conn: &Connection) -> rusqlite::Result<()> {
