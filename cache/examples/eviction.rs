@@ -1,5 +1,5 @@
 //! Hit ratios of eviction policies on generated request sequences; the figures of
-//! docs/adr/0004-eviction.md.
+//! docs/adr/0006-eviction.md.
 //!
 //! `cargo run --release -p pharos-cache --example eviction`. Everything follows from one seed.
 //! S3-FIFO is the very file that the cache uses; SIEVE and LRU stand here to compare with; *cache*

@@ -1,8 +1,8 @@
 //! What a look-up costs, without network: near hits, hits that miss the near table, and a shard's
 //! handles to head and body.
 //!
-//! `cargo run --release -p pharos-cache --example near_hit`. One thread, one process; compare the lines
-//! of one run with each other, not runs of different machines.
+//! `cargo run --release -p pharos-cache --example near_hit`. One thread, one process; compare the
+//! lines of one run with each other, not runs of different machines.
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
 use std::{hint::black_box, sync::Arc};

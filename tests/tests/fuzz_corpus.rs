@@ -18,6 +18,11 @@ fn replay(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
+fn cache_ops() {
+    replay("cache_ops", fuzz::cache_ops::run);
+}
+
+#[test]
 fn http1_server() {
     replay("http1_server", fuzz::http1_server::run);
 }

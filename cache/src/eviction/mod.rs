@@ -1,6 +1,6 @@
 //! Who goes when memory is short: one order for the whole cache.
 //!
-//! S3-FIFO was chosen over SIEVE, and one queue over one a segment (docs/adr/0004-eviction.md;
+//! S3-FIFO was chosen over SIEVE, and one queue over one a segment (docs/adr/0006-eviction.md;
 //! `cargo run --release -p pharos-cache --example eviction` makes the figures again). The queue has
 //! its own lock, taken when an entry is stored, removed or evicted, inside a segment's lock or
 //! alone, and never the other way round.

@@ -287,7 +287,8 @@ mod tests {
                     },
                 }
                 prop_assert_eq!(queues.small.len + queues.main.len, inside.len());
-                prop_assert_eq!(queues.small.bytes + queues.main.bytes, inside.values().sum::<u64>());
+                let bytes: u64 = inside.values().sum();
+                prop_assert_eq!(queues.small.bytes + queues.main.bytes, bytes);
             }
             while let Some(victim) = evict(&mut queues, &mut uses) {
                 prop_assert!(inside.remove(&victim).is_some());

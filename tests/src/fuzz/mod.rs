@@ -4,6 +4,7 @@
 //! Each asserts properties, not only absence of panic: cutting the input anywhere changes nothing,
 //! what is accepted is written again and read back equal, nothing is kept beyond the limits.
 
+pub mod cache_ops;
 pub mod feed_record;
 pub mod http1_client;
 pub mod http1_server;
