@@ -623,8 +623,8 @@ impl Edge {
         self.write_hit(scene, &hit, label, asked.lend(), writer)
     }
 
-    /// Answers that the fetch, ours or the one we waited for, has failed. Who asked for a version is
-    /// told that it is not here yet and when to come again, not whose fault that is.
+    /// Answers that the fetch, ours or the one we waited for, has failed. Who asked for a version
+    /// is told that it is not here yet and when to come again, not whose fault that is.
     pub fn unfetched(
         &mut self,
         now: Now,
