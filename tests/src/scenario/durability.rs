@@ -441,7 +441,7 @@ impl Run {
             self.pick(|asked| there(asked) && matches!(asked.what, What::Component { .. }));
         let incident =
             self.pick(|asked| there(asked) && matches!(asked.what, What::Incident { .. }));
-        let length = *self.rng.pick(&[0, 10, 300, 6000]);
+        let length = *self.rng.pick(&[0, 10, 100, 300, 300, 6000]);
         let message = format!("message {number} {}", "x".repeat(length));
         let slug_of = |number: usize| match &self.asked[number].what {
             What::Page { slug } => slug.clone(),

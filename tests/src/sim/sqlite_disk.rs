@@ -502,8 +502,12 @@ unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
         }
         state.syncs += 1;
         let Some(file) = state.files.get_mut(&inner.name) else { return ffi::SQLITE_IOERR };
-        file.durable = file.current.clone();
-        file.pending.clear();
+        for change in file.pending.drain(..) {
+            match change {
+                Change::Write { offset, data } => write_at(&mut file.durable, offset, &data),
+                Change::Truncate(length) => file.durable.resize(length, 0),
+            }
+        }
         ffi::SQLITE_OK
     })
 }
