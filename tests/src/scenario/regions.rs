@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   write ─▶ Head::stamp ─▶ fold ─▶ log ─ sync ─▶ durable ──▶ told to others, acknowledged
-//!   Have(vector) ─▶ Operations(JSON) ─▶ known? next of its replica? all it had seen here? clock near?
+//!   Have(vector) ─▶ Operations(JSON) ─▶ new? next of its replica? its causes here? clock near?
 //!                                                └ else left: the next Have asks again
 //! ```
 //! Operations, clock rule and merge are control's own; the exchange is the plainest that keeps
