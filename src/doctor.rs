@@ -147,8 +147,9 @@ fn descriptors() -> Finding {
     };
     judge_at_least(name, limit, STREAMS_AIM, |aim| {
         format!(
-            "every stream is a descriptor. systemd: LimitNOFILE={aim}; container: --ulimit nofile={aim}; \
-             and fs.nr_open at least as high."
+            "with direct descriptors a shard's table of sockets may not be larger, so more shards than \
+             cores run; without them every stream is a descriptor. systemd: LimitNOFILE={aim}; \
+             container: --ulimit nofile={aim}; and fs.nr_open at least as high."
         )
     })
 }

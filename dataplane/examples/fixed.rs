@@ -1,17 +1,18 @@
 //! What the seam and the engine cost: an actor with one fixed answer.
 //!
 //! ```text
-//! fixed serve 127.0.0.1:9000 [auto|io_uring|epoll] [core]   one shard, 1 KiB a request
-//! fixed seam [requests]                                     the actor driven by nobody: ns a request
+//! fixed serve 127.0.0.1:9000 [auto|io_uring|plain|epoll] [core]   one shard, 1 KiB a request
+//! fixed seam [requests]   the actor driven by nobody: ns a request
 //! ```
 //!
-//! Compare `serve` with the bare loop of the `floor` example under the same load.
+//! `plain` is io_uring without direct descriptors. Compare `serve` with the bare loop of the `floor`
+//! example under the same load.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::{collections::VecDeque, net::SocketAddr, ops::Range};
 
 use pharos_dataplane::{
-    engine::{Clock, Config, EngineChoice, Pin, start},
+    engine::{Clock, Config, Descriptors, EngineChoice, Pin, start},
     seam::{Actor, Close, Effect, Input, ListenerId, Mono, Now, Payload, Segment, SocketId},
 };
 
@@ -67,13 +68,20 @@ impl Actor for Fixed {
 fn serve(arguments: &[String]) {
     let addr: SocketAddr = arguments[0].parse().expect("an address");
     let engine = match arguments.get(1).map(String::as_str) {
-        Some("io_uring") => EngineChoice::IoUring,
+        Some("io_uring" | "plain") => EngineChoice::IoUring,
         Some("epoll") => EngineChoice::Epoll,
         _ => EngineChoice::Auto,
     };
+    let plain = arguments.get(1).is_some_and(|engine| engine == "plain");
+    let descriptors = if plain { Descriptors::Plain } else { Descriptors::Auto };
     let core = arguments.get(2).map_or(0, |core| core.parse().expect("a core"));
-    let config =
-        Config { engine, shards: 1, pin: Pin::Cores(vec![core]), ..Config::new(vec![addr]) };
+    let config = Config {
+        engine,
+        descriptors,
+        shards: 1,
+        pin: Pin::Cores(vec![core]),
+        ..Config::new(vec![addr])
+    };
     let running = start(config, |_| Fixed::new()).expect("starts");
     println!("{:?}: {}", running.taken().kind, running.taken().why);
     running.join().expect("no shard died");
@@ -123,6 +131,8 @@ fn main() {
         Some("seam") => {
             seam(arguments.get(1).map_or(20_000_000, |count| count.parse().expect("a number")));
         }
-        _ => println!("fixed serve ADDR [auto|io_uring|epoll] [CORE] | fixed seam [REQUESTS]"),
+        _ => {
+            println!("fixed serve ADDR [auto|io_uring|plain|epoll] [CORE] | fixed seam [REQUESTS]")
+        }
     }
 }
