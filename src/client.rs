@@ -1,9 +1,12 @@
-//! The operator's connection to control: one request at a time, retried where that is safe, failures in words.
+//! The operator's connection to control: one request at a time, retried where that is safe,
+//! failures in words.
 //!
-//! Every POST carries an `Idempotency-Key`, the same for all its attempts, so a retry after a lost answer creates nothing
-//! twice. Attempts end after a bounded number; a refusal by control is never retried unless it asks for it (429, 503).
+//! Every POST carries an `Idempotency-Key`, the same for all its attempts, so a retry after a lost
+//! answer creates nothing twice. Attempts end after a bounded number; a refusal by control is never
+//! retried unless it asks for it (429, 503).
 //!
-//! Leaves to others: what is asked (`crate::verb`), what a status means as an exit code (`crate::exit`).
+//! Leaves to others: what is asked (`crate::verb`), what a status means as an exit code
+//! (`crate::exit`).
 
 use std::{
     fs,
@@ -182,7 +185,8 @@ impl Client {
                 self.agent.patch(&url).header("Authorization", authorization).send_json(body)
             }
         };
-        // A PATCH or DELETE whose answer was lost may have been done; doing it again could undo somebody else's change.
+        // A PATCH or DELETE whose answer was lost may have been done; doing it again could undo
+        // somebody else's change.
         let repeatable = matches!(method, Method::Get | Method::Post { .. });
         let mut response = sent.map_err(|error| self.unanswered(&error, repeatable))?;
         let text = read_body(&mut response).map_err(|error| self.unanswered(&error, repeatable))?;

@@ -1,4 +1,5 @@
-//! The page that a newcomer finds: a lighthouse. Built through the API like any other, so it is also its first use.
+//! The page that a newcomer finds: a lighthouse. Built through the API like any other, so it is
+//! also its first use.
 //!
 //! Each request has a fixed `Idempotency-Key`: a build that was cut short goes on where it stopped.
 
@@ -10,7 +11,8 @@ use crate::{
     output::text,
 };
 
-/// Builds the page `demo`. `false`, and nothing done, when there is a page of that slug that this did not make.
+/// Builds the page `demo`. `false`, and nothing done, when there is a page of that slug that this
+/// did not make.
 pub(crate) fn build(client: &Client) -> Result<bool, Failure> {
     let known = client.list("/v1/pages")?;
     if known.iter().any(|page| page["slug"] == SLUG && page["name"] != NAME) {

@@ -1,7 +1,7 @@
 //! `pharos doctor`: what this machine would have to change to carry more, and why.
 //!
-//! Each check reads one fact, compares it with what [`STREAMS_AIM`] open streams need, and says what to set. Facts that cannot be
-//! read are told as unknown, not as wrong.
+//! Each check reads one fact, compares it with what [`STREAMS_AIM`] open streams need, and says
+//! what to set. Facts that cannot be read are told as unknown, not as wrong.
 
 use std::fs;
 

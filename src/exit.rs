@@ -8,7 +8,8 @@ use std::{error::Error, fmt::Write as _, process::ExitCode};
 
 use crate::output;
 
-/// Why the program ends with something else than 0. The text says which action failed; `remedy` what to do.
+/// Why the program ends with something else than 0. The text says which action failed; `remedy`
+/// what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
     kind: Kind,

@@ -1,7 +1,8 @@
 //! The `pharos` program: the roles edge, control and bench, and the operator's verbs.
 //!
-//! This crate is the command line only. What a verb does happens in control, behind its API; what a role does is in its own
-//! crate. Data goes to stdout, talk to stderr, and the exit code says which kind of end it was ([`exit`]).
+//! This crate is the command line only. What a verb does happens in control, behind its API; what a
+//! role does is in its own crate. Data goes to stdout, talk to stderr, and the exit code says which
+//! kind of end it was ([`exit`]).
 
 #![forbid(unsafe_code)]
 

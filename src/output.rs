@@ -60,8 +60,8 @@ pub(crate) fn talk(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// The text at a JSON pointer; empty for `null` and what is not there. Control characters, which could
-/// drive the operator's terminal, are replaced.
+/// The text at a JSON pointer; empty for `null` and what is not there. Control characters, which
+/// could drive the operator's terminal, are replaced.
 pub(crate) fn text(item: &Value, pointer: &str) -> String {
     let text = match item.pointer(pointer) {
         None | Some(Value::Null) => String::new(),

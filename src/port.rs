@@ -1,7 +1,8 @@
 //! Whether an address is free to listen on, and if not, which process holds it.
 //!
-//! The holder is looked up in `/proc` (proc_pid_fd(5), proc_pid_net(5)): the table of listening sockets gives the inode,
-//! the descriptors of all processes that we may look at give who has it open.
+//! The holder is looked up in `/proc` (proc_pid_fd(5), proc_pid_net(5)): the table of listening
+//! sockets gives the inode, the descriptors of all processes that we may look at give who has it
+//! open.
 
 use std::{
     fs,
@@ -61,7 +62,8 @@ pub(crate) fn holder(address: SocketAddr) -> Option<String> {
     None
 }
 
-/// The inode of the socket that listens where `address` would, from the text of `/proc/net/tcp` or `tcp6`.
+/// The inode of the socket that listens where `address` would, from the text of `/proc/net/tcp` or
+/// `tcp6`.
 fn listening_inode(table: &str, address: SocketAddr) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();

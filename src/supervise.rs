@@ -5,9 +5,10 @@
 //!               │                          │
 //!               └──────── stop ────────────┴──▶ SIGTERM, bounded wait, SIGKILL
 //! ```
-//! Each role has a task of its own, so that a crash of one never touches the other. A child is in a process group of its own:
-//! Ctrl-C reaches the supervisor only, which ends the children. A supervisor that is killed takes its
-//! children along: each asks the kernel for that at its start ([`die_with_supervisor`]).
+//! Each role has a task of its own, so that a crash of one never touches the other. A child is in a
+//! process group of its own: Ctrl-C reaches the supervisor only, which ends the children. A
+//! supervisor that is killed takes its children along: each asks the kernel for that at its start
+//! ([`die_with_supervisor`]).
 
 use std::{ffi::OsString, process::Stdio};
 
@@ -128,8 +129,8 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-/// In a child: asks the kernel to end this process when its supervisor ends in whatever way. No effect in a process
-/// that has no supervisor.
+/// In a child: asks the kernel to end this process when its supervisor ends in whatever way. No
+/// effect in a process that has no supervisor.
 pub(crate) fn die_with_supervisor() -> Result<(), Failure> {
     let Some(supervisor) = std::env::var(SUPERVISOR).ok().and_then(|text| text.parse::<i32>().ok())
     else {

@@ -1,12 +1,15 @@
-//! `pharos up`: control and an edge on this machine, as supervised children, and on first start a page that lives.
+//! `pharos up`: control and an edge on this machine, as supervised children, and on first start a
+//! page that lives.
 //!
 //! ```text
-//!  lock data ─▶ look at ports ─▶ control ─ready─▶ enrol edge, build demo (once) ─▶ edge ─ready─▶ say so ─▶ watch
+//!  lock data ─▶ look at ports ─▶ control ─ready─▶ enrol edge, build demo (once)
+//!            ─▶ edge ─ready─▶ say so ─▶ watch
 //! ```
-//! Owns the data folder: `lock` (held while running), `edge.toml` and `edge.key` (made once), `demo` (the demo page was
-//! built). Everything else in it is control's and the edge's.
+//! Owns the data folder: `lock` (held while running), `edge.toml` and `edge.key` (made once),
+//! `demo` (the demo page was built). Everything else in it is control's and the edge's.
 //!
-//! Leaves to others: keeping children alive and ending them (`supervise`), the demo's content (`demo`).
+//! Leaves to others: keeping children alive and ending them (`supervise`), the demo's content
+//! (`demo`).
 
 use std::{
     ffi::OsString,

@@ -1,5 +1,5 @@
-//! The commands behind the options: `http`, `sse`, `origin`. Each checks what it was asked for, runs, and
-//! reports.
+//! The commands behind the options: `http`, `sse`, `origin`. Each checks what it was asked for,
+//! runs, and reports.
 
 use std::{num::NonZeroU64, path::Path, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Why a bench command ended without a result: what was being done, the cause, and the exit code that fits.
+//! Why a bench command ended without a result: what was being done, the cause, and the exit code
+//! that fits.
 
 use std::{fmt, process::ExitCode};
 

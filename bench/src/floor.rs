@@ -399,7 +399,8 @@ impl Buffers {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let entries = pointer.cast::<types::BufRingEntry>();
-        // SAFETY: `entries` is page-aligned, zeroed, large enough for BUFFERS entries and never freed.
+        // SAFETY: `entries` is page-aligned, zeroed, large enough for BUFFERS entries and never
+        // freed.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries as u64, BUFFERS, BUFFER_GROUP, 0)
         }?;

@@ -1,8 +1,8 @@
 //! The bench role: load, a synthetic origin, floors, and side-by-side runs against other servers.
 //!
-//! Everything that sends or answers bytes is an [`Actor`](dataplane::seam::Actor) on the same seam and the same engines as the
-//! edge, so the tool that measures costs what the thing measured costs. The only exception is `floor`, which is the bare
-//! kernel interface that both are compared with.
+//! Everything that sends or answers bytes is an [`Actor`](dataplane::seam::Actor) on the same seam
+//! and the same engines as the edge, so the tool that measures costs what the thing measured costs.
+//! The only exception is `floor`, which is the bare kernel interface that both are compared with.
 //!
 //! Leaves to others: the command line around it and the exit of the process (the `pharos` binary).
 

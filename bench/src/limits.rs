@@ -12,7 +12,8 @@ pub(crate) const SOURCES_MAX: u32 = 65_000;
 pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of one request head at the origin; a longer one is answered 431 and closed.
 pub(crate) const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a body kept as the expectation of the next ones; a longer body is checked by length and hash.
+/// Bytes of a body kept as the expectation of the next ones; a longer body is checked by length and
+/// hash.
 pub(crate) const BODY_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one body that the origin makes; more is answered 400.
 pub(crate) const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;

@@ -152,7 +152,8 @@ pub struct FloorOptions {
     /// File with the whole answer, head and body, sent for each request
     #[arg(long)]
     pub answer: PathBuf,
-    /// Instead of answering requests: hold each connection as a stream, and send the body of each POST to all
+    /// Instead of answering requests: hold each connection as a stream, and send the body of each
+    /// POST to all
     #[arg(long)]
     pub fanout: bool,
     /// Rings, each with its own thread and table of descriptors
@@ -169,7 +170,8 @@ pub struct CompareOptions {
     /// Peers beside Pharos and the floor; default all that the case knows
     #[arg(long, value_enum, value_delimiter = ',')]
     pub against: Vec<Opponent>,
-    /// Fail unless Pharos costs at most this share of a peer, for example nginx=0.6; may be repeated
+    /// Fail unless Pharos costs at most this share of a peer, for example nginx=0.6; may be
+    /// repeated
     #[arg(long = "at-most", value_delimiter = ',')]
     pub at_most: Vec<Bound>,
     /// Fail unless a stream costs Pharos's process at most this many bytes (sse cases)

@@ -1,4 +1,5 @@
-//! Where load goes: a parsed `http://` URL whose host is an address, loopback unless a private one was allowed by name.
+//! Where load goes: a parsed `http://` URL whose host is an address, loopback unless a private one
+//! was allowed by name.
 
 use std::{
     fmt,
@@ -20,7 +21,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Refuses what this tool must not load: anything beyond loopback, or beyond private networks if those are allowed.
+    /// Refuses what this tool must not load: anything beyond loopback, or beyond private networks
+    /// if those are allowed.
     ///
     /// # Errors
     /// Names the address and the flag that would allow it, if any.
@@ -62,7 +64,8 @@ impl FromStr for Target {
     }
 }
 
-/// The address that an authority names. Names other than `localhost` are not looked up: load goes where it was told to.
+/// The address that an authority names. Names other than `localhost` are not looked up: load goes
+/// where it was told to.
 fn address_of(authority: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = authority.parse::<SocketAddr>() {
         return Ok(address);

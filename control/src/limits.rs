@@ -17,6 +17,9 @@ pub const PUBLIC_IN_FLIGHT_MAX: usize = 500;
 /// Time an edge may serve a page or its JSON without asking again, in seconds; a purge ends it
 /// sooner.
 pub const PUBLIC_FRESH_S: u32 = 3_600;
+/// How long an edge may serve the last of a page when control is gone, seconds: 90 days. A status
+/// page is to outlive its own outage.
+pub const PUBLIC_STALE_S: u32 = 90 * 24 * 3_600;
 /// Pages in the list of pages. Beyond: it says how many more there are.
 pub const PUBLIC_INDEX_MAX: usize = 500;
 /// Open feeds. Beyond: 503 with `Retry-After`.

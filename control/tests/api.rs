@@ -1,4 +1,5 @@
-//! The management API over real sockets: each rule of CONTRACTS "Control API", asked for by a client.
+//! The management API over real sockets: each rule of CONTRACTS "Control API", asked for by a
+//! client.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! What is acknowledged is there: after a kill, on a full disk, in a replay; and the sync comes before the reply.
+//! What is acknowledged is there: after a kill, on a full disk, in a replay; and the sync comes
+//! before the reply.
 
 mod support;
 

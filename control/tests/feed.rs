@@ -1,4 +1,5 @@
-//! The feed over real sockets: order, resume from every position, other stores, compaction, older copies of control.
+//! The feed over real sockets: order, resume from every position, other stores, compaction, older
+//! copies of control.
 
 mod support;
 

@@ -43,7 +43,7 @@ fn a_page_says_its_version_its_surrogate_key_and_who_may_keep_it() {
         let reply = get(&control.client, &path, &[]).expect(200);
         assert_eq!(reply.header("content-type"), kind);
         assert_eq!(reply.header("cache-control"), "no-cache");
-        assert_eq!(reply.header("cdn-cache-control"), "max-age=3600");
+        assert_eq!(reply.header("cdn-cache-control"), "max-age=3600, stale-if-error=7776000");
         assert_eq!(reply.header("surrogate-key"), format!("page/{id}"));
         assert_eq!(reply.header("pharos-version"), control.app().version().to_string());
         let again = get(&control.client, &path, &[("if-none-match", reply.header("etag"))]);

@@ -47,7 +47,8 @@ pub const RECEIVE_BYTES: usize = 16 * 1024;
 pub const RECEIVE_BUFFERS_MIN: u16 = 64;
 /// Receive buffers of a shard at most. When all are in use, receives wait a turn.
 pub const RECEIVE_BUFFERS_MAX: u16 = 1024;
-/// Receive buffers of all shards together at most (64 MiB); each has its share of them, 16 at least.
+/// Receive buffers of all shards together at most (64 MiB); each has its share of them, 16 at
+/// least.
 pub const RECEIVE_BUFFERS_ALL_MAX: usize = 4096;
 /// Room of a new send buffer; grows with what is put in.
 pub const SEND_BUFFER_BYTES: usize = 4 * 1024;

@@ -92,8 +92,8 @@ pub enum Input<'a, M> {
         listener: ListenerId,
         /// The other side.
         peer: SocketAddr,
-        /// Our side; where the listener is bound to a wildcard and the engine cannot ask (io_uring with
-        /// direct descriptors), the listener's address.
+        /// Our side; where the listener is bound to a wildcard and the engine cannot ask (io_uring
+        /// with direct descriptors), the listener's address.
         local: SocketAddr,
     },
     /// The outcome of [`Effect::Connect`].

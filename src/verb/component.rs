@@ -1,4 +1,5 @@
-//! `pharos component …`, and the two words that other verbs share with it: a status, and `SLUG=STATUS`.
+//! `pharos component …`, and the two words that other verbs share with it: a status, and
+//! `SLUG=STATUS`.
 
 use std::str::FromStr;
 

@@ -1,4 +1,5 @@
-//! `pharos purge`: remove content of a site from all edges, and the receipt that says which have done so.
+//! `pharos purge`: remove content of a site from all edges, and the receipt that says which have
+//! done so.
 
 use std::{path::PathBuf, time::Duration};
 

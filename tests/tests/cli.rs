@@ -1,7 +1,7 @@
 //! The command line as a user meets it: the real program, real roles, nothing replaced.
 //!
-//! Checks what scripts and newcomers hold on to: exit codes, data on stdout and talk on stderr, messages that name what to do,
-//! and that what `pharos up` prints works when pasted.
+//! Checks what scripts and newcomers hold on to: exit codes, data on stdout and talk on stderr,
+//! messages that name what to do, and that what `pharos up` prints works when pasted.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::disallowed_types, reason = "holds a port, so that it is taken")]
@@ -18,7 +18,8 @@ use pharos_tests::process::{
 };
 use serde_json::Value;
 
-// -- without any role running -----------------------------------------------------------------------------------------
+// -- without any role running
+// -----------------------------------------------------------------------------------------
 
 #[test]
 fn unknown_flags_and_words_are_usage_errors_with_a_hint() {
@@ -121,7 +122,8 @@ fn a_malformed_configuration_names_file_line_and_what_was_expected() {
     }
 }
 
-// -- against a whole node ---------------------------------------------------------------------------------------------
+// -- against a whole node
+// ---------------------------------------------------------------------------------------------
 
 #[test]
 fn the_first_start_shows_a_page_and_what_it_prints_works_when_pasted() {
@@ -299,7 +301,8 @@ fn children_do_not_outlive_a_killed_supervisor() {
     all_gone(&pids);
 }
 
-// -- what the tests are made of ---------------------------------------------------------------------------------------
+// -- what the tests are made of
+// ---------------------------------------------------------------------------------------
 
 /// Runs the program without anything of this machine's environment that it would heed.
 fn pharos(line: &str) -> Output {

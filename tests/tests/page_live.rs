@@ -1,5 +1,5 @@
-//! The main job, on real processes: an incident by CLI reaches an open stream and the page; a page is never older
-//! than the event; resume after restarts loses nothing unseen.
+//! The main job, on real processes: an incident by CLI reaches an open stream and the page; a page
+//! is never older than the event; resume after restarts loses nothing unseen.
 
 use std::{fs, thread};
 
@@ -118,7 +118,8 @@ fn an_edge_restarted_without_control_serves_its_pages_stale_and_tells_the_gap() 
         find(&kept, "last_known").then_some(())
     });
     thread::park_timeout(std::time::Duration::from_millis(1500));
-    // Control is kept down by stopping its supervisor's view of it: both roles are killed, only the edge is restarted.
+    // Control is kept down by stopping its supervisor's view of it: both roles are killed, only the
+    // edge is restarted.
     let edge_config = node.folder.path().join("data/edge.toml");
     assert!(edge_config.exists(), "up writes the edge's configuration");
     let (folder, admin, edge) = (node.folder.path().to_owned(), node.admin, node.edge);

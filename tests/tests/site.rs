@@ -1,5 +1,5 @@
-//! A real site behind a real nginx: a tree of a thousand files, byte for byte, the second time from the
-//! cache; and many first requests of one slow object that make one origin request.
+//! A real site behind a real nginx: a tree of a thousand files, byte for byte, the second time from
+//! the cache; and many first requests of one slow object that make one origin request.
 
 use std::{
     fs,

@@ -10,8 +10,10 @@ const ROOTS: [&str; 7] =
     ["src", "proto/src", "cache/src", "dataplane/src", "control/src", "bench/src", "tests/src"];
 /// STYLE: 1,000 lines at most, tests apart.
 const LINES_MAX: usize = 1000;
-/// STYLE: 100 columns. rustfmt keeps code within them, this keeps comments and literals.
+/// STYLE: 100 columns. rustfmt keeps code within them, this keeps comments.
 const COLUMNS_MAX: usize = 100;
+/// Texts that people read and recorded bytes may be longer than a line of code.
+const LITERAL_COLUMNS_MAX: usize = 130;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_owned()
@@ -66,8 +68,10 @@ fn files_stay_small() {
             problems.push(format!("{name}: {lines} lines before its tests, at most {LINES_MAX}"));
         }
         for (at, line) in text.lines().enumerate() {
-            if line.chars().count() > COLUMNS_MAX {
-                problems.push(format!("{name}:{}: over {COLUMNS_MAX} columns", at + 1));
+            let is_comment = line.trim_start().starts_with("//");
+            let columns_max = if is_comment { COLUMNS_MAX } else { LITERAL_COLUMNS_MAX };
+            if line.chars().count() > columns_max {
+                problems.push(format!("{name}:{}: over {columns_max} columns", at + 1));
             }
         }
     }

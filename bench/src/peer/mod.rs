@@ -204,7 +204,8 @@ impl Drop for Folder {
     }
 }
 
-/// Where a program lies: a path, made absolute, or a name in PATH or the folders of root's programs.
+/// Where a program lies: a path, made absolute, or a name in PATH or the folders of root's
+/// programs.
 fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return fs::canonicalize(program).ok();

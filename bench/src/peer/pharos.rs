@@ -1,5 +1,5 @@
-//! Pharos itself: for requests, an edge with one shard and one site in front of the same origin; for
-//! streams, control and an edge that carries one of its pages.
+//! Pharos itself: for requests, an edge with one shard and one site in front of the same origin;
+//! for streams, control and an edge that carries one of its pages.
 
 use std::{
     fs, io,

@@ -12,7 +12,8 @@ use serde::{Serialize, Serializer};
 pub struct Moment(pub Timestamp);
 
 impl Moment {
-    /// From milliseconds since the Unix epoch; what lies outside of jiff's calendar becomes the epoch.
+    /// From milliseconds since the Unix epoch; what lies outside of jiff's calendar becomes the
+    /// epoch.
     pub fn from_ms(wall_ms: u64) -> Self {
         let ms = i64::try_from(wall_ms).unwrap_or(0);
         Self(Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH))

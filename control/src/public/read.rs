@@ -19,7 +19,8 @@ use crate::{
     store::sqlite::{Reader, StoreError},
 };
 
-/// A page by its id; `None` when there is none. `pages_url` is where pages without a host are reached.
+/// A page by its id; `None` when there is none. `pages_url` is where pages without a host are
+/// reached.
 pub fn page(
     reader: &Reader<'_>,
     id: &str,

@@ -1,12 +1,16 @@
-//! `GET /pages/…`: pages and their JSON, for edges and for whoever asks control directly. No key is needed.
+//! `GET /pages/…`: pages and their JSON, for edges and for whoever asks control directly. No key is
+//! needed.
 //!
 //! ```text
-//!  request ─▶ room? ─▶ Pharos-Min-Version here? (≤ 2 s) ─▶ read at one moment ─▶ same ETag? 304 : render
+//!  request ─▶ room? ─▶ Pharos-Min-Version here? (≤ 2 s)
+//!          ─▶ read at one moment ─▶ same ETag? 304 : render
 //!               503         503, Retry-After
 //! ```
-//! Browsers validate every time, an edge keeps what it has until the page's surrogate key is purged.
+//! Browsers validate every time, an edge keeps what it has until the page's surrogate key is
+//! purged.
 //!
-//! Leaves to others: what is read (`read`), how it looks (`page`, `v2`), the edge's half of the versions (DESIGN §6).
+//! Leaves to others: what is read (`read`), how it looks (`page`, `v2`), the edge's half of the
+//! versions (DESIGN §6).
 
 use std::{fmt, sync::Arc};
 
@@ -27,7 +31,7 @@ use super::{page, read, style::POLICY, v2::Document};
 use crate::{
     App,
     clock::wall_ms,
-    limits::PUBLIC_FRESH_S,
+    limits::{PUBLIC_FRESH_S, PUBLIC_STALE_S},
     model::id::{base32, is_id},
     store::sqlite::{Reader, StoreError},
 };
@@ -40,7 +44,8 @@ pub fn router() -> Router<Arc<App>> {
         .route("/pages/{id}/api/v2/{*document}", get(json))
 }
 
-/// Answers with what `render` makes of the state, once the state has come as far as the request wants.
+/// Answers with what `render` makes of the state, once the state has come as far as the request
+/// wants.
 async fn answer(
     app: &App,
     fields: &HeaderMap,
@@ -190,8 +195,9 @@ impl From<serde_json::Error> for Failure {
     }
 }
 
-/// A view is a function of the version and of the day; its moment of rendering is shown, but changes no meaning. So the tag
-/// is weak, and known before anything is rendered. What depends on the program's own text is covered by its version.
+/// A view is a function of the version and of the day; its moment of rendering is shown, but
+/// changes no meaning. So the tag is weak, and known before anything is rendered. What depends on
+/// the program's own text is covered by its version.
 fn etag(version: &VersionVector, kind: Kind, now_ms: u64) -> String {
     let day = now_ms / 86_400_000;
     let text = format!("{}\n{kind:?}\n{day}\n{version}", env!("CARGO_PKG_VERSION"));
@@ -210,7 +216,7 @@ fn found(
 ) -> Response {
     let fields = [
         (header::CACHE_CONTROL.as_str(), "no-cache".to_owned()),
-        ("cdn-cache-control", format!("max-age={PUBLIC_FRESH_S}")),
+        ("cdn-cache-control", format!("max-age={PUBLIC_FRESH_S}, stale-if-error={PUBLIC_STALE_S}")),
         ("surrogate-key", key.to_owned()),
         (header::ETAG.as_str(), etag.to_owned()),
         ("pharos-version", version.to_string()),

@@ -1,6 +1,8 @@
-//! The one style sheet, and the response's Content-Security-Policy, which names it and the script by digest.
+//! The one style sheet, and the response's Content-Security-Policy, which names it and the script
+//! by digest.
 //!
-//! Digests rather than a nonce: a nonce would be the same in every cached copy, and so worth nothing.
+//! Digests rather than a nonce: a nonce would be the same in every cached copy, and so worth
+//! nothing.
 
 use std::sync::LazyLock;
 
@@ -11,7 +13,8 @@ use super::script::SCRIPT;
 /// Text of the page's `<style>`.
 pub const STYLE: &str = include_str!("../../templates/style.css");
 
-/// Value of `Content-Security-Policy` for every page: nothing from elsewhere, no inline text but ours, no frames.
+/// Value of `Content-Security-Policy` for every page: nothing from elsewhere, no inline text but
+/// ours, no frames.
 pub static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; connect-src 'self'; \

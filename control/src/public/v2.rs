@@ -1,9 +1,11 @@
-//! JSON in the shapes of the Statuspage public API v2, so that its published clients read a page unmodified.
+//! JSON in the shapes of the Statuspage public API v2, so that its published clients read a page
+//! unmodified.
 //!
-//! Field names, their presence and their `null`s are the contract (tests below); what Pharos has no notion of is given as
-//! Statuspage gives it for a page that does not use it.
+//! Field names, their presence and their `null`s are the contract (tests below); what Pharos has no
+//! notion of is given as Statuspage gives it for a page that does not use it.
 //!
-//! Leaves to others: the words of statuses (`crate::model`), fields of the response (`super::serve`).
+//! Leaves to others: the words of statuses (`crate::model`), fields of the response
+//! (`super::serve`).
 
 use serde::Serialize;
 

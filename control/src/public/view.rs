@@ -1,4 +1,5 @@
-//! What a public page shows, as plain data: everything that HTML and JSON are rendered from, read from the state once.
+//! What a public page shows, as plain data: everything that HTML and JSON are rendered from, read
+//! from the state once.
 //!
 //! ```text
 //!  state (one snapshot) ──▶ PageView ──▶ page   HTML
@@ -6,7 +7,8 @@
 //! ```
 //! Rendering is pure: the same view gives the same bytes.
 //!
-//! Leaves to others: which rows there are (the store), the words of the wire (`crate::model`), the look (`templates/`).
+//! Leaves to others: which rows there are (the store), the words of the wire (`crate::model`), the
+//! look (`templates/`).
 
 use jiff::{ToSpan, civil::Date};
 use proto::feed::cursor::VersionVector;
@@ -27,7 +29,8 @@ pub struct PageView {
     pub slug: String,
     /// What it is called.
     pub name: String,
-    /// Its address as far as it is known: absolute with a host of its own or a configured public URL.
+    /// Its address as far as it is known: absolute with a host of its own or a configured public
+    /// URL.
     pub url: String,
     /// When it was made.
     pub created_at: Moment,
@@ -119,7 +122,8 @@ pub struct UpdateView {
     pub components: Vec<AffectedView>,
 }
 
-/// Consecutive days in the list of past incidents; more than one only when nothing happened on them.
+/// Consecutive days in the list of past incidents; more than one only when nothing happened on
+/// them.
 #[derive(Clone, Debug)]
 pub struct DayView<'a> {
     /// The earliest day.
@@ -138,8 +142,8 @@ impl PageView {
         self.incidents.iter().filter(|incident| incident.is_active()).collect()
     }
 
-    /// The last [`PAST_DAYS`] days, latest first, with the incidents that are over under the day they began on.
-    /// Days without any are drawn together.
+    /// The last [`PAST_DAYS`] days, latest first, with the incidents that are over under the day
+    /// they began on. Days without any are drawn together.
     pub fn past(&self) -> Vec<DayView<'_>> {
         let mut days: Vec<DayView<'_>> = Vec::new();
         let today = self.rendered_at.date();

@@ -1,5 +1,5 @@
-//! A control in this process on a free port, and a blocking client for it that shares no code with it but the feed's
-//! records.
+//! A control in this process on a free port, and a blocking client for it that shares no code with
+//! it but the feed's records.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::{

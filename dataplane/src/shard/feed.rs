@@ -5,8 +5,8 @@
 //!                     │          └ purge ─▶ cut in slices ─▶ mailed ─▶ all passed ┘    │
 //!                     └ snapshot parts, gathered                  Reporter, LastKnown ◀┘
 //! ```
-//! The order of the feed is kept by the fence (`watermark`): what stands behind a purge takes effect
-//! when every shard has passed it. A snapshot is a new configuration, then a soft purge of
+//! The order of the feed is kept by the fence (`watermark`): what stands behind a purge takes
+//! effect when every shard has passed it. A snapshot is a new configuration, then a soft purge of
 //! everything, then its cursor: in this order nothing fetched by the old configuration stays fresh.
 //!
 //! Refilling. Events that control sends again (`history=1`, or behind a snapshot) fill histories.

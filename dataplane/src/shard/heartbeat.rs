@@ -90,8 +90,8 @@ impl Heartbeat {
     }
 }
 
-/// Milliseconds, wrapping after 49 days: enough to tell a silence, in the four bytes that a stream's
-/// record has left.
+/// Milliseconds, wrapping after 49 days: enough to tell a silence, in the four bytes that a
+/// stream's record has left.
 pub fn stamp(at: Mono) -> u32 {
     (at.0 / 1_000_000) as u32
 }

@@ -1,14 +1,15 @@
-//! The history of a topic: its newest events, each encoded once, and how a reader goes through them.
+//! The history of a topic: its newest events, each encoded once, and how a reader goes through
+//! them.
 //!
 //! ```text
 //!   first                                         end
 //!     │ entry │ entry │ entry │ entry │ entry │ ◀── append
 //!     evicted by count, bytes, age        ▲ Reader { next, cursor }
 //! ```
-//! A [`Reader`] is a place in this order of arrival and a cursor, the version vector that its client
-//! holds. Reading gives every entry that the cursor does not cover and nothing that it does. What is
-//! missing in between (evicted, or never arrived) is told by a `gap` event before the next entry,
-//! whose id says what the client may from now on regard as told.
+//! A [`Reader`] is a place in this order of arrival and a cursor, the version vector that its
+//! client holds. Reading gives every entry that the cursor does not cover and nothing that it does.
+//! What is missing in between (evicted, or never arrived) is told by a `gap` event before the next
+//! entry, whose id says what the client may from now on regard as told.
 //!
 //! An entry's frame is one chunk of the HTTP/1.1 response, so that a client behind a buffering
 //! chunk reader sees each event at once. It is shared by reference with every send.
@@ -145,8 +146,8 @@ impl History {
         })
     }
 
-    /// Whether an entry held says of a reader that has it that it has `dot` too. Such an event can no
-    /// longer be put behind it.
+    /// Whether an entry held says of a reader that has it that it has `dot` too. Such an event can
+    /// no longer be put behind it.
     pub fn implies(&self, dot: Dot) -> bool {
         let mut others = self.entries.iter().filter(|e| !matches!(e.kind, Kind::Refill(_)));
         others.any(|entry| entry.id.contains(dot))

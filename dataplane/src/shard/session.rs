@@ -6,8 +6,8 @@
 //!      ▲                │             │                          │             │
 //!      └── back-off ────┴─────────────┴──────────────────────────┴─── lost ◀───┘ silent 15 s
 //! ```
-//! Back-off grows from 100 ms to 5 s with jitter, and starts anew once an event has come. A key that
-//! control does not accept is told plainly and tried again slowly.
+//! Back-off grows from 100 ms to 5 s with jitter, and starts anew once an event has come. A key
+//! that control does not accept is told plainly and tried again slowly.
 //!
 //! Leaves to others: what an event means and where to resume (`feed`).
 

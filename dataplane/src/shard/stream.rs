@@ -15,8 +15,8 @@
 //! ends its opening with an `event: beat` whose `id:` is the present cursor: from then on a plain
 //! `EventSource` resumes without having seen any event. Later beats have no id.
 //!
-//! Leaves to others: topics and histories (`topic`), streams not in a list (`slow_consumer`), who is
-//! next (`fanout`), when silence ends (`heartbeat`).
+//! Leaves to others: topics and histories (`topic`), streams not in a list (`slow_consumer`), who
+//! is next (`fanout`), when silence ends (`heartbeat`).
 
 use std::{collections::VecDeque, io, io::Write as _, sync::Arc};
 

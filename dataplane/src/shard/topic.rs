@@ -5,9 +5,10 @@
 //! reconnects with it is known to have missed nothing. `base`: what lies at or below it may be
 //! missing from a history, because it was before this process (or before a hole in the feed).
 //!
-//! A resume is complete when its cursor covers, of each replica, the predecessor of the oldest event
-//! held, or where none is held the newest event ever seen, and `base`. Until the feed has refilled
-//! all it can, `base` counts in both cases. If it does not cover them, the gap is told first.
+//! A resume is complete when its cursor covers, of each replica, the predecessor of the oldest
+//! event held, or where none is held the newest event ever seen, and `base`. Until the feed has
+//! refilled all it can, `base` counts in both cases. If it does not cover them, the gap is told
+//! first.
 //!
 //! ```text
 //!  publish ─▶ seen before? ─yes▶ dropped

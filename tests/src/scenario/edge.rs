@@ -1,7 +1,7 @@
 //! Two edges before one origin and one control, watched by visitors, while a seed deals faults.
 //!
 //! ```text
-//!   safety:    incidents, purges, crashes, partitions, slow and broken origins, control replaced by an older copy
+//!   safety:    incidents, purges, crashes, partitions, slow and broken origins, an older control
 //!   heal:      every fault ends
 //!   liveness:  every request is answered, every purge confirmed, every stream has the newest event
 //! ```

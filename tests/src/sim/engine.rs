@@ -34,7 +34,8 @@ pub struct Options {
     pub receive_bytes_max: usize,
     /// Inputs handled before effects are drained.
     pub batch_max: usize,
-    /// Parts in a thousand of a fan-out's targets that take less than the frame, whatever the network says.
+    /// Parts in a thousand of a fan-out's targets that take less than the frame, whatever the
+    /// network says.
     pub short_per_mille: u32,
 }
 

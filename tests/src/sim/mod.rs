@@ -5,7 +5,7 @@
 //!   world ── picks who runs next ──▶ engine (one a shard, drives dataplane::seam::Actor)
 //!     │                                │ reads, writes, connects
 //!     ├── time, faults, partitions     ▼
-//!     └──────────────────────────▶  net (pipes with bounded buffers) ◀── peers (clients, origins, control)
+//!     └──────────────▶  net (pipes with bounded buffers) ◀── peers (clients, origins, control)
 //! ```
 //!
 //! Everything the real engine may do, the simulated one does too: reads split anywhere, bytes after
