@@ -476,13 +476,18 @@ impl Topics {
         let Some(text) = last_event_id.filter(|text| !text.is_empty()) else {
             return Reader { next: topic.history.end(), cursor: present };
         };
-        let cursor = text.parse::<VersionVector>().ok();
-        let understood =
-            cursor.filter(|cursor| cursor.iter().all(|dot| present.get(dot.replica) > 0));
-        let Some(cursor) = understood else {
+        let Ok(cursor) = text.parse::<VersionVector>() else {
             frames.push(gap_frame(&topic.name, "", &present));
             return Reader { next: topic.history.end(), cursor: present };
         };
+        if cursor.iter().any(|dot| present.get(dot.replica) == 0) {
+            // Nothing is known of a replica that the client has events of, as on an edge that has
+            // just started without control: what it missed cannot be told from what it has.
+            // Taking its cursor back would send it again what it has, once control is there.
+            Arc::make_mut(&mut present).merge(&cursor);
+            frames.push(gap_frame(&topic.name, &cursor.to_string(), &present));
+            return Reader { next: topic.history.end(), cursor: present };
+        }
         let missing = topic.missing(&cursor, &self.base, self.refilled);
         let mut reader = Reader { next: topic.history.first(), cursor: Arc::new(cursor) };
         if !missing.is_empty() {
