@@ -256,6 +256,11 @@ impl Edge {
                 let own = Own { fields: &fields, ..Own::text(308, "") };
                 self.own(now, &own, asked, writer)
             }
+            Routed::NotFound | Routed::UnknownHost if !self.routes.loaded() => {
+                let text = "This edge waits for its configuration.";
+                let own = Own { fields: "Retry-After: 1\r\n", ..Own::text(503, text) };
+                self.own(now, &own, asked, writer)
+            }
             Routed::NotFound => {
                 let own = Own::text(404, "There is no status page at this address.");
                 self.own(now, &own, asked, writer)

@@ -8,7 +8,14 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "a command speaks on stdout")]
 
-use std::{panic::catch_unwind, process::ExitCode};
+use std::{
+    panic::catch_unwind,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
 use pharos_tests::{
     scenario::{
@@ -55,30 +62,26 @@ fn main() -> ExitCode {
 }
 
 fn sweep(scenarios: &[&Scenario], from: u64, count: u64, stop_early: bool) -> ExitCode {
-    let (mut coverage, mut failed, mut operations, mut fewest) =
-        (Coverage::default(), Vec::new(), 0, u64::MAX);
-    for seed in from..from + count {
-        let (mut holds, mut of_seed) = (true, 0);
-        for scenario in scenarios {
-            let outcome = run(scenario, seed);
-            coverage.merge(&outcome.coverage);
-            of_seed += outcome.operations;
-            if !outcome.violations.is_empty() {
-                holds = false;
-                let name = scenario.name;
-                println!("seed {seed}: replay with `sim --seed {seed} --scenario {name}`");
-                outcome.violations.iter().take(5).for_each(|violation| println!("  {violation}"));
-            }
+    let stop = AtomicBool::new(false);
+    let (next, total) = (AtomicU64::new(from), Mutex::new(Total::default()));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count || stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let holds = run_seed(scenarios, seed, &total);
+                    stop.fetch_or(stop_early && !holds, Ordering::Relaxed);
+                }
+            });
         }
-        operations += of_seed;
-        fewest = fewest.min(of_seed);
-        if !holds {
-            failed.push(seed);
-            if stop_early {
-                break;
-            }
-        }
-    }
+    });
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Total { coverage, failed, operations, fewest } = total;
+    let fewest = fewest.unwrap_or(0);
     println!("\n{count} seeds from {from}: {operations} operations, at least {fewest} in each");
     if count == 1 {
         return if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -90,6 +93,37 @@ fn sweep(scenarios: &[&Scenario], from: u64, count: u64, stop_early: bool) -> Ex
     missing.iter().for_each(|name| println!("NEVER REACHED: {name}"));
     println!("{} passed, {} failed", count as usize - failed.len(), failed.len());
     if failed.is_empty() && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a sweep came to so far.
+#[derive(Default)]
+struct Total {
+    coverage: Coverage,
+    failed: Vec<u64>,
+    operations: u64,
+    fewest: Option<u64>,
+}
+
+/// All scenarios of one seed; whether they held.
+fn run_seed(scenarios: &[&Scenario], seed: u64, total: &Mutex<Total>) -> bool {
+    let outcomes: Vec<Outcome> = scenarios.iter().map(|scenario| run(scenario, seed)).collect();
+    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+    for (scenario, outcome) in scenarios.iter().zip(&outcomes) {
+        total.coverage.merge(&outcome.coverage);
+        if !outcome.violations.is_empty() {
+            let name = scenario.name;
+            println!("seed {seed}: replay with `sim --seed {seed} --scenario {name}`");
+            outcome.violations.iter().take(5).for_each(|violation| println!("  {violation}"));
+        }
+    }
+    let operations = outcomes.iter().map(|outcome| outcome.operations).sum();
+    total.operations += operations;
+    total.fewest = Some(total.fewest.map_or(operations, |fewest| fewest.min(operations)));
+    let holds = outcomes.iter().all(|outcome| outcome.violations.is_empty());
+    if !holds {
+        total.failed.push(seed);
+    }
+    holds
 }
 
 /// One seed; an assertion of the code under test is a violation like any other.

@@ -15,6 +15,8 @@ pub struct Ledger {
     purged: BTreeMap<u32, Vec<(u64, u32)>>,
     /// For each page and replica, the events control published, in order, with the time.
     published: BTreeMap<(u32, String), Vec<(u64, String)>>,
+    /// Of each replica that an older copy of control replaced: the last operation it kept.
+    lost_after: BTreeMap<String, u64>,
     /// While this is set, failures of control or origin may show as 5xx.
     pub faults_until_ns: u64,
     /// What went wrong, in words.
@@ -49,6 +51,23 @@ impl Ledger {
     pub fn publishes(&mut self, now_ns: u64, page: u32, dot: String) {
         let list = self.published.entry((page, replica_of(&dot))).or_default();
         list.push((now_ns, dot));
+    }
+
+    /// Control came back as an older copy: operations of `replica` beyond `kept` are gone for good.
+    pub fn loses(&mut self, replica: &str, kept: u64) {
+        let entry = self.lost_after.entry(replica.to_owned()).or_insert(kept);
+        *entry = kept.min(*entry);
+    }
+
+    /// What of a version can still be asked of a page: not what an older copy of control has lost.
+    pub fn still_there(&self, version: &str) -> String {
+        let entries = version.split(',').filter_map(|entry| {
+            let (replica, seq) = entry.rsplit_once(':')?;
+            let kept = self.lost_after.get(replica).copied().unwrap_or(u64::MAX);
+            let seq = seq.parse::<u64>().ok()?.min(kept);
+            (seq > 0).then(|| format!("{replica}:{seq}"))
+        });
+        entries.collect::<Vec<_>>().join(",")
     }
 
     /// Which one in its replica's order an event of a page is, from 0.

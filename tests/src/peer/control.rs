@@ -170,6 +170,9 @@ impl Control {
     pub fn restart_from_backup(&mut self, lost: usize) {
         let keep = self.log.len().saturating_sub(lost);
         self.log.truncate(keep);
+        let replica = self.replica();
+        let kept = self.log.iter().filter(|operation| operation.replica == replica).count();
+        self.ledger.borrow_mut().loses(&replica, kept as u64);
         self.store += 1;
         self.incarnation += 1;
         self.down = false;

@@ -345,6 +345,7 @@ impl Visitor {
             What::Page { page, covers: floor, asked_min } => {
                 let version = reply.field("pharos-version").unwrap_or("");
                 let stale = outcome == "STALE" && !asked_min;
+                let floor = &ledger.still_there(floor);
                 if !covers(version, floor) && !stale {
                     ledger.violation(
                         now_ns,
@@ -431,7 +432,10 @@ impl Visitor {
         }
         if let Some(reply) = stream.http.partial() {
             body.append(&mut reply.body);
-            if reply.status != 200 {
+            let excused = self.ledger.borrow().faults_until_ns >= now_ns;
+            if reply.status >= 500 && excused {
+                // An edge that has no configuration yet knows no page; this client comes again.
+            } else if reply.status != 200 {
                 let status = reply.status;
                 let what =
                     format!("a stream was answered {status}, which ends an EventSource for good");

@@ -45,7 +45,7 @@ impl Options {
         Self {
             sockets_max: *rng.pick(&[16, 64, 1024]),
             mailbox_max: *rng.pick(&[2, 8, 64]),
-            receive_bytes_max: *rng.pick(&[1, 7, 512, 16 * 1024]),
+            receive_bytes_max: *rng.pick(&[5, 100, 2000, 16 * 1024]),
             batch_max: *rng.pick(&[1, 4, 64]),
             short_per_mille: *rng.pick(&[0, 20, 300]),
         }
