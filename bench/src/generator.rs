@@ -50,7 +50,8 @@ pub(crate) use crate::generator::outcome::{Errors, Outcome};
 pub(crate) struct Load {
     pub(crate) to: SocketAddr,
     pub(crate) connections: u32,
-    /// Requests outstanding on one connection, at most.
+    /// Requests outstanding on one connection, at most. In the closed loop they leave together,
+    /// and the next ones when the last of them is answered.
     pub(crate) pipeline: u32,
     /// Requests a second; `None` is the closed loop.
     pub(crate) rate: Option<f64>,
@@ -341,9 +342,16 @@ impl Generator {
 
     // ---- requests ----
 
+    /// Lists a connection that may send. Sent one by one as answers trickle in, the requests of a
+    /// pipeline would come apart into ever smaller batches, whose size the load's receive buffers
+    /// decide: 1.19 µs a request at the bare ring loop and 16 outstanding, instead of 0.71.
     fn has_room(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
-        let room = connection.outstanding.len() < self.load.pipeline as usize;
+        let outstanding = connection.outstanding.len();
+        let room = match self.schedule {
+            None => outstanding == 0,
+            Some(_) => outstanding < self.load.pipeline as usize,
+        };
         if room && !connection.ready && connection.life == Life::Up {
             connection.ready = true;
             self.ready.push_back(index);
@@ -704,14 +712,16 @@ mod tests {
     }
 
     #[test]
-    fn pipelined_requests_leave_together_and_are_topped_up_in_one_send() {
+    fn pipelined_requests_leave_together_when_the_last_of_those_before_is_answered() {
         let (mut engine, _, socket) = measuring(|load| load.pipeline = 4);
         let sent = engine.sent();
         assert_eq!(sent.last().map(|text| text.matches("GET ").count()), Some(4));
         engine.receive(socket, &[HELLO, HELLO, HELLO, &HELLO[..10]].concat());
+        assert_eq!(engine.sent().len(), 0);
+        engine.receive(socket, &HELLO[10..]);
         let sent = engine.sent();
         assert_eq!(sent.len(), 1);
-        assert_eq!(sent[0].matches("GET ").count(), 3);
+        assert_eq!(sent[0].matches("GET ").count(), 4);
     }
 
     #[test]
