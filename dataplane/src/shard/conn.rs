@@ -79,8 +79,9 @@ pub enum Exchange {
 /// A request for a stream.
 #[derive(Debug)]
 pub struct StreamRequest {
-    /// Topic.
-    pub topic: String,
+    /// Topic; `None` while this edge cannot know whether there is one, so that the client is to
+    /// come back.
+    pub topic: Option<String>,
     /// Not yet understood.
     pub last_event_id: Option<String>,
     /// What was asked.
@@ -459,7 +460,7 @@ impl Conn {
         }
         let subscribe = Subscribe {
             socket: self.socket,
-            topic: &request.topic,
+            topic: request.topic.as_deref(),
             last_event_id: request.last_event_id.as_deref(),
             request_id: std::str::from_utf8(&request.asked.request_id).unwrap_or_default(),
             http10: request.asked.persistence.http10,

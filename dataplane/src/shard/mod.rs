@@ -50,6 +50,8 @@ pub mod slab;
 pub mod slow_consumer;
 pub mod stream;
 #[cfg(test)]
+mod stream_rules;
+#[cfg(test)]
 pub(crate) mod testing;
 pub mod timers;
 pub mod topic;

@@ -41,6 +41,7 @@ use super::{
     respond::{Frame, Own, Persistence, Writer, usable_request_id, write_own},
     route::{PageRoute, Routed, SiteRoute},
     slab::Ref,
+    topic::is_name as is_topic_name,
 };
 use crate::{limits, seam::Now};
 
@@ -256,6 +257,16 @@ impl Edge {
                 let own = Own { fields: &fields, ..Own::text(308, "") };
                 self.own(now, &own, asked, writer)
             }
+            Routed::NotFound | Routed::UnknownHost
+                if !self.routes.loaded() && asks_for_stream(head) =>
+            {
+                // Whatever it asks for may exist as soon as the configuration is here.
+                Exchange::Stream(Box::new(StreamRequest {
+                    topic: None,
+                    last_event_id: None,
+                    asked: asked.keep(),
+                }))
+            }
             Routed::NotFound | Routed::UnknownHost if !self.routes.loaded() => {
                 let text = "This edge waits for its configuration.";
                 let own = Own { fields: "Retry-After: 1\r\n", ..Own::text(503, text) };
@@ -335,12 +346,16 @@ impl Edge {
     ) -> Exchange {
         let head = &request.head;
         match head.method {
+            Method::Get if !is_topic_name(&page.topic) => {
+                let own = Own::text(404, "This page can have no stream: its id is no topic.");
+                self.own(now, &own, asked, writer)
+            }
             Method::Get => {
                 let last_event_id = match head.fields.known(Known::LastEventId) {
                     Some(value) => std::str::from_utf8(value).ok().map(str::to_owned),
                     None => query_value(head.target.query(), "last_event_id"),
                 };
-                let topic = page.topic.clone();
+                let topic = Some(page.topic.clone());
                 Exchange::Stream(Box::new(StreamRequest {
                     topic,
                     last_event_id,
@@ -699,6 +714,25 @@ fn persists(request: &Request<'_>) -> bool {
             BodyFraming::Length(length) => length <= proto::limits::DRAIN_BYTES_MAX,
             _ => true,
         }
+}
+
+/// Whether this looks like a request for a stream, before there is a configuration that could tell:
+/// it says so, or it asks for the path of a page's stream and takes anything.
+fn asks_for_stream(head: &RequestHead<'_>) -> bool {
+    if head.method != Method::Get {
+        return false;
+    }
+    let takes = |what: &[u8]| {
+        head.fields.known_all(Known::Accept).any(|value| {
+            let mut ranges = value.split(|&b| b == b',' || b == b';');
+            ranges.any(|range| range.trim_ascii().eq_ignore_ascii_case(what))
+        })
+    };
+    let path = head.target.path();
+    let below_slug = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+    let is_stream_path = path == "/events" || below_slug.is_some_and(|(_, rest)| rest == "events");
+    let takes_all = !head.fields.has(Known::Accept) || takes(b"*/*");
+    takes(b"text/event-stream") || is_stream_path && takes_all && !takes(b"application/json")
 }
 
 /// Methods that are answered without a look at the route.

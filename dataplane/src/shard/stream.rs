@@ -55,8 +55,8 @@ use crate::{
 pub struct Subscribe<'a> {
     /// The connection, which is the streams' from now on.
     pub socket: SocketId,
-    /// `page/<id>`.
-    pub topic: &'a str,
+    /// `page/<id>`; `None` while this edge has no configuration that could tell: refused.
+    pub topic: Option<&'a str>,
     /// From `Last-Event-ID` or, without that field, `?last_event_id=`; not yet understood.
     pub last_event_id: Option<&'a str>,
     /// For `X-Request-Id` in the response head.
@@ -219,7 +219,8 @@ impl Streams {
             return None;
         }
         let full = self.count >= self.limits.streams_max || self.ending.is_some();
-        let topic = if full { None } else { self.topics.find_or_add(request.topic) };
+        let topic = request.topic.filter(|_| !full);
+        let topic = topic.and_then(|name| self.topics.find_or_add(name));
         let Some(topic) = topic else {
             self.refuse(now, socket, out);
             return None;
@@ -938,8 +939,13 @@ mod tests {
             let generation = self.clients.get(&slot).map_or(0, |old| old.generation + 1);
             self.clients.insert(slot, Client { generation, ..Client::default() });
             let socket = SocketId { slot, generation };
-            let request =
-                Subscribe { socket, topic, last_event_id, request_id: "r1", http10: false };
+            let request = Subscribe {
+                socket,
+                topic: Some(topic),
+                last_event_id,
+                request_id: "r1",
+                http10: false,
+            };
             self.out.begin();
             self.streams.subscribe(self.now, request, &mut self.out);
             self.run();

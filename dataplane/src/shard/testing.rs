@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::Timeouts,
-    seam::{Actor, Control, Effect, Input, Mono, Now, OpId, Payload, SocketId},
+    seam::{Actor, Close, Control, Effect, Input, Mono, Now, OpId, Payload, SocketId},
 };
 
 /// A socket of a shard of the world.
@@ -59,10 +59,15 @@ pub(crate) struct Peer {
     /// The shard asked to receive.
     pub(crate) receiving: bool,
     pub(crate) closed: bool,
+    /// In which manner the shard closed it.
+    pub(crate) close: Option<Close>,
     /// The other side does not read: sends stay in flight.
     pub(crate) blocked: bool,
     in_flight: Option<Payload>,
 }
+
+/// Streams of one shard.
+pub(crate) const STREAMS_MAX: u32 = 100;
 
 /// A site with one origin at 127.0.0.1:9000, everything cached but below `/pass/`.
 pub(crate) fn site() -> Site {
@@ -88,17 +93,26 @@ impl World {
 
     /// Shards with control at 127.0.0.1:7400 whose feed brought [`site`] and [`page`].
     pub(crate) fn with_control(shard_count: u16) -> Self {
-        let control =
-            ControlLink { host: "127.0.0.1".into(), port: 7400, authorization: "Bearer k".into() };
-        let mut world = Self::build(shard_count, Some(control));
-        let change = ConfigChange::Replace { sites: vec![site()], pages: vec![page()] };
-        let change = Arc::new(change);
-        for shard in 0..shard_count.into() {
-            world.mail.push_back((shard, 0, Mail::Config(Arc::clone(&change))));
-        }
-        world.run();
+        let mut world = Self::unconfigured(shard_count);
+        world.configure(vec![site()], vec![page()]);
         world.upstreams.clear();
         world
+    }
+
+    /// Shards with control at 127.0.0.1:7400 that have not heard of it yet.
+    pub(crate) fn unconfigured(shard_count: u16) -> Self {
+        let control =
+            ControlLink { host: "127.0.0.1".into(), port: 7400, authorization: "Bearer k".into() };
+        Self::build(shard_count, Some(control))
+    }
+
+    /// The feed brings this configuration to every shard.
+    pub(crate) fn configure(&mut self, sites: Vec<Site>, pages: Vec<Page>) {
+        let change = Arc::new(ConfigChange::Replace { sites, pages });
+        for shard in 0..self.shards.len() {
+            self.mail.push_back((shard, 0, Mail::Config(Arc::clone(&change))));
+        }
+        self.run();
     }
 
     fn build(shard_count: u16, control: Option<ControlLink>) -> Self {
@@ -118,7 +132,7 @@ impl World {
             admin_listener: Some(1),
             listener_count: 2,
             sockets_max: 10_000,
-            streams_max: 1_000,
+            streams_max: STREAMS_MAX,
             cache: Arc::clone(&cache),
             near_entries: 1024,
             board: Arc::clone(&board),
@@ -323,9 +337,10 @@ impl World {
                     self.finish_send((shard, socket), payload);
                 }
             }
-            Effect::Close { socket, .. } => {
+            Effect::Close { socket, how } => {
                 let peer = self.peer((shard, socket));
                 assert!(!peer.closed, "closed once");
+                peer.close = Some(how);
                 peer.closed = true;
                 if let Some(payload) = peer.in_flight.take() {
                     let result = Err(ErrorKind::ConnectionAborted);

@@ -547,8 +547,8 @@ impl Topics {
     }
 }
 
-/// Names go into JSON as they are.
-fn is_name(name: &str) -> bool {
+/// Whether there can be a topic of this name. Names go into JSON as they are.
+pub fn is_name(name: &str) -> bool {
     (1..=limits::TOPIC_NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }
