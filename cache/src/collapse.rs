@@ -97,9 +97,16 @@ pub enum HeadOutcome {
         entry: Arc<Entry>,
         /// Why later requests will not find it, if they will not.
         not_stored: Option<NoStoreReason>,
+        /// Field lines for the one whom the fetch was for, behind the entry's head.
+        first_hand: Box<[u8]>,
     },
     /// What was stored still holds: serve this entry.
-    Updated(Arc<Entry>),
+    Updated {
+        /// The new entry, with the stored body.
+        entry: Arc<Entry>,
+        /// As above.
+        first_hand: Box<[u8]>,
+    },
     /// The origin answered with an error: drop that answer, serve this one as stale.
     Stale(Arc<Entry>),
     /// Pass the response on, store nothing.
@@ -156,7 +163,8 @@ impl Lease {
                 self.not_stored(NoStoreReason::Method, response, wakes)
             }
             _ => {
-                let draft = Draft::of(&self.cache, self.asked, request, response);
+                let key = self.cache_key.borrowed();
+                let draft = Draft::of(&self.cache, &key, self.asked, request, response);
                 match draft.and_then(|draft| self.cache.admit(response.length).map(|()| draft)) {
                     Ok(draft) => self.fill(draft, response, wakes),
                     Err(reason) => self.not_stored(reason, response, wakes),
@@ -178,7 +186,13 @@ impl Lease {
         self.stored.clone().filter(|stored| may_serve_on_error(stored, now_ms))
     }
 
-    fn fill(&self, draft: Draft, response: &Response<'_>, wakes: &mut Vec<Wake>) -> HeadOutcome {
+    fn fill(
+        &self,
+        mut draft: Draft,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        let first_hand = std::mem::take(&mut draft.first_hand);
         let account = self.cache.account();
         let body = Arc::new(Body::filling(account, response.length));
         let entry = Arc::new(draft.entry(account, &self.cache_key, body));
@@ -186,7 +200,7 @@ impl Lease {
         drop(removed);
         let cache = Arc::clone(&self.cache);
         let writer = Writer::new(cache, Arc::clone(&entry));
-        HeadOutcome::Fill { writer, entry, not_stored }
+        HeadOutcome::Fill { writer, entry, not_stored, first_hand }
     }
 
     fn updated(
@@ -197,10 +211,11 @@ impl Lease {
         wakes: &mut Vec<Wake>,
     ) -> HeadOutcome {
         let draft = Draft::of_update(&self.cache, stored, request, response);
-        let (draft, refusal) = match draft {
+        let (mut draft, refusal) = match draft {
             Ok(draft) => draft,
             Err(reason) => return self.not_stored(reason, response, wakes),
         };
+        let first_hand = std::mem::take(&mut draft.first_hand);
         let body = Arc::clone(stored.body());
         let entry = Arc::new(draft.entry(self.cache.account(), &self.cache_key, body));
         if refusal.is_some() {
@@ -211,14 +226,14 @@ impl Lease {
             drop(removed);
             wakes.extend(released);
             entry.kill();
-            return HeadOutcome::Updated(entry);
+            return HeadOutcome::Updated { entry, first_hand };
         }
         let (removed, not_stored) = self.settle(&entry, response.response_at_ms, false, wakes);
         drop(removed);
         if not_stored.is_none() {
             SharedStats::count(&self.cache.stats.updated, 1);
         }
-        HeadOutcome::Updated(entry)
+        HeadOutcome::Updated { entry, first_hand }
     }
 
     /// Checks the purges since the beginning, puts the entry into the index or not, and releases
@@ -239,10 +254,14 @@ impl Lease {
             Since::Purged(at) => (Some(NoStoreReason::Purged), at),
             Since::Forgotten => (Some(NoStoreReason::PurgesForgotten), 0),
         };
-        let removed = match not_stored {
-            None => segment.insert(entry, is_filling),
-            Some(_) => Vec::new(),
+        // A POST that succeeded outdates what was stored, its own answer apart.
+        let mut removed = match self.asked.method {
+            Method::Post => segment.invalidate(&key),
+            _ => Vec::new(),
         };
+        if not_stored.is_none() {
+            removed.extend(segment.insert(entry, is_filling));
+        }
         let release = match is_shareable {
             true => Release::Entry { entry, before: purged_at },
             false => Release::Unshared { for_ms: limits::HIT_FOR_MISS_MS },

@@ -98,6 +98,11 @@ impl Reach {
         *self == Self::Everything
     }
 
+    /// Whether only some fields are meant.
+    pub fn is_some_fields(&self) -> bool {
+        matches!(self, Self::Fields(_))
+    }
+
     /// Whether a field is named.
     pub fn names(&self, field_name: &[u8]) -> bool {
         match self {

@@ -10,8 +10,9 @@ use crate::{
     decision::NoStoreReason,
     entry::{Entry, Parts},
     freshness::Times,
-    head::Head,
-    key::CacheKey,
+    head::{Head, first_hand},
+    key::{CacheKey, CacheKeyRef},
+    location,
     request::{FieldSource, Method},
     response::Response,
     stale::StaleRules,
@@ -30,16 +31,22 @@ pub(crate) struct Draft {
     times: Times,
     stale: StaleRules,
     is_no_cache: bool,
+    /// What only the request behind the response may be given beside the head.
+    pub(crate) first_hand: Box<[u8]>,
 }
 
 impl Draft {
     /// Of a response that brings its own body.
     pub(crate) fn of(
         cache: &Cache,
+        cache_key: &CacheKeyRef<'_>,
         asked: Asked,
         request: &dyn FieldSource,
         response: &Response<'_>,
     ) -> Result<Self, NoStoreReason> {
+        if asked.method == Method::Post && !is_own_location(cache_key, response) {
+            return Err(NoStoreReason::Method);
+        }
         let config = cache.config();
         let policy = Policy::of(response.fields, &config.targets);
         let times = Times::of(response, &policy);
@@ -49,6 +56,7 @@ impl Draft {
             variant: Variant::of(request, response.fields)?,
             surrogate_keys: SurrogateKeys::of(response.fields)?,
             head: Head::of(response, &policy),
+            first_hand: first_hand(response, &policy),
             times,
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),
@@ -72,12 +80,16 @@ impl Draft {
         // That it could be stored for its request was settled when it was.
         let asked = Asked { method: Method::Get, no_store: false, has_authorization: false };
         let refusal = storability::check(asked, &merged, &policy, &times, &stale).err();
+        let variant = Variant::of(request, &head)?;
+        // The response is still the one that its own request selected.
+        let is_same_choice = variant.same_names(&stored.variant);
         let draft = Self {
-            variant: Variant::of(request, &head)?,
+            variant: if is_same_choice { stored.variant.clone() } else { variant },
             surrogate_keys: SurrogateKeys::of(&head)?,
             times,
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),
+            first_hand: first_hand(response, &policy),
             head: head.without_named(&policy),
         };
         Ok((draft, refusal))
@@ -90,9 +102,17 @@ impl Draft {
         cache_key: &CacheKey,
         body: Arc<Body>,
     ) -> Entry {
-        let Self { head, variant, surrogate_keys, times, stale, is_no_cache } = self;
+        let Self { head, variant, surrogate_keys, times, stale, is_no_cache, first_hand: _ } = self;
         let cache_key = cache_key.clone();
         let parts = Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body };
         Entry::new(account, head, parts)
     }
+}
+
+/// Whether a response says that it is the representation of its own target.
+fn is_own_location(cache_key: &CacheKeyRef<'_>, response: &Response<'_>) -> bool {
+    let named = response.fields.get("Content-Location");
+    named
+        .and_then(|reference| location::same_origin_target(cache_key, reference))
+        .is_some_and(|target| target == cache_key.target())
 }

@@ -5,7 +5,10 @@
 
 use proto::field::{date, list};
 
-use crate::{request::FieldSource, response::Response, targeted::Policy};
+use crate::{
+    directives::ResponseDirectives as Directives, request::FieldSource, response::Response,
+    targeted::Policy,
+};
 
 /// Status line and fields, each with its line end, without the empty line behind them.
 #[derive(Clone, Debug)]
@@ -16,6 +19,23 @@ pub(crate) struct Head {
     fields_at: usize,
     /// Whether `Content-Length` is among them.
     pub(crate) has_length: bool,
+}
+
+/// The lines of a response that only its own request may be given: fields that `no-cache` and
+/// `private` name. They are not stored (RFC 9111 §5.2.2.4, §5.2.2.7).
+pub(crate) fn first_hand(response: &Response<'_>, policy: &Policy) -> Box<[u8]> {
+    let Directives { no_cache, private, .. } = &policy.directives;
+    let mut lines = Vec::new();
+    if !no_cache.is_some_fields() && !private.is_some_fields() {
+        return lines.into();
+    }
+    let always = Unstored::of(response.fields, &NO_POLICY);
+    response.fields.each(&mut |name, value| {
+        if !always.names(name) && (no_cache.names(name) || private.names(name)) {
+            push_field(&mut lines, name, value);
+        }
+    });
+    lines.into()
 }
 
 impl Head {
@@ -183,9 +203,10 @@ impl<'a> Unstored<'a> {
 
 static NO_POLICY: Policy = Policy::NONE;
 
-/// Fields that an update does not replace, because they tell of the bytes that are stored.
+/// Fields that an update does not replace, because they tell of the bytes that are stored: with
+/// another coding or range those would be unreadable (§3.2 leaves such fields to the cache).
 fn tells_of_bytes(name: &[u8]) -> bool {
-    ["content-encoding", "content-type", "content-range"]
+    ["content-encoding", "content-range"]
         .iter()
         .any(|kept| name.eq_ignore_ascii_case(kept.as_bytes()))
 }
@@ -295,6 +316,7 @@ mod tests {
         let newer = [
             ("a", "4"),
             ("Content-Type", "text/html"),
+            ("Content-Encoding", "gzip"),
             ("Content-Length", "0"),
             ("ETag", "\"x\""),
             ("Date", "Sun, 06 Nov 1994 08:49:38 GMT"),
@@ -302,7 +324,7 @@ mod tests {
         let updated = head.updated(&response(304, &newer));
         assert_eq!(
             text(&updated),
-            "HTTP/1.1 200 OK\r\nB: 3\r\nContent-Type: text/plain\r\nContent-Length: 3\r\na: 4\r\n\
+            "HTTP/1.1 200 OK\r\nB: 3\r\nContent-Length: 3\r\na: 4\r\nContent-Type: text/html\r\n\
              ETag: \"x\"\r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n"
         );
         assert!(updated.has_length);

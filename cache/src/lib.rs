@@ -51,6 +51,7 @@ mod head;
 mod index;
 mod key;
 pub mod limits;
+mod location;
 mod lookup;
 mod memories;
 mod near;
@@ -71,6 +72,7 @@ use account::Account;
 use eviction::Eviction;
 use index::Segment;
 use stats::SharedStats;
+use storability::Asked;
 
 pub use body::{Body, BodyState, Follow, Progress};
 pub use collapse::{HeadOutcome, Lease, Waiter, Wake, WakeWith};
@@ -174,6 +176,27 @@ impl Cache {
     pub fn invalidate(&self, cache_key: &CacheKeyRef<'_>) {
         let removed = self.segment_by_hash(cache_key.hash()).invalidate(cache_key);
         drop(removed);
+    }
+
+    /// The same for what its answer names in `Location` and `Content-Location`, as far as that is
+    /// of the same origin.
+    pub fn invalidate_named(&self, cache_key: &CacheKeyRef<'_>, response: &dyn FieldSource) {
+        for name in ["Location", "Content-Location"] {
+            let Some(reference) = response.get(name) else { continue };
+            let target = location::same_origin_target(cache_key, reference);
+            if let Some(target) = target.filter(|target| **target != *cache_key.target()) {
+                self.invalidate(&self.cache_key(cache_key.site(), cache_key.host(), &target));
+            }
+        }
+    }
+
+    /// The right to store the answer to a POST that is about to be sent, should it allow that (RFC
+    /// 9110 §9.3.3). Nobody waits for it.
+    pub fn lease_for_post(self: &Arc<Self>, request: &Request<'_>) -> Lease {
+        let mut segment = self.segment_by_hash(request.cache_key.hash());
+        let ticket = segment.give_lease(&request.cache_key, request.fields, false);
+        drop(segment);
+        ticket.lease(self, Asked::of(request), None)
     }
 
     /// Forgets a waiter whose request is gone. It may be woken all the same, if that was under way.

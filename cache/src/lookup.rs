@@ -316,7 +316,7 @@ pub(crate) fn may_serve_on_error(entry: &Entry, now_ms: u64) -> bool {
 
 fn bypass_reason(request: &Request<'_>) -> Option<BypassReason> {
     match request.method {
-        Method::Safe | Method::Unsafe => Some(BypassReason::Method),
+        Method::Safe | Method::Post | Method::Unsafe => Some(BypassReason::Method),
         Method::Get | Method::Head if request.conditions.for_origin => {
             Some(BypassReason::Precondition)
         }

@@ -66,6 +66,8 @@ pub enum Method {
     Head,
     /// Safe, but neither answered nor stored here: OPTIONS, TRACE and the like.
     Safe,
+    /// Unsafe, but its answer may be one to GET as well (RFC 9110 §9.3.3).
+    Post,
     /// May change things at the origin; a success invalidates (RFC 9111 §4.4). Unknown methods,
     /// too.
     Unsafe,
@@ -78,6 +80,7 @@ impl Method {
             b"GET" => Self::Get,
             b"HEAD" => Self::Head,
             b"OPTIONS" | b"TRACE" | b"PROPFIND" | b"REPORT" | b"SEARCH" | b"QUERY" => Self::Safe,
+            b"POST" => Self::Post,
             _ => Self::Unsafe,
         }
     }

@@ -31,7 +31,7 @@ impl Cache {
         let asked = Asked { method: Method::Get, no_store: false, has_authorization: false };
         let length = Some(body.len() as u64);
         let response = Response { length, ..*response };
-        let draft = Draft::of(self, asked, request, &response)?;
+        let draft = Draft::of(self, cache_key, asked, request, &response)?;
         self.admit(length)?;
         let body = Arc::new(Body::complete(self.account(), body.into()));
         let key = cache_key.to_key();

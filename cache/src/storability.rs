@@ -48,15 +48,23 @@ pub(crate) fn check(
     stale: &StaleRules,
 ) -> Result<(), NoStoreReason> {
     let directives = &policy.directives;
-    if asked.method != Method::Get {
+    // The answer to POST must say for how long it is the resource's, too (RFC 9110 §9.3.3); where
+    // it says which resource, the cache key decides ([`crate::draft`]).
+    let is_method = match asked.method {
+        Method::Get => true,
+        Method::Post => response.status == 200 && times.source.is_explicit(),
+        Method::Head | Method::Safe | Method::Unsafe => false,
+    };
+    if !is_method {
         return Err(NoStoreReason::Method);
     }
     if asked.no_store {
         return Err(NoStoreReason::RequestNoStore);
     }
     // Parts of a representation are not stored; neither is what only updates one.
+    // What answers a part or a condition says nothing about the whole.
     let is_storable_status = (200..600).contains(&response.status)
-        && !matches!(response.status, 206 | 304)
+        && !matches!(response.status, 206 | 304 | 412 | 416)
         && (!directives.must_understand || is_understood(response.status));
     if !is_storable_status {
         return Err(NoStoreReason::Status);
@@ -169,9 +177,22 @@ mod tests {
             let asked = Asked { method, ..GET };
             assert_eq!(verdict(asked, 200, &fields), Err(NoStoreReason::Method));
         }
+        for status in [304, 412, 416] {
+            assert_eq!(verdict(GET, status, &fields), Err(NoStoreReason::Status), "{status}");
+        }
         assert_eq!(verdict(GET, 206, &fields), Err(NoStoreReason::Status));
         let asked = Asked { no_store: true, ..GET };
         assert_eq!(verdict(asked, 200, &fields), Err(NoStoreReason::RequestNoStore));
+    }
+
+    #[test]
+    fn rfc9110_9_3_3_the_answer_to_post_needs_an_explicit_lifetime() {
+        let post = Asked { method: Method::Post, ..GET };
+        assert_eq!(verdict(post, 200, &[("Cache-Control", "max-age=9")]), Ok(()));
+        let modified = [("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")];
+        assert_eq!(verdict(post, 200, &modified), Err(NoStoreReason::Method));
+        let fields = [("Cache-Control", "max-age=9")];
+        assert_eq!(verdict(post, 201, &fields), Err(NoStoreReason::Method));
     }
 
     #[test]

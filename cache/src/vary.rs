@@ -1,9 +1,14 @@
 //! Variants: which stored response of a cache key belongs to a request (RFC 9111 §4.1).
 //!
 //! A variant is the list of names in `Vary` and the values that the request behind the stored
-//! response had for them, in a normal form: lines joined, and for `Accept-Encoding` and
-//! `Accept-Language` case, white space, order and spelling of q-values removed, which carry no
-//! meaning there (RFC 9110 §12.4.2, §12.5). Living variants of one cache key all have the same
+//! response had for them, in a normal form: lines joined, white space around commas removed, and
+//! for `Accept-Encoding` and `Accept-Language` case, order and spelling of q-values removed, which
+//! carry no meaning there (RFC 9110 §12.4.2, §12.5).
+//!
+//! A response in one language (`Content-Language`) is also selected by a request that wants exactly
+//! this language more than any other: what the origin would have chosen, it cannot choose better.
+//!
+//! Living variants of one cache key all have the same
 //! names, those of the newest response, so that at most one of them matches a request;
 //! [`crate::index`] keeps it so.
 
@@ -25,6 +30,8 @@ struct Member {
     raw: Option<Box<[u8]>>,
     /// In normal form; `None` if the request had no such field.
     normal: Option<Box<[u8]>>,
+    /// The one language of the response, lower case, where the name is `accept-language`.
+    language: Option<Box<[u8]>>,
 }
 
 impl Variant {
@@ -46,8 +53,12 @@ impl Variant {
         if is_any || names.len() > limits::VARY_NAMES_MAX {
             return Err(NoStoreReason::Vary);
         }
-        let members = names.into_iter().map(|name| Member::of(name, request)).collect();
-        Ok(Self { members })
+        let language = one_language(response);
+        let member = |name: Box<str>| {
+            let language = language.clone().filter(|_| &*name == ACCEPT_LANGUAGE);
+            Member { language, ..Member::of(name, request) }
+        };
+        Ok(Self { members: names.into_iter().map(member).collect() })
     }
 
     /// The variant that `request` selects by the names of this one.
@@ -88,6 +99,7 @@ impl Variant {
                     + 16
                     + len(&member.raw)
                     + len(&member.normal)
+                    + len(&member.language)
             })
             .sum()
     }
@@ -101,7 +113,7 @@ impl Member {
             [line] => Some(line.into()),
             _ => None,
         };
-        Self { raw, normal: normal(&name, &lines), name }
+        Self { raw, normal: normal(&name, &lines), language: None, name }
     }
 
     fn matches(&self, request: &dyn FieldSource) -> bool {
@@ -119,6 +131,7 @@ impl Member {
                 let mut lines = Vec::new();
                 request.get_all(&self.name, &mut |line| lines.push(line));
                 self.normal == normal(&self.name, &lines)
+                    || self.language.as_ref().is_some_and(|language| prefers(&lines, language))
             }
         }
     }
@@ -136,8 +149,9 @@ fn normal(name: &str, lines: &[&[u8]]) -> Option<Box<[u8]>> {
     if lines.is_empty() {
         return None;
     }
-    if !matches!(name, "accept-encoding" | "accept-language") {
-        return Some(lines.join(&b", "[..]).into());
+    if !matches!(name, "accept-encoding" | ACCEPT_LANGUAGE) {
+        let members: Vec<&[u8]> = lines.iter().flat_map(|line| list::members(line)).collect();
+        return Some(members.join(&b","[..]).into());
     }
     let mut members: Vec<Vec<u8>> =
         lines.iter().flat_map(|line| list::members(line)).map(normal_member).collect();
@@ -171,6 +185,53 @@ fn normal_member(member: &[u8]) -> Vec<u8> {
     text
 }
 
+const ACCEPT_LANGUAGE: &str = "accept-language";
+
+/// The language of a response that has exactly one, lower case.
+fn one_language(response: &dyn FieldSource) -> Option<Box<[u8]>> {
+    let mut languages = Vec::new();
+    response.get_all("Content-Language", &mut |line| languages.extend(list::members(line)));
+    match languages[..] {
+        [language] => Some(language.to_ascii_lowercase().into()),
+        _ => None,
+    }
+}
+
+/// Whether the lines of `Accept-Language` give `language` a higher weight than any other.
+fn prefers(lines: &[&[u8]], language: &[u8]) -> bool {
+    let mut own = None;
+    let mut best_other = 0;
+    for member in lines.iter().flat_map(|line| list::members(line)) {
+        let (range, parameter) = list::split_outside_quotes(member, b';');
+        let Some(weight) = weight_thousandths(parameter) else { return false };
+        if list::trim(range).eq_ignore_ascii_case(language) {
+            own = Some(weight);
+        } else {
+            best_other = best_other.max(weight);
+        }
+    }
+    own.is_some_and(|own| own > best_other)
+}
+
+/// `q=0.85` as 850; 1000 without one, `None` if it is malformed (RFC 9110 §12.4.2).
+fn weight_thousandths(parameter: Option<&[u8]>) -> Option<u32> {
+    let Some(parameter) = parameter else { return Some(1000) };
+    let [b'q' | b'Q', b'=', whole @ (b'0' | b'1'), fraction @ ..] = list::trim(parameter) else {
+        return None;
+    };
+    let digits = match fraction {
+        [] => fraction,
+        [b'.', digits @ ..] if digits.len() <= 3 => digits,
+        _ => return None,
+    };
+    let mut weight = u32::from(whole - b'0');
+    for at in 0..3 {
+        let digit = digits.get(at).copied().unwrap_or(b'0');
+        weight = weight * 10 + u32::from(char::from(digit).to_digit(10)? as u8);
+    }
+    (weight <= 1000).then_some(weight)
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -192,8 +253,35 @@ mod tests {
         check("Foo", &[], &[], true);
         check("Foo", &[], &[("Foo", "")], false);
         check("Foo", &[("Foo", "1"), ("Foo", "2")], &[("Foo", "1, 2")], true);
+        check("Foo", &[("Foo", "1,2")], &[("Foo", "1 ,  2")], true);
+        check("Foo", &[("Foo", "\"1,2\"")], &[("Foo", "\"1, 2\"")], false);
         check("Foo", &[("Foo", "1, 2")], &[("Foo", "2, 1")], false);
         check("", &[("Foo", "1")], &[], true);
+    }
+
+    #[test]
+    fn rfc9111_4_1_a_response_is_selected_by_who_wants_its_language_most() {
+        let response: Fields<'_> = &[("Vary", "Accept-Language"), ("Content-Language", "DE")];
+        let stored: Fields<'_> = &[("Accept-Language", "en, de")];
+        let variant = Variant::of(&stored, &response).expect("storable");
+        for (accept, expected) in [
+            ("fr;q=0.5, de;q=1.0", true),
+            ("de", true),
+            ("De;q=0.2, *;q=0.1", true),
+            ("fr, de", false),
+            ("fr;q=0.5, de;q=0.4", false),
+            ("de-AT, de;q=0.9", false),
+            ("de;q=1.5", false),
+            ("de;q=0.5;x=1", false),
+            ("en", false),
+            ("", false),
+        ] {
+            let asking: Fields<'_> = &[("Accept-Language", accept)];
+            assert_eq!(variant.matches(&asking), expected, "{accept}");
+        }
+        let several: Fields<'_> = &[("Vary", "Accept-Language"), ("Content-Language", "de, en")];
+        let variant = Variant::of(&stored, &several).expect("storable");
+        assert!(!variant.matches(&(&[("Accept-Language", "de")][..] as Fields<'_>)));
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn rfc9111_4_3_4_a_304_freshens_and_shares_the_body() {
     let lease = lease(world.get(0, "/a", &[]));
     let newer = &[("Cache-Control", "max-age=60"), ("ETag", "\"a\""), ("X-New", "1")];
     let outcome = world.answer(lease, &[], 304, newer, Some(0));
-    assert!(matches!(outcome, HeadOutcome::Updated(_)));
+    assert!(matches!(outcome, HeadOutcome::Updated { .. }));
     for shard in 0..3 {
         let hit = fresh(world.get(shard, "/a", &[]));
         assert_eq!((body(&hit).as_str(), hit.age_s), ("hello", 0));
@@ -235,7 +235,7 @@ fn rfc9111_5_2_2_4_no_cache_is_stored_but_validated_each_time() {
     for _ in 0..2 {
         let lease = lease(world.get(0, "/a", &[]));
         let outcome = world.answer(lease, &[], 304, &[], Some(0));
-        assert!(matches!(outcome, HeadOutcome::Updated(_)));
+        assert!(matches!(outcome, HeadOutcome::Updated { .. }));
     }
 }
 
@@ -246,7 +246,7 @@ fn rfc9111_5_2_2_5_a_304_that_forbids_storing_ends_it() {
     world.pass_s(5);
     let revalidation = lease(world.get(0, "/a", &[]));
     let outcome = world.answer(revalidation, &[], 304, &[("Cache-Control", "no-store")], Some(0));
-    let HeadOutcome::Updated(entry) = outcome else { panic!("its own request is answered") };
+    let HeadOutcome::Updated { entry, .. } = outcome else { panic!("its own request is answered") };
     assert_eq!(entry.body().progress().len, 5);
     assert_eq!(world.cache.stats().entries, 0);
 }
@@ -594,7 +594,7 @@ fn a_soft_purged_response_is_served_only_when_the_origin_fails() {
         panic!("the origin is asked each time: it may be back with the new state")
     };
     let outcome = world.answer(fetch, &[], 304, &[], Some(0));
-    assert!(matches!(outcome, HeadOutcome::Updated(_)));
+    assert!(matches!(outcome, HeadOutcome::Updated { .. }));
     fresh(world.get(1, "/a", &[]));
 }
 

@@ -82,6 +82,8 @@ pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 30;
 pub const PIPELINED_BYTES: usize = 32 * 1024;
 /// Requests to origins of one shard at a time. Beyond: 503.
 pub const FETCHES_MAX: usize = 8 * 1024;
+/// Bytes of interim heads (1xx) that wait for their client. Beyond: later ones are dropped.
+pub const INTERIM_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a relayed answer that wait for its client. Beyond: the origin is read no further.
 pub const RELAY_PIPE_BYTES: usize = 256 * 1024;
 /// Bytes of a request body that wait for the origin. Beyond: the client is read no further.

@@ -189,6 +189,7 @@ impl Answer {
                 }
                 State::Fetch { fetch, .. } => {
                     let fetch = *fetch;
+                    write_interim(edge, fetch, &self.asked, writer);
                     match take_outcome(edge, fetch) {
                         Outcome::Pending => return Advance::Waiting,
                         Outcome::Taken => return Advance::Broken,
@@ -197,12 +198,10 @@ impl Answer {
                             self.state = State::Relay { fetch, coding };
                             continue;
                         }
-                        Outcome::Stored(entry, freshness, label) => {
+                        Outcome::Stored(stored) => {
                             edge.fetch_leave(fetch);
                             let (kept, asked) = (&self.kept, &self.asked);
-                            edge.answer_with(
-                                now, scene, &entry, freshness, label, kept, asked, writer,
-                            )
+                            edge.answer_with(now, scene, &stored, kept, asked, writer)
                         }
                         Outcome::Failed(failure) => {
                             edge.fetch_leave(fetch);
@@ -354,6 +353,15 @@ fn relay(edge: &mut Edge, at: Ref, coding: Coding, writer: &mut Writer) -> Advan
         _ => edge.fetch_leave(at),
     }
     advance
+}
+
+/// Passes interim heads on, to who can read them (RFC 9110 §15.2).
+fn write_interim(edge: &mut Edge, at: Ref, asked: &Asked, writer: &mut Writer) {
+    let Some(fetch) = edge.fetches.get_mut(at) else { return };
+    let interim = fetch.take_interim();
+    if !interim.is_empty() && !asked.persistence.http10 {
+        writer.text(&mut edge.out).extend_from_slice(&interim);
+    }
 }
 
 fn take_outcome(edge: &mut Edge, at: Ref) -> Outcome {

@@ -25,7 +25,7 @@ use proto::{
         client::{Client, ClientEof, ClientStep, Response, ResponseError},
         encode,
         framing::BodyFraming,
-        head::{FieldSpace, Fields, parse_request},
+        head::{FieldSpace, Fields, ResponseHead, parse_request},
     },
 };
 
@@ -71,6 +71,8 @@ pub struct Fetch {
     kept: Rc<[u8]>,
     invalidates: Option<Invalidation>,
     outcome: Outcome,
+    /// Interim heads (1xx) for the one who asked, complete.
+    interim: Vec<u8>,
     pipe: Pipe,
     started_wall_ms: u64,
     deadline: Mono,
@@ -114,13 +116,25 @@ pub enum Outcome {
     /// Nothing yet.
     Pending,
     /// The cache answers with this.
-    Stored(Arc<Entry>, Freshness, CacheLabel),
+    Stored(StoredAnswer),
     /// Relayed: this head, then the pipe.
     Relay(RelayHead),
     /// There is no answer.
     Failed(Failure),
     /// The reader has taken it.
     Taken,
+}
+
+/// An entry to answer with.
+pub struct StoredAnswer {
+    /// Which.
+    pub entry: Arc<Entry>,
+    /// Why it may be served.
+    pub freshness: Freshness,
+    /// As what.
+    pub label: CacheLabel,
+    /// Field lines for the one whom the fetch was for, behind the entry's head.
+    pub first_hand: Box<[u8]>,
 }
 
 /// A head to pass on.
@@ -137,6 +151,14 @@ pub struct RelayHead {
     pub has_date: bool,
     /// Why it is relayed.
     pub label: CacheLabel,
+}
+
+impl StoredAnswer {
+    /// Because the origin failed.
+    fn of_failed(entry: Arc<Entry>) -> Self {
+        let (freshness, label) = (Freshness::OriginFailed, CacheLabel::Stale);
+        Self { entry, freshness, label, first_hand: Box::default() }
+    }
 }
 
 /// Why there is no answer.
@@ -253,6 +275,11 @@ impl Fetch {
         }
     }
 
+    /// Interim heads that have come since the last time.
+    pub fn take_interim(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.interim)
+    }
+
     /// The next piece of a relayed body.
     pub fn next_piece(&mut self) -> Piped {
         if let Some(bytes) = self.pipe.pieces.pop_front() {
@@ -326,6 +353,7 @@ impl Edge {
             kept,
             invalidates,
             outcome: Outcome::Pending,
+            interim: Vec::new(),
             pipe: Pipe::default(),
             started_wall_ms: now.wall_ms,
             deadline: now.mono.after_ms(self.timeouts.connect_ms),
@@ -525,8 +553,7 @@ impl Edge {
         loop {
             let mut space = FieldSpace::new();
             match exchange.step(&mut input, &mut space) {
-                // 100 was answered by us, 103 is a hint that nothing here depends on.
-                ClientStep::Informational(_) => {}
+                ClientStep::Informational(head) => self.fetch_interim(at, &head),
                 ClientStep::Head(response) => self.fetch_head(now, at, &response),
                 ClientStep::Body(bytes) => self.fetch_body(now, at, bytes),
                 ClientStep::End(_) => self.fetch_end(at),
@@ -617,6 +644,24 @@ impl Edge {
         }
     }
 
+    /// An interim head has come: it is for the one who asked, and for nobody else (RFC 9110 §15.2).
+    fn fetch_interim(&mut self, at: Ref, head: &ResponseHead<'_>) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let Some(reader) = fetch.reader else { return };
+        // 100 was answered by us, and no upgrade was asked for.
+        let is_for_client = !matches!(head.status, 100 | 101);
+        if fetch.phase == Phase::Head
+            && is_for_client
+            && fetch.interim.len() <= limits::INTERIM_BYTES_MAX
+        {
+            encode::status_line(&mut fetch.interim, head.status);
+            encode::end_to_end_fields(&mut fetch.interim, &head.fields, &[]);
+            fetch.interim.extend_from_slice(self.names.via_line());
+            fetch.interim.extend_from_slice(b"\r\n");
+            self.notices.push(reader);
+        }
+    }
+
     /// The final head has come: the cache decides, or it is passed on.
     fn fetch_head(&mut self, now: Now, at: Ref, response: &Response<'_>) {
         let Some(fetch) = self.fetches.get_mut(at) else { return };
@@ -625,14 +670,12 @@ impl Edge {
         }
         fetch.phase = Phase::Body;
         fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
-        if let Some(key) = fetch.invalidates.take_if(|_| matches!(response.head.status, 200..400)) {
-            let host = key.host.as_bytes();
-            let key = self.cache.cache_key(&key.site_id, host, key.target.as_bytes());
-            self.cache.invalidate(&key);
-        }
+        let invalidates = fetch.invalidates.take_if(|_| matches!(response.head.status, 200..400));
         let Some(lease) = fetch.lease.take() else {
+            self.fetch_invalidate(invalidates, response, false);
             return self.fetch_relay(at, response);
         };
+        let label = fetch.label;
         let fields = HeadFields(response.head.fields);
         let told = cache::Response {
             status: response.head.status,
@@ -650,26 +693,49 @@ impl Edge {
             _ => HeadFields(Fields::EMPTY),
         };
         let outcome = lease.head(&asked, &told, &mut self.wakes);
+        let freshness = Freshness::Fresh;
         match outcome {
-            HeadOutcome::Fill { writer, entry, .. } => {
+            HeadOutcome::Fill { writer, entry, first_hand, .. } => {
                 fetch.store = Some(writer);
-                fetch.outcome = Outcome::Stored(entry, Freshness::Fresh, CacheLabel::Miss);
+                fetch.outcome =
+                    Outcome::Stored(StoredAnswer { entry, freshness, label, first_hand });
                 self.notices.extend(fetch.reader);
+                self.fetch_invalidate(invalidates, response, true);
             }
-            HeadOutcome::Updated(entry) => {
+            HeadOutcome::Updated { entry, first_hand } => {
                 let label = CacheLabel::Revalidated;
                 let updated = Arc::clone(&entry);
-                fetch.outcome = Outcome::Stored(entry, Freshness::Fresh, label);
+                fetch.outcome =
+                    Outcome::Stored(StoredAnswer { entry, freshness, label, first_hand });
                 self.notices.extend(fetch.reader);
                 self.keep_page(updated);
             }
             HeadOutcome::Stale(entry) => {
-                let (freshness, label) = (Freshness::OriginFailed, CacheLabel::Stale);
-                fetch.outcome = Outcome::Stored(entry, freshness, label);
+                fetch.outcome = Outcome::Stored(StoredAnswer::of_failed(entry));
                 self.notices.extend(fetch.reader);
             }
-            HeadOutcome::NotStored(_) => self.fetch_relay(at, response),
+            HeadOutcome::NotStored(_) => {
+                self.fetch_invalidate(invalidates, response, false);
+                self.fetch_relay(at, response);
+            }
         }
+    }
+
+    /// An unsafe request has succeeded: what it outdates is gone (RFC 9111 §4.4). `is_stored`: the
+    /// answer itself has taken the place of what was stored for its target.
+    fn fetch_invalidate(
+        &mut self,
+        invalidates: Option<Invalidation>,
+        response: &Response<'_>,
+        is_stored: bool,
+    ) {
+        let Some(key) = invalidates else { return };
+        let host = key.host.as_bytes();
+        let key = self.cache.cache_key(&key.site_id, host, key.target.as_bytes());
+        if !is_stored {
+            self.cache.invalidate(&key);
+        }
+        self.cache.invalidate_named(&key, &HeadFields(response.head.fields));
     }
 
     /// Passes a head on to the one who asked; without one there is no use in going on.
@@ -751,9 +817,7 @@ impl Edge {
             Some(lease) => {
                 let stale = lease.fail(now.wall_ms, &mut self.wakes);
                 fetch.outcome = match stale {
-                    Some(entry) => {
-                        Outcome::Stored(entry, Freshness::OriginFailed, CacheLabel::Stale)
-                    }
+                    Some(entry) => Outcome::Stored(StoredAnswer::of_failed(entry)),
                     None => Outcome::Failed(failure),
                 };
             }

@@ -45,6 +45,8 @@ pub mod respond;
 pub mod route;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod rules_http;
 pub mod session;
 pub mod slab;
 pub mod slow_consumer;

@@ -18,7 +18,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use cache::{Asking, Decision, FieldSource, Freshness, Hit, Lease, Waiter, WakeWith};
+use cache::{Asking, Decision, FieldSource, Hit, Lease, Waiter, WakeWith};
 use proto::{
     feed::{cursor::VersionVector, site::Policy},
     field::name::Known,
@@ -35,7 +35,7 @@ use super::{
     Edge,
     answer::{Advance, Answer, Coding, State, StoredBody},
     conn::{Exchange, StreamRequest},
-    fetch::{Invalidation, Plan},
+    fetch::{Invalidation, Plan, StoredAnswer},
     forward::{Client, Upstream, write_field},
     observe::Metric,
     respond::{Frame, Own, Persistence, Writer, usable_request_id, write_own},
@@ -304,9 +304,9 @@ impl Edge {
         let origins = site.rows(&mut self.origins);
         let place = Place { site_id: &site.id, key_host: host, target, host, origins };
         // A GET with content is legal and means nothing that a cache could know.
-        let is_pass = policy == Policy::Pass || request.body.has_content();
-        if is_pass {
-            return self.relay(now, turn.scene, request, asked, place, CacheLabel::Pass);
+        let is_read = matches!(request.head.method, Method::Get | Method::Head);
+        if policy == Policy::Pass || (is_read && request.body.has_content()) {
+            return self.relay(now, turn.scene, request, asked, place, (CacheLabel::Pass, None));
         }
         self.cached(now, request, asked, turn, place, writer)
     }
@@ -396,12 +396,12 @@ impl Edge {
         };
         let scene = turn.scene;
         match decision {
-            Decision::Hit(hit) => self.write_hit(scene, &hit, CacheLabel::Hit, asked, writer),
+            Decision::Hit(hit) => self.write_hit(scene, &hit, CacheLabel::Hit, &[], asked, writer),
             Decision::Stale { hit, revalidate } => {
                 if let Some(lease) = revalidate {
                     self.fetch_for_cache(now, None, request, asked, place, lease);
                 }
-                self.write_hit(scene, &hit, CacheLabel::Stale, asked, writer)
+                self.write_hit(scene, &hit, CacheLabel::Stale, &[], asked, writer)
             }
             Decision::Revalidate(lease) | Decision::Miss(lease) => {
                 let fetch = self.fetch_for_cache(now, Some(scene), request, asked, place, lease);
@@ -413,7 +413,10 @@ impl Edge {
                 self.later(request, asked, turn.waits + 1, State::Collapsed { woken: None })
             }
             Decision::Bypass(_) => {
-                self.relay(now, scene, request, asked, place, CacheLabel::Bypass)
+                // Its answer may be one to GET as well.
+                let lease = (question.method() == cache::Method::Post)
+                    .then(|| self.cache.lease_for_post(&question));
+                self.relay(now, scene, request, asked, place, (CacheLabel::Bypass, lease))
             }
             Decision::Unsatisfiable => {
                 let own = Own::text(504, "Nothing usable is stored, and only that was asked for.");
@@ -443,6 +446,7 @@ impl Edge {
         scene: Scene,
         hit: &Hit,
         label: CacheLabel,
+        first_hand: &[u8],
         asked: AskedRef<'_>,
         writer: &mut Writer,
     ) -> Exchange {
@@ -461,9 +465,14 @@ impl Edge {
                 !asked.to_head && !matches!(entry.status(), 204 | 304)
             }
         };
-        text.extend_from_slice(b"Age: ");
-        encode::decimal(text, hit.age_s);
-        text.extend_from_slice(b"\r\n");
+        text.extend_from_slice(first_hand);
+        // An age says that the answer was not made for this request (RFC 9111 §5.1).
+        let is_made_for_it = matches!(label, CacheLabel::Miss | CacheLabel::Revalidated);
+        if hit.age_s > 0 || !is_made_for_it {
+            text.extend_from_slice(b"Age: ");
+            encode::decimal(text, hit.age_s);
+            text.extend_from_slice(b"\r\n");
+        }
         let mut persistence = asked.persistence;
         let coding = match (entry.has_length() || !has_body, persistence.http10) {
             (true, _) => Coding::Length,
@@ -553,7 +562,7 @@ impl Edge {
         request: &Request<'_>,
         asked: AskedRef<'_>,
         place: Place<'_>,
-        label: CacheLabel,
+        (label, lease): (CacheLabel, Option<Lease>),
     ) -> Exchange {
         let method = request.head.method;
         let upstream = Upstream {
@@ -572,14 +581,15 @@ impl Edge {
             host: place.key_host.into(),
             target: place.target.into(),
         });
+        let kept = if lease.is_some() { keep_head(&request.head) } else { Rc::from([]) };
         let fetch = self.start_fetch(
             now,
             Plan {
                 origins: Rc::clone(place.origins),
                 head,
-                kept: Rc::from([]),
+                kept: Rc::clone(&kept),
                 body: request.body,
-                lease: None,
+                lease,
                 reader: Some(scene.at),
                 label,
                 to_head: method == Method::Head,
@@ -588,7 +598,6 @@ impl Edge {
             },
         );
         let state = State::Fetch { fetch, takes_body: request.body.has_content() };
-        let kept = Rc::from([]);
         Exchange::Answer(Box::new(Answer { asked: asked.keep(), kept, waits: 0, state }))
     }
 
@@ -612,14 +621,11 @@ impl Edge {
     }
 
     /// Answers with what our own fetch has brought.
-    #[expect(clippy::too_many_arguments, reason = "one call of one step, all of it needed")]
     pub fn answer_with(
         &mut self,
         now: Now,
         scene: Scene,
-        entry: &std::sync::Arc<cache::Entry>,
-        freshness: Freshness,
-        label: CacheLabel,
+        stored: &StoredAnswer,
         kept: &[u8],
         asked: &Asked,
         writer: &mut Writer,
@@ -628,6 +634,7 @@ impl Edge {
         let Ok(Some((head, _))) = parse_request(kept, &mut space) else {
             return self.own(now, &unreadable(), asked.lend(), writer);
         };
+        let StoredAnswer { entry, freshness, label, first_hand } = stored;
         if let (Some(least), Some(version)) = (min_version(&head.fields), entry.version())
             && !version.covers(&least)
         {
@@ -639,8 +646,8 @@ impl Edge {
         let cache_key = entry.cache_key().borrowed();
         let method = cache::Method::from_name(head.method.as_str().as_bytes());
         let question = cache::Request::new(method, cache_key, &fields);
-        let hit = self.cache.serve(&mut self.near, &question, now.wall_ms, entry, freshness);
-        self.write_hit(scene, &hit, label, asked.lend(), writer)
+        let hit = self.cache.serve(&mut self.near, &question, now.wall_ms, entry, *freshness);
+        self.write_hit(scene, &hit, *label, first_hand, asked.lend(), writer)
     }
 
     /// Answers that the fetch, ours or the one we waited for, has failed. Who asked for a version

@@ -401,7 +401,7 @@ impl Model {
                 self.versions[version].stored = not_stored.is_none().then_some(self.now);
                 self.fillings.push(Filling { writer, version, body: text, written: 0 });
             }
-            HeadOutcome::Updated(entry) => {
+            HeadOutcome::Updated { entry, .. } => {
                 assert_eq!(kind, Kind::NotModified);
                 assert_eq!(version_of(&entry), version);
                 // Whether it was put into the index is the cache's to say; hits on it are checked.

@@ -1,0 +1,175 @@
+//! What RFC 9110, 9111 and their relatives demand of the shard between client, cache and origin,
+//! as tests through the seam; each is named by its section. What the cache decides alone is tested
+//! there.
+
+use super::testing::{End, World};
+
+const GET: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+
+/// A request for `target` with these field lines.
+fn request(method: &str, target: &str, fields: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n")
+}
+
+fn answer(status: &str, fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
+}
+
+/// Asks; `None` as long as the origin is asked first.
+fn ask(world: &mut World, request: &str) -> Option<String> {
+    let client = world.connect(0);
+    world.say(client, request);
+    let text = world.take(client);
+    world.hang_up(client);
+    (!text.is_empty()).then_some(text)
+}
+
+/// Asks, and answers as the origin. Returns what the origin and the client got.
+fn exchange(world: &mut World, request: &str, answer: &str) -> (String, String) {
+    let client = world.connect(0);
+    world.say(client, request);
+    let upstream = world.upstream();
+    let asked = world.take(upstream);
+    world.say(upstream, answer);
+    let got = world.take(client);
+    world.hang_up(client);
+    (asked, got)
+}
+
+/// Whether a fresh answer for `target` is there.
+fn is_stored(world: &mut World, target: &str) -> bool {
+    let only = request("GET", target, "Cache-Control: only-if-cached\r\n");
+    ask(world, &only).is_some_and(|answer| answer.contains("X-Cache-Status: HIT"))
+}
+
+#[test]
+fn rfc9110_15_2_interim_heads_reach_the_one_who_asked_and_are_not_stored() {
+    let mut world = World::new(1);
+    let [first, second, old]: [End; 3] = std::array::from_fn(|_| world.connect(0));
+    world.say(first, GET);
+    world.say(second, GET);
+    world.say(old, "GET /y HTTP/1.0\r\nHost: a.example\r\n\r\n");
+    let hints = "HTTP/1.1 102 Processing\r\n\r\n\
+                 HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x\r\nX: 1\r\n\r\n";
+    for &upstream in &world.upstreams.clone() {
+        world.say(upstream, hints);
+    }
+    let got = world.take(first);
+    assert!(got.starts_with("HTTP/1.1 102 \r\nVia: 1.1 pharos-e1\r\n\r\n"), "{got}");
+    assert!(
+        got.ends_with("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nVia: 1.1 pharos-e1\r\n\r\n"),
+        "{got}"
+    );
+    assert_eq!(world.take(second), "", "who waits for another's fetch is told nothing");
+    for &upstream in &world.upstreams.clone() {
+        world.say(upstream, &answer("200 OK", "Cache-Control: max-age=60\r\n", "hello"));
+    }
+    for client in [first, second, old] {
+        let got = world.take(client);
+        assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with("hello"), "{got}");
+        assert!(!got.contains("Link"), "{got}");
+    }
+    let hit = ask(&mut world, GET).expect("a hit");
+    assert!(hit.starts_with("HTTP/1.1 200 ") && !hit.contains("Link"), "{hit}");
+}
+
+#[test]
+fn rfc9111_4_4_unsafe_success_invalidates_what_its_answer_names_on_the_same_origin() {
+    for (name, value, target) in [
+        ("Location", "/new", "/new"),
+        ("Content-Location", "http://a.example/new?1", "/new?1"),
+        ("Location", "../new", "/new"),
+    ] {
+        let mut world = World::new(1);
+        let fresh = answer("200 OK", "Cache-Control: max-age=60\r\n", "old");
+        for target in ["/a/b", target, "/other"] {
+            exchange(&mut world, &request("GET", target, ""), &fresh);
+        }
+        let done = answer("201 Created", &format!("{name}: {value}\r\n"), "");
+        let put = request("PUT", "/a/b", "Content-Length: 0\r\n");
+        exchange(&mut world, &put, &done);
+        for target in ["/a/b", target] {
+            assert!(!is_stored(&mut world, target), "{name}: {value} {target}");
+        }
+        assert!(is_stored(&mut world, "/other"));
+    }
+}
+
+#[test]
+fn rfc9111_4_4_errors_and_other_origins_invalidate_nothing() {
+    for (status, fields) in [
+        ("500 Oops", "Location: /new\r\n"),
+        ("404 Not Found", ""),
+        ("200 OK", "Location: http://b.example/new\r\n"),
+    ] {
+        let mut world = World::new(1);
+        let fresh = answer("200 OK", "Cache-Control: max-age=60\r\n", "old");
+        for target in ["/x", "/new"] {
+            exchange(&mut world, &request("GET", target, ""), &fresh);
+        }
+        let delete = request("M-SEARCH", "/x", "");
+        exchange(&mut world, &delete, &answer(status, fields, ""));
+        assert_eq!(is_stored(&mut world, "/x"), status != "200 OK", "{status}");
+        assert!(is_stored(&mut world, "/new"), "{status}");
+    }
+}
+
+#[test]
+fn rfc9110_9_3_3_a_post_that_names_itself_is_stored_for_get() {
+    let post = |fields: &str| request("POST", "/x", fields) + "12345";
+    for (fields, is_kept) in [
+        ("Cache-Control: max-age=60\r\nContent-Location: /x\r\n", true),
+        ("Cache-Control: max-age=60\r\nContent-Location: http://a.example/x\r\n", true),
+        ("Cache-Control: max-age=60\r\nContent-Location: /y\r\n", false),
+        ("Cache-Control: max-age=60\r\n", false),
+        ("ETag: \"a\"\r\nContent-Location: /x\r\n", false),
+    ] {
+        let mut world = World::new(1);
+        let stored = answer("200 OK", "Cache-Control: max-age=60\r\n", "old");
+        exchange(&mut world, GET, &stored);
+        let (asked, got) = exchange(
+            &mut world,
+            &post("Content-Length: 5\r\n"),
+            &answer("200 OK", fields, "posted"),
+        );
+        assert!(asked.starts_with("POST /x ") && asked.ends_with("\r\n\r\n12345"), "{asked}");
+        assert!(got.ends_with("posted") && got.contains("X-Cache-Status: BYPASS"), "{got}");
+        assert_eq!(is_stored(&mut world, "/x"), is_kept, "{fields}");
+        if is_kept {
+            assert!(ask(&mut world, GET).expect("a hit").ends_with("posted"));
+        }
+    }
+}
+
+#[test]
+fn rfc9111_5_2_2_fields_named_by_private_reach_only_the_one_who_asked() {
+    for control in ["private=\"set-cookie\"", "no-cache=\"Set-Cookie, x-own\""] {
+        let mut world = World::new(1);
+        let fields = format!("Cache-Control: max-age=60, {control}\r\nSet-Cookie: a=b\r\nB: 2\r\n");
+        let [first, second] = std::array::from_fn(|_| world.connect(0));
+        world.say(first, GET);
+        world.say(second, GET);
+        let upstream = world.upstream();
+        world.say(upstream, &answer("200 OK", &fields, "hello"));
+        let got = world.take(first);
+        assert!(got.contains("Set-Cookie: a=b\r\n") && got.contains("B: 2\r\n"), "{got}");
+        for got in [world.take(second), ask(&mut world, GET).expect("a hit")] {
+            assert!(!got.contains("Set-Cookie:") && got.contains("B: 2\r\n"), "{got}");
+        }
+    }
+}
+
+#[test]
+fn rfc9111_5_1_an_answer_made_for_the_request_has_no_age() {
+    let mut world = World::new(1);
+    let fields = "Cache-Control: max-age=1\r\nETag: \"a\"\r\n";
+    let (_, got) = exchange(&mut world, GET, &answer("200 OK", fields, "hello"));
+    assert!(!got.contains("Age:"), "{got}");
+    assert!(ask(&mut world, GET).expect("a hit").contains("Age: 0\r\n"));
+    world.wait_ms(5_000);
+    let (_, got) = exchange(&mut world, GET, "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n");
+    assert!(got.contains("REVALIDATED") && !got.contains("Age:"), "{got}");
+    let fields = "Cache-Control: max-age=60\r\nAge: 7\r\n";
+    let (_, got) = exchange(&mut world, &request("GET", "/y", ""), &answer("200 OK", fields, "y"));
+    assert!(got.contains("Age: 7\r\n"), "{got}");
+}
