@@ -1,0 +1,67 @@
+//! What a request for a stream is answered with, as bytes: the head of a stream, a refusal that a
+//! client comes back from, and several pieces as one send.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use proto::{field::name::Known, http1::encode};
+
+use super::Streams;
+use crate::{
+    seam::{Close, Now, Payload, Segment, SocketId},
+    shard::{history::chunk, out::Out},
+};
+
+impl Streams {
+    /// Response head and the first lines of the stream.
+    pub(super) fn head(&mut self, now: Now, request_id: &str, out: &mut Out) -> Vec<u8> {
+        let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms);
+        let mut head = out.buffer();
+        head.extend_from_slice(HEAD);
+        encode::date_field(&mut head, Known::Date, (now.wall_ms / 1000) as i64);
+        let _ = write!(head, "X-Request-Id: {request_id}\r\n\r\n");
+        head.extend_from_slice(&chunk(format!("retry: {retry_ms}\n\n").as_bytes()));
+        head
+    }
+
+    /// `200`, a jittered `retry:` and a close: any other status would end a browser's
+    /// `EventSource` for good.
+    pub(super) fn refuse(&mut self, now: Now, socket: SocketId, out: &mut Out) {
+        self.counts.refused += 1;
+        let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms);
+        let mut answer = out.buffer();
+        answer.extend_from_slice(REFUSAL_HEAD);
+        encode::date_field(&mut answer, Known::Date, (now.wall_ms / 1000) as i64);
+        let _ = write!(answer, "\r\nretry: {retry_ms}\n\n");
+        out.send(socket, Payload::One(Segment::Owned(answer)));
+        out.close(socket, Close::Graceful);
+    }
+}
+
+/// One piece after another, as one send.
+pub(super) fn payload(head: Option<Segment>, rest: Bytes, frames: Vec<Bytes>) -> Payload {
+    let rest = (!rest.is_empty()).then_some(Segment::Local(rest));
+    let mut segments: Vec<Segment> =
+        head.into_iter().chain(rest).chain(frames.into_iter().map(Segment::Local)).collect();
+    match segments.len() {
+        1 => Payload::One(segments.remove(0)),
+        _ => Payload::Many(segments),
+    }
+}
+
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    Content-Type: text/event-stream\r\n\
+    Cache-Control: no-cache, no-transform\r\n\
+    X-Accel-Buffering: no\r\n\
+    Transfer-Encoding: chunked\r\n";
+const REFUSAL_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    Content-Type: text/event-stream\r\n\
+    Cache-Control: no-store\r\n\
+    X-Accel-Buffering: no\r\n\
+    Connection: close\r\n";
+pub(super) const NEEDS_HTTP11: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
+    Content-Type: text/plain\r\n\
+    Content-Length: 62\r\n\
+    Connection: close\r\n\r\n\
+    Live streams need HTTP/1.1 (in nginx: proxy_http_version 1.1)\n";
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

@@ -1,0 +1,469 @@
+//! The live streams of one shard, and what each input of a stream's socket means.
+//!
+//! ```text
+//!  subscribe ─▶ head, gap?, events since the cursor, beat with id ─▶ side table ─▶ topic's list
+//!  publish ───▶ topic ─▶ turns ─┐
+//!  deadline ──▶ heartbeat ──────┼─▶ one batch a turn ─▶ Fanout ─▶ (SendFailed ─▶ side table)
+//!  drain ─────▶ ending ─────────┘
+//! ```
+//! Nothing is sent to a caught-up stream but by a turn, and a turn sends to each at most one frame:
+//! two sends to one socket whose first is short would corrupt it (seam, rule 2). Turns happen on
+//! `Continue` only, so that all events published since the last one leave together.
+//!
+//! A stream opens with `retry:` (jittered, so that a cut does not bring everyone back at once) and
+//! ends its opening with an `event: beat` whose `id:` is the present cursor: from then on a plain
+//! `EventSource` resumes without having seen any event. Later beats have no id.
+//!
+//! This file: opening, and which input leads where. In its folder: the records (`table`), where a
+//! stream stands (`standing`), a turn's batch (`turn`), the bytes of answers (`answer`), and ends of
+//! our own accord (`ending`). Leaves to others: topics and histories (`topic`), streams not in a
+//! list (`slow_consumer`), who is next (`fanout`), when silence ends (`heartbeat`).
+
+mod answer;
+mod ending;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod rules;
+mod standing;
+mod table;
+#[cfg(test)]
+mod testing;
+mod turn;
+
+use std::{collections::VecDeque, io};
+
+use bytes::Bytes;
+use hashbrown::HashSet;
+use proto::feed::{
+    cursor::VersionVector,
+    record::Publish,
+    site::{Page, page_key},
+};
+
+use self::{
+    answer::{NEEDS_HTTP11, payload},
+    ending::Ending,
+    table::{Place, Record, Records},
+};
+use super::{
+    Settings,
+    fanout::{Budget, Turns},
+    heartbeat::{Heartbeat, stamp},
+    history::event_frame,
+    jitter::Jitter,
+    mail::{Advance, ConfigChange},
+    observe::{Metric, Observe},
+    out::Out,
+    slow_consumer::{Aside, SideTable, State},
+    topic::{HistoryLimits, Published, Topics},
+};
+use crate::{
+    limits,
+    seam::{Close, Mono, Now, Payload, Segment, SocketId},
+};
+
+/// A request that becomes a stream. The socket has no send in flight and its `Receive` was turned
+/// off.
+#[derive(Debug)]
+pub struct Subscribe<'a> {
+    /// The connection, which is the streams' from now on.
+    pub socket: SocketId,
+    /// `page/<id>`; `None` while this edge has no configuration that could tell: refused.
+    pub topic: Option<&'a str>,
+    /// From `Last-Event-ID` or, without that field, `?last_event_id=`; not yet understood.
+    pub last_event_id: Option<&'a str>,
+    /// For `X-Request-Id` in the response head.
+    pub request_id: &'a str,
+    /// An HTTP/1.0 client: no chunked framing, the close ends the body.
+    pub http10: bool,
+}
+
+/// What the streams of a shard are made with.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Most streams. Beyond: refused.
+    pub streams_max: u32,
+    /// Longest silence.
+    pub beat_ms: u64,
+    /// Middle of `retry:`.
+    pub retry_ms: u64,
+    /// Longest time blocked.
+    pub blocked_ms_max: u64,
+    /// Most blocked streams.
+    pub blocked_max: usize,
+    /// Of the histories.
+    pub history: HistoryLimits,
+}
+
+impl StreamLimits {
+    /// The defaults of [`limits`].
+    pub fn new(streams_max: u32) -> Self {
+        Self {
+            streams_max,
+            beat_ms: limits::BEAT_MS,
+            retry_ms: limits::RETRY_MS,
+            blocked_ms_max: limits::BLOCKED_MS_MAX,
+            blocked_max: limits::BLOCKED_STREAMS_MAX,
+            history: HistoryLimits::default(),
+        }
+    }
+}
+
+/// All streams of one shard.
+pub struct Streams {
+    limits: StreamLimits,
+    records: Records,
+    count: u32,
+    topics: Topics,
+    side: SideTable,
+    turns: Turns,
+    woken: VecDeque<SocketId>,
+    heartbeat: Heartbeat,
+    beat: Bytes,
+    /// What the last turn sent by fan-out, for its failures.
+    last_turn: Turn,
+    ending: Option<Ending>,
+    jitter: Jitter,
+    counts: Counts,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that became a stream.
+    pub opened: u64,
+    /// Requests answered by `retry:` and a close.
+    pub refused: u64,
+    /// Events taken in, refilled ones included.
+    pub published: u64,
+    /// Events dropped because they had been seen.
+    pub seen: u64,
+    /// Frames given to fan-outs and to single streams.
+    pub sends: u64,
+    /// Beats given to fan-outs.
+    pub beats: u64,
+    /// Fan-out frames that a socket did not take whole.
+    pub blocked: u64,
+    /// Streams closed for being blocked too long or as one too many.
+    pub slow_closed: u64,
+    /// Streams told of a gap when they opened.
+    pub opened_with_gap: u64,
+}
+
+/// What a turn fanned out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    Events,
+    Beats,
+}
+
+impl Streams {
+    /// None yet.
+    pub fn new(settings: &Settings) -> Self {
+        Self::with_limits(StreamLimits::new(settings.streams_max), settings.seed)
+    }
+
+    /// None yet.
+    pub fn with_limits(limits: StreamLimits, seed: u64) -> Self {
+        Self {
+            limits,
+            records: Records::default(),
+            count: 0,
+            topics: Topics::new(limits.history, seed),
+            side: SideTable::default(),
+            turns: Turns::default(),
+            woken: VecDeque::new(),
+            heartbeat: Heartbeat::new(limits.beat_ms),
+            beat: event_frame(None, "beat", "{}"),
+            last_turn: Turn::Events,
+            ending: None,
+            jitter: Jitter::new(seed, RETRY_PURPOSE),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Open streams.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Counters since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Puts counters and gauges on the shard's row of the board.
+    pub fn report(&self, observe: &Observe) {
+        for (metric, value) in [
+            (Metric::Streams, self.count.into()),
+            (Metric::StreamsOpened, self.counts.opened),
+            (Metric::StreamsRefused, self.counts.refused),
+            (Metric::StreamsBlocked, self.side.blocked() as u64),
+            (Metric::StreamsAside, self.side.len() as u64),
+            (Metric::StreamsSlowClosed, self.counts.slow_closed),
+            (Metric::StreamsOpenedWithGap, self.counts.opened_with_gap),
+            (Metric::StreamSends, self.counts.sends),
+            (Metric::StreamSendsBlocked, self.counts.blocked),
+            (Metric::StreamBeats, self.counts.beats),
+            (Metric::EventsPublished, self.counts.published),
+            (Metric::EventsSeen, self.counts.seen),
+            (Metric::Topics, self.topics.count() as u64),
+            (Metric::HistoryBytes, self.topics.history_bytes() as u64),
+        ] {
+            observe.set(metric, value);
+        }
+    }
+
+    /// Takes over a connection: sends the response head and what the cursor does not cover. Returns
+    /// the number kept in `Owner::Stream`; `None` when the stream was refused and the socket is
+    /// already being closed.
+    pub fn subscribe(&mut self, now: Now, request: Subscribe<'_>, out: &mut Out) -> Option<u32> {
+        let socket = request.socket;
+        if request.http10 {
+            out.send(socket, Payload::One(Segment::Static(NEEDS_HTTP11)));
+            out.close(socket, Close::Graceful);
+            return None;
+        }
+        let full = self.count >= self.limits.streams_max || self.ending.is_some();
+        let topic = request.topic.filter(|_| !full);
+        let topic = topic.and_then(|name| self.topics.find_or_add(name));
+        let Some(topic) = topic else {
+            self.refuse(now, socket, out);
+            return None;
+        };
+        let mut frames = Vec::new();
+        let mut reader = self.topics.open(topic, request.last_event_id, &mut frames);
+        self.counts.opened_with_gap += u64::from(!frames.is_empty());
+        self.topics.at(topic).read(&mut reader, &mut frames);
+        if let Some(present) = self.topics.present(topic, &reader) {
+            let id = (!present.is_empty()).then_some(&*present);
+            frames.push(event_frame(id, "beat", "{}"));
+            reader.cursor = present;
+        }
+        let head = self.head(now, request.request_id, out);
+        out.send(socket, payload(Some(Segment::Owned(head)), Bytes::new(), frames));
+        out.watch(socket, true, false);
+
+        let aside = Aside { socket, reader, rest: Bytes::new(), state: State::Sending };
+        let row = self.side.add(aside);
+        let record = Record { topic, place: Place::aside(row), heard: stamp(now.mono) };
+        self.records.put(socket, record);
+        if self.count == 0 {
+            self.heartbeat.start(now.mono);
+        }
+        self.count += 1;
+        self.topics.at_mut(topic).streams += 1;
+        self.counts.opened += 1;
+        Some(socket.slot)
+    }
+
+    /// A send of a stream ended.
+    pub fn handle_sent(
+        &mut self,
+        now: Now,
+        stream: u32,
+        socket: SocketId,
+        result: Result<(), io::ErrorKind>,
+        payload: Payload,
+        out: &mut Out,
+    ) {
+        out.recycle(payload);
+        let Some(record) = self.records.get_mut(stream, socket) else { return };
+        record.heard = stamp(now.mono);
+        let Some(row) = record.place.row() else { return };
+        match result {
+            Ok(()) => {
+                self.side.set_state(row, State::Woken);
+                self.read_on(now, socket, out);
+            }
+            Err(_) => self.end(socket, Close::Abort, out),
+        }
+    }
+
+    /// A fan-out did not reach a stream whole.
+    pub fn handle_send_failed(
+        &mut self,
+        now: Now,
+        stream: u32,
+        socket: SocketId,
+        sent_bytes: u32,
+        error: io::ErrorKind,
+        out: &mut Out,
+    ) {
+        let Some(record) = self.records.get(stream, socket) else { return };
+        let Some(place) = record.place.in_list() else { return };
+        self.counts.blocked += 1;
+        if error != io::ErrorKind::WouldBlock {
+            return self.end(socket, Close::Abort, out);
+        }
+        if self.side.blocked() >= self.limits.blocked_max {
+            self.counts.slow_closed += 1;
+            return self.end(socket, Close::Abort, out);
+        }
+        let topic = self.topics.at(record.topic);
+        let sent_bytes = sent_bytes as usize;
+        let (frame, reader) = match self.last_turn {
+            Turn::Beats => (&self.beat, topic.place_of(topic.targets.was_sent(place))),
+            // Nothing of the frame went out: the stream stands where it stood before the pass, and
+            // nobody holds the frame for it.
+            Turn::Events => (topic.frame(), topic.place_of(sent_bytes > 0)),
+        };
+        let rest = match sent_bytes {
+            0 => Bytes::new(),
+            _ => frame.slice(sent_bytes.min(frame.len())..),
+        };
+        self.leave_list(record.topic, place);
+        let row = self.side.add(Aside {
+            socket,
+            reader,
+            rest,
+            state: State::Blocked { since: now.mono },
+        });
+        self.records.at(socket.slot).place = Place::aside(row);
+        out.watch(socket, true, true);
+    }
+
+    /// A blocked stream can take bytes again.
+    pub fn handle_writable(&mut self, now: Now, stream: u32, socket: SocketId, out: &mut Out) {
+        let Some(record) = self.records.get(stream, socket) else { return };
+        let Some(row) = record.place.row() else { return };
+        if matches!(self.side.get(row).state, State::Blocked { .. }) {
+            self.side.set_state(row, State::Woken);
+            out.watch(socket, true, false);
+            self.read_on(now, socket, out);
+        }
+    }
+
+    /// The client is gone, or will send no more.
+    pub fn handle_gone(&mut self, now: Now, stream: u32, socket: SocketId, out: &mut Out) {
+        let _ = now;
+        if self.records.get(stream, socket).is_some() {
+            self.end(socket, Close::Abort, out);
+        }
+    }
+
+    /// An event was released to this shard.
+    pub fn handle_publish(&mut self, now: Now, record: &Publish, out: &mut Out) {
+        match self.topics.publish(now.mono, record) {
+            Published::Stored(topic) => {
+                self.counts.published += 1;
+                self.has_turn(topic, out);
+            }
+            Published::Seen => self.counts.seen += 1,
+            Published::Early | Published::NoTopic => {}
+        }
+    }
+
+    /// Everything up to `applied` has reached this shard.
+    pub fn handle_applied(
+        &mut self,
+        now: Now,
+        applied: &VersionVector,
+        how: Advance,
+        out: &mut Out,
+    ) {
+        match how {
+            Advance::Onward => self.topics.note_known(applied),
+            Advance::Refilling => self.topics.note_refilling(),
+            Advance::Refilled => {
+                self.topics.note_known(applied);
+                self.topics.note_refilled();
+            }
+            Advance::Jumped => {
+                for topic in self.topics.jump(now.mono, applied) {
+                    self.has_turn(topic, out);
+                }
+            }
+        }
+    }
+
+    /// Streams of pages that are gone for good end.
+    pub fn handle_config(&mut self, change: &ConfigChange, out: &mut Out) {
+        match change {
+            ConfigChange::Change(change) => {
+                for id in &change.removed_pages {
+                    if let Some(topic) = self.topics.find(&page_key(id)) {
+                        self.remove(topic, out);
+                    }
+                }
+            }
+            ConfigChange::Replace { pages, .. } => {
+                let left: HashSet<String> = pages.iter().map(Page::key).collect();
+                for topic in self.topics.numbers() {
+                    if !left.contains(self.topics.at(topic).name()) {
+                        self.remove(topic, out);
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, topic: u32, out: &mut Out) {
+        let removed = self.topics.at_mut(topic);
+        if removed.streams > 0 {
+            removed.removed = true;
+            self.has_turn(topic, out);
+        }
+    }
+
+    /// A turn that was asked for by `Out::yield_turn`, by anyone. `requests_wait`: requests came
+    /// since the last one.
+    pub fn handle_continue(&mut self, now: Now, requests_wait: bool, out: &mut Out) {
+        for topic in self.turns.settled() {
+            self.topics.at_mut(topic).settle();
+        }
+        let mut budget = Budget::for_turn(requests_wait);
+        let beats_wait = self.heartbeat.is_due();
+        if self.ending_wanted(now.mono) > 0 {
+            self.end_some(now.mono, &mut budget, out);
+        } else if beats_wait && (self.turns.is_empty() || self.last_turn == Turn::Events) {
+            self.last_turn = Turn::Beats;
+            self.beat_some(now, &mut budget, out);
+        } else {
+            self.last_turn = Turn::Events;
+            self.serve_some(now, &mut budget, out);
+        }
+        while !budget.is_spent()
+            && let Some(socket) = self.woken.pop_front()
+        {
+            budget.spend(1);
+            self.read_on(now, socket, out);
+        }
+        let more = self.heartbeat.is_due() || !self.turns.is_empty() || !self.woken.is_empty();
+        if more || self.ending_wanted(now.mono) > 0 {
+            out.yield_turn();
+        }
+    }
+
+    /// Some deadline of the shard has passed, perhaps not one of the streams'.
+    pub fn handle_deadline(&mut self, now: Now, out: &mut Out) {
+        self.topics.expire(now.mono);
+        if self.count > 0 {
+            self.heartbeat.tick(now.mono, self.records.slots());
+        }
+        if self.heartbeat.is_due() || self.ending_wanted(now.mono) > 0 {
+            out.yield_turn();
+        }
+    }
+
+    /// Ends all streams, paced over `over_ms` and each with a jittered `retry:`; `false` stops
+    /// doing so.
+    pub fn drain(&mut self, now: Now, on: bool, over_ms: u64, out: &mut Out) {
+        self.ending = on.then(|| Ending { start: now.mono, over_ms: over_ms.max(1), hand: 0 });
+        if on {
+            out.yield_turn();
+        }
+    }
+
+    /// When to call [`Streams::handle_deadline`].
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let beat = (self.count > 0).then(|| self.heartbeat.next_deadline());
+        let ending = self.ending.as_ref().and_then(|ending| ending.next_deadline(self));
+        [self.topics.next_expiry(), beat, ending].into_iter().flatten().min()
+    }
+}
+
+/// Slots looked at for a beat in one turn; the next ones in the next.
+const VISITS_A_TURN_MAX: u32 = 1024;
+const RETRY_PURPOSE: u64 = 1;
