@@ -78,6 +78,8 @@ struct Fetch {
     target: usize,
     language: usize,
     began: usize,
+    /// Whether it began when its target could be shared: only then may others join it.
+    is_joinable: bool,
 }
 
 struct Filling {
@@ -324,7 +326,8 @@ impl Model {
             Decision::Miss(lease) | Decision::Revalidate(lease) => {
                 self.check_alone(asked.target);
                 let Waiting { target, language, .. } = asked;
-                self.fetches.push(Fetch { lease, target, language, began: self.now });
+                let is_joinable = self.is_shared(target);
+                self.fetches.push(Fetch { lease, target, language, began: self.now, is_joinable });
             }
             Decision::Wait => {
                 let is_new = self.waiting.insert(self.waiters, asked).is_none();
@@ -335,7 +338,7 @@ impl Model {
     }
 
     fn answer(&mut self, fetch: Fetch, kind: Kind) {
-        let Fetch { lease, target, language, began } = fetch;
+        let Fetch { lease, target, language, began, .. } = fetch;
         let stored = lease.stored().map(|entry| version_of(entry));
         let version = self.versions.len();
         let mut body = self.bodies;
@@ -558,11 +561,16 @@ impl Model {
 
     /// One fetch at a time for what can be shared.
     fn check_alone(&self, target: usize) {
-        let until_ms = self.unshared_until_ms.get(&target).copied().unwrap_or(0);
-        if target != VARYING && self.now_ms >= until_ms {
-            let others = self.fetches.iter().filter(|fetch| fetch.target == target).count();
+        if target != VARYING && self.is_shared(target) {
+            let is_other = |fetch: &&Fetch| fetch.target == target && fetch.is_joinable;
+            let others = self.fetches.iter().filter(is_other).count();
             assert_eq!(others, 0, "two fetches for {target}");
         }
+    }
+
+    /// Whether no answer lately said that the target is not for sharing.
+    fn is_shared(&self, target: usize) -> bool {
+        self.unshared_until_ms.get(&target).is_none_or(|&until_ms| self.now_ms >= until_ms)
     }
 
     fn end(mut self) {
