@@ -70,6 +70,13 @@ impl Failure {
         self
     }
 
+    /// What it is, in one line for a log.
+    pub(crate) fn line(&self) -> String {
+        let remedy =
+            self.remedy.as_ref().map(|remedy| format!(" ({})", remedy.replace('\n', "; ")));
+        format!("{}{}", self.message, remedy.unwrap_or_default())
+    }
+
     /// The kind.
     pub(crate) fn kind(&self) -> Kind {
         self.kind

@@ -19,6 +19,10 @@ pub(crate) const LIST_ITEMS_MAX: usize = 10_000;
 /// Bytes of a file that holds an API key.
 pub(crate) const KEY_FILE_BYTES_MAX: u64 = 4_096;
 
+/// Lines of a role's log that wait for stderr. Beyond: dropped, and how many is told.
+pub(crate) const LOG_LINES_MAX: usize = 4_096;
+/// Time that a role's end gives its last lines.
+pub(crate) const LOG_FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// Time that a taken address is given to become free, for whoever is just ending.
 pub(crate) const PORT_FREE_AFTER: Duration = Duration::from_secs(1);
 /// Time that `up` gives a role to become ready. Beyond: it stops everything and says so.

@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod limits;
+mod log;
 mod output;
 mod port;
 mod supervise;

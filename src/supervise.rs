@@ -28,8 +28,6 @@ pub(crate) struct Role {
     pub(crate) name: &'static str,
     /// Its arguments, the role's own name first.
     pub(crate) arguments: Vec<OsString>,
-    /// Whether it reads its configuration again on SIGHUP; others would end by it.
-    pub(crate) reloads: bool,
 }
 
 /// What the supervisor's tasks are told.
@@ -71,8 +69,7 @@ impl Role {
                         break status.map_or_else(|error| error.to_string(), |s| s.to_string());
                     }
                     order = next(&mut orders) => match order {
-                        Order::Run { .. } if self.reloads => signal(&child, Signal::HUP),
-                        Order::Run { .. } => {}
+                        Order::Run { .. } => signal(&child, Signal::HUP),
                         Order::Stop | Order::Kill => return self.end(child, orders).await,
                     }
                 }

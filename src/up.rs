@@ -46,7 +46,7 @@ Examples:
   pharos up --data /var/lib/pharos --edge 127.0.0.1:8090
 
 Runs until Ctrl-C or SIGTERM, which drains the edge first. SIGHUP makes the edge read its
-configuration again. A crash of control or edge never touches the other.")]
+configuration (edge.toml in the data folder) again. A crash of control or edge never touches the other.")]
 pub(crate) struct Options {
     /// Folder for everything that is kept; made if missing
     #[arg(long, env = "PHAROS_DATA", default_value = DEFAULT_DATA, value_name = "FOLDER")]
@@ -252,7 +252,7 @@ impl Options {
             "--pages-url".into(),
             format!("http://{}", self.edge).into(),
         ];
-        Role { name: "control", arguments, reloads: false }
+        Role { name: "control", arguments }
     }
 
     fn edge_role(&self) -> Role {
@@ -273,7 +273,7 @@ impl Options {
         if let Some(shards) = self.shards {
             arguments.extend(["--shards".into(), shards.to_string().into()]);
         }
-        Role { name: "the edge", arguments, reloads: true }
+        Role { name: "the edge", arguments }
     }
 
     fn edge_toml(&self) -> String {
@@ -407,6 +407,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -417,6 +418,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
+            upgrade: listen(SignalKind::user_defined2())?,
         })
     }
 
@@ -439,6 +441,10 @@ impl Signals {
                     count += 1;
                     orders.send_replace(Order::Run { reloads: count });
                 }
+                _ = self.upgrade.recv() => output::talk(
+                    "SIGUSR2: upgrading a running process is not built yet; end this one and start \
+                     the new one, everything is kept",
+                ),
             }
         }
     }

@@ -92,6 +92,7 @@ fn warm_shard(body_bytes: usize) -> Shard {
         near_entries: 1024,
         board: Board::new(1),
         timeouts: Timeouts::default(),
+        live: std::sync::Arc::default(),
     };
     let mut shard = Shard::new(settings, NOW);
     let peer = ([127, 0, 0, 1], 5).into();

@@ -16,7 +16,10 @@ use std::{
 use proto::feed::site::Site;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::engine::EngineChoice;
+use crate::{
+    engine::{EngineChoice, Target},
+    limits,
+};
 
 /// The whole of `edge.toml`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -55,9 +58,15 @@ pub struct Config {
     /// Live streams.
     #[serde(default)]
     pub streams: Streams,
+    /// What one peer may have.
+    #[serde(default)]
+    pub limits: Limits,
     /// What is waited for, and how long.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// What is logged, and where.
+    #[serde(default)]
+    pub log: Log,
     /// Sites of an edge without control.
     #[serde(default, rename = "site", skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<Site>,
@@ -90,6 +99,73 @@ pub struct Streams {
     /// Where one shard a core has no room for them, more shards are started. 0 is as many as there
     /// is room for.
     pub max: u32,
+}
+
+/// What one peer may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of one peer address (an IPv6 /64) on one shard, loopback excepted; 0 for no
+    /// limit, as behind a load balancer that shows its own address. Beyond: the new connection is
+    /// reset.
+    pub connections_per_peer: u32,
+}
+
+/// What is logged, and where.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// What is told on stderr; `PHAROS_LOG` wins.
+    pub level: Level,
+    /// `"stderr"` or a file: a line of JSON for each request. Without it none are logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<PathBuf>,
+}
+
+/// How much is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What needs someone now.
+    Error,
+    /// And what will.
+    Warn,
+    /// And what one would like to know afterwards.
+    #[default]
+    Info,
+    /// And what explains it.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    /// The word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl Log {
+    /// Where requests are logged.
+    pub fn access_target(&self) -> Option<Target> {
+        self.access.as_ref().map(|path| match path.as_os_str() == STDERR {
+            true => Target::Stderr,
+            false => Target::File(path.clone()),
+        })
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections_per_peer: limits::CONNECTIONS_PER_PEER }
+    }
 }
 
 /// Waits, in milliseconds.
@@ -216,6 +292,9 @@ impl Config {
             control.key_file = folder.join(&control.key_file);
         }
         config.data = config.data.map(|data| folder.join(data));
+        if let Some(Target::File(path)) = config.log.access_target() {
+            config.log.access = Some(folder.join(path));
+        }
         config.apply(overrides);
         config.check()?;
         Ok(config)
@@ -465,6 +544,8 @@ fn default_admin() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7401))
 }
 
+/// Not a file's name in `log.access`.
+const STDERR: &str = "stderr";
 /// Below this a cache only costs.
 const CACHE_MEMORY_MIN: u64 = 1 << 20;
 

@@ -10,14 +10,16 @@
 pub mod config;
 pub mod engine;
 pub mod limits;
+mod link;
+pub mod reload;
 pub mod seam;
 pub mod shard;
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
 };
 
 use cache::Cache;
@@ -25,8 +27,9 @@ use cache::Cache;
 use crate::{
     config::{Config, ConfigError},
     engine::{Seat, ShardDied},
+    reload::{Reloader, Room},
     seam::{Control, ListenerId},
-    shard::{ControlLink, Settings, Shard, observe::Board},
+    shard::{ControlLink, Settings, Shard, live::LiveSlot, observe::Board},
 };
 
 /// An edge that runs. Dropping it leaves it running; [`Running::join`] waits for its end.
@@ -34,6 +37,7 @@ use crate::{
 pub struct Running {
     engine: engine::Running,
     visitor_count: usize,
+    reloader: Arc<Reloader>,
 }
 
 /// Why an edge did not start. Nothing listens then.
@@ -53,6 +57,13 @@ pub enum StartError {
         /// Its file.
         path: PathBuf,
     },
+    /// The access log could not be opened.
+    AccessLog {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The engine could not start.
     Engine(engine::StartError),
 }
@@ -63,7 +74,8 @@ pub enum StartError {
 /// [`StartError`], naming what could not be had.
 pub fn start(config: Config) -> Result<Running, StartError> {
     config.check().map_err(StartError::Config)?;
-    let control = config.control.as_ref().map(control_link).transpose()?;
+    let control = config.control.as_ref().map(link::control_link).transpose()?;
+    let journal = config.log.access_target().map(reload::open_journal).transpose()?;
     let mut engine_config = engine::Config::new(config.listen.clone());
     engine_config.listeners.push(config.admin);
     engine_config.engine = config.engine;
@@ -74,16 +86,26 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     // One large file must fit, or a small cache stores nothing of use.
     cache_config.entry_bytes_max = config.cache.memory / 2;
     let cache = Cache::new(cache_config);
-    let boards = std::sync::OnceLock::new();
+    let boards = OnceLock::new();
     let visitor_count = config.listen.len();
+    let live = Arc::new(LiveSlot::default());
+    let access = journal.as_ref().map(|journal| Arc::clone(journal.queue()));
+    let (running, slot) = (config.clone(), Arc::clone(&live));
     let make = move |seat: &Seat| {
-        let board = boards.get_or_init(|| Board::new(seat.shards));
-        let settings =
-            settings(&config, control.clone(), Arc::clone(&cache), Arc::clone(board), seat, seeds);
+        let board = boards.get_or_init(|| {
+            let room = Room { shards: seat.shards, sockets_max: seat.sockets_max };
+            let authorization = control.as_ref().map(|link| Arc::clone(&link.authorization));
+            slot.put(reload::live(&config, authorization, access.clone(), room));
+            Board::new(seat.shards)
+        });
+        let shared = Shared { cache: Arc::clone(&cache), board: Arc::clone(board), seeds };
+        let settings = settings(&config, control.clone(), shared, Arc::clone(&slot), seat);
         Shard::new(settings, seat.now)
     };
     let engine = engine::start(engine_config, make).map_err(StartError::Engine)?;
-    Ok(Running { engine, visitor_count })
+    let room = Room { shards: engine.shards(), sockets_max: engine.sockets_max() };
+    let reloader = Reloader::new(running, journal, live, engine.controls(), room);
+    Ok(Running { engine, visitor_count, reloader: Arc::new(reloader) })
 }
 
 impl Running {
@@ -117,6 +139,11 @@ impl Running {
         self.engine.controls()
     }
 
+    /// A handle for taking another configuration.
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
+    }
+
     /// Finish requests, move streams, stop. Callable from any thread.
     pub fn drain(&self) {
         self.engine.control(Control::Drain);
@@ -127,7 +154,9 @@ impl Running {
     /// # Errors
     /// [`ShardDied`] if a shard panicked.
     pub fn join(self) -> Result<(), ShardDied> {
-        self.engine.join()
+        let ended = self.engine.join();
+        self.reloader.close();
+        ended
     }
 }
 
@@ -139,6 +168,9 @@ impl fmt::Display for StartError {
             Self::KeyUnusable { path } => {
                 write!(f, "{}: expected one line of visible ASCII, an API key", path.display())
             }
+            Self::AccessLog { path, .. } => {
+                write!(f, "opening the access log {}", path.display())
+            }
             Self::Engine(_) => f.write_str("the engine did not start"),
         }
     }
@@ -148,7 +180,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
-            Self::Key { source, .. } => Some(source),
+            Self::Key { source, .. } | Self::AccessLog { source, .. } => Some(source),
             Self::KeyUnusable { .. } => None,
             Self::Engine(error) => Some(error),
         }
@@ -171,14 +203,21 @@ impl Seeds {
     }
 }
 
+/// What all shards have in common.
+struct Shared {
+    cache: Arc<Cache>,
+    board: Arc<Board>,
+    seeds: Seeds,
+}
+
 fn settings(
     config: &Config,
     control: Option<ControlLink>,
-    cache: Arc<Cache>,
-    board: Arc<Board>,
+    shared: Shared,
+    live: Arc<LiveSlot>,
     seat: &Seat,
-    seeds: Seeds,
 ) -> Settings {
+    let Shared { cache, board, seeds } = shared;
     Settings {
         shard: seat.shard,
         shard_count: seat.shards,
@@ -200,24 +239,6 @@ fn settings(
         near_entries: limits::NEAR_ENTRIES,
         board,
         timeouts: config.timeouts,
+        live,
     }
-}
-
-fn control_link(control: &config::Control) -> Result<ControlLink, StartError> {
-    let key = read_key(&control.key_file)?;
-    let (host, port) = config::authority(&control.url).map_err(|expected| {
-        let (key, expected) = ("control.url".to_owned(), expected.to_owned());
-        StartError::Config(ConfigError::Refused { key, expected })
-    })?;
-    Ok(ControlLink { host: host.into(), port, authorization: format!("Bearer {key}").into() })
-}
-
-fn read_key(path: &Path) -> Result<String, StartError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| StartError::Key { path: path.to_owned(), source })?;
-    let key = text.trim();
-    if key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(StartError::KeyUnusable { path: path.to_owned() });
-    }
-    Ok(key.to_owned())
 }

@@ -9,6 +9,8 @@ pub const INPUTS_PER_TURN_MAX: usize = 256;
 /// `File` and `Resolve` operations of one shard under way. One more fails at once with
 /// `ResourceBusy`.
 pub const HELPER_OPS_MAX: usize = 256;
+/// Bytes of a file that holds an API key. Beyond: an error at start.
+pub const KEY_FILE_BYTES_MAX: u64 = 4_096;
 /// Threads that look names up, for all shards. Look-ups wait behind each other beyond.
 pub const NAME_HELPERS: usize = 4;
 /// Sockets of one shard: the table's index has 24 bits.
@@ -56,9 +58,9 @@ pub const SEND_BUFFER_BYTES: usize = 4 * 1024;
 pub const SPARE_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// Send buffers kept for reuse by a shard. More are let go.
 pub const SPARE_BUFFERS_MAX: usize = 256;
-/// Connections of one peer address (an IPv6 /64) on one shard, loopback excepted. Beyond: the new
-/// connection is reset.
-pub const CONNECTIONS_PER_PEER_MAX: u32 = 1024;
+/// Connections of one peer address (an IPv6 /64) on one shard, loopback excepted, unless
+/// `limits.connections_per_peer` says otherwise. Beyond: the new connection is reset.
+pub const CONNECTIONS_PER_PEER: u32 = 1024;
 
 /// Mails waiting in one shard's mailbox. When full, the sending engine keeps its mail, in order,
 /// and takes nothing more from its sockets until there is room.
@@ -103,6 +105,22 @@ pub const SWEEP_BUCKETS: usize = 512;
 /// Entries of one shard's near table. Beyond: the one not used for longest goes; it stays in the
 /// index.
 pub const NEAR_ENTRIES: usize = 16 * 1024;
+
+// -- the access log --
+
+/// Bytes of lines that a shard gathers before it hands them over.
+pub const ACCESS_BATCH_BYTES: usize = 16 * 1024;
+/// How long lines are gathered at most.
+pub const ACCESS_GATHER_MS: u64 = 200;
+/// Batches of all shards that wait for the thread that writes. Beyond: a batch is dropped, and
+/// counted.
+pub const ACCESS_BATCHES_MAX: usize = 512;
+/// Bytes of path and query in one line. Beyond: cut off.
+pub const ACCESS_PATH_BYTES_MAX: usize = 2048;
+/// How long the thread that writes sleeps when there is nothing to write.
+pub const ACCESS_WRITE_MS: u64 = 100;
+/// How long the end of the process waits for the last lines. Beyond: they are lost.
+pub const ACCESS_CLOSE_MS: u64 = 1_000;
 
 // -- live streams --
 

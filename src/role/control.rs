@@ -1,11 +1,12 @@
 //! The control role: configuration from file, environment and flags; start; signals.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use control::{Config, Settings};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{exit::Failure, output, supervise::die_with_supervisor};
+use crate::{exit::Failure, log::Log, output, supervise::die_with_supervisor};
 
 /// How control is run.
 #[derive(Debug, Args)]
@@ -15,7 +16,8 @@ Examples:
   pharos control --config control.toml --check
 
 A flag wins over its environment variable, which wins over the file. The first admin key is written to
-admin.key in the data folder. Signals: TERM finishes open requests, then ends.")]
+admin.key in the data folder. Signals: TERM finishes open requests, then ends; HUP and USR2 are told not
+to have an effect yet.")]
 pub(crate) struct Options {
     /// Control's configuration, control.toml
     #[arg(long, env = "PHAROS_CONTROL_CONFIG", value_name = "FILE")]
@@ -55,12 +57,13 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         return Ok(());
     }
     die_with_supervisor()?;
-    log_to_stderr();
+    let _log = Log::start("info")?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::because("starting control", &error))?
-        .block_on(control::run(config))
+        .block_on(serve(config))
+        .map_err(|error| Failure::because("waiting for signals", &error))?
         .map_err(|error| Failure::because("control cannot run", &error))
 }
 
@@ -81,14 +84,40 @@ fn configuration(options: Options) -> Result<Config, Failure> {
     flags.over(file).build().map_err(refused)
 }
 
-/// Text for people on a terminal, JSON elsewhere; how much, by PHAROS_LOG.
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PHAROS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        to.init();
-    } else {
-        to.json().init();
+/// Runs control; what it has no use for is told, and ends nothing.
+async fn serve(config: Config) -> io::Result<Result<(), control::StartError>> {
+    let mut others = Others::new()?;
+    tokio::select! {
+        outcome = control::run(config) => Ok(outcome),
+        () = others.tell() => Ok(Ok(())),
+    }
+}
+
+/// Signals whose default would end the process.
+struct Others {
+    hang_up: Signal,
+    upgrade: Signal,
+}
+
+impl Others {
+    fn new() -> io::Result<Self> {
+        let hang_up = signal(SignalKind::hangup())?;
+        Ok(Self { hang_up, upgrade: signal(SignalKind::user_defined2())? })
+    }
+
+    /// For ever.
+    async fn tell(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.hang_up.recv() => tracing::warn!(
+                    "SIGHUP: control reads its configuration at its start only; start it again for \
+                     another one to take effect (streams and cached pages do not depend on it)"
+                ),
+                _ = self.upgrade.recv() => tracing::warn!(
+                    "SIGUSR2: upgrading a running process is not built yet; stop control and start \
+                     the new one (edges serve on without it)"
+                ),
+            }
+        }
     }
 }

@@ -13,12 +13,14 @@ use dataplane::{
     Running, StartError,
     config::{Config, Overrides},
     engine::{self, Controls, EngineChoice, ShardDied},
+    reload::Reloader,
     seam::Control,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     exit::{Failure, Kind},
+    log::Log,
     output, port, supervise,
 };
 
@@ -102,6 +104,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     supervise::die_with_supervisor()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::because("starting the edge", &error))?;
+    // Before anything else: a signal that comes early must not end the process.
+    let signals = runtime
+        .block_on(async { Signals::new() })
+        .map_err(|error| Failure::because("listening to signals", &error))?;
+    let log = Log::start(config.log.level.word())?;
     let (wanted, chosen) = (config.streams.max, config.shards != 0);
     let running = dataplane::start(config).map_err(|error| failed(&error))?;
     let listen: Vec<String> = running.listen().iter().map(ToString::to_string).collect();
@@ -114,11 +125,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         running.engine(),
     ));
     tell_of_shards(&running, wanted, chosen);
-    let controls = running.controls();
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(attend(running, &controls)))
+    let (controls, reloader) = (running.controls(), running.reloader());
+    let reload = || reload(path, options, &reloader, &log);
+    runtime
+        .block_on(attend(running, signals, &controls, reload))
         .map_err(|error| Failure::because("waiting for signals", &error))?
         .map_err(|error| Failure::because("the edge ended", &error))
 }
@@ -140,18 +150,70 @@ fn tell_of_shards(running: &Running, streams_max: u32, chosen: bool) {
     }
 }
 
+/// The signals that an edge listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 /// Passes signals on until every shard has ended.
-async fn attend(running: Running, controls: &Controls) -> std::io::Result<Result<(), ShardDied>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+async fn attend(
+    running: Running,
+    mut signals: Signals,
+    controls: &Controls,
+    reload: impl Fn(),
+) -> std::io::Result<Result<(), ShardDied>> {
     let mut ended = tokio::task::spawn_blocking(move || running.join());
     loop {
         tokio::select! {
             outcome = &mut ended => return outcome.map_err(std::io::Error::other),
-            _ = terminate.recv() => controls.control(Control::Drain),
-            _ = interrupt.recv() => controls.control(Control::Drain),
-            _ = hang_up.recv() => controls.control(Control::Reload),
+            _ = signals.terminate.recv() => controls.control(Control::Drain),
+            _ = signals.interrupt.recv() => controls.control(Control::Drain),
+            _ = signals.hang_up.recv() => reload(),
+            _ = signals.upgrade.recv() => tracing::warn!(
+                "SIGUSR2: upgrading a running process is not built yet; drain this edge (SIGTERM) \
+                 and start the new one"
+            ),
+        }
+    }
+}
+
+/// Reads the configuration again; what is wrong with it is told, and changes nothing.
+fn reload(path: &Path, options: &Options, reloader: &Reloader, log: &Log) {
+    let taken = load(path, options).and_then(|config| {
+        let level = config.log.level;
+        let failed = |error| Failure::because("the configuration cannot be taken", &error);
+        reloader.reload(config).map(|told| (told, level)).map_err(failed)
+    });
+    match taken {
+        Ok((told, level)) => {
+            log.set_level(level.word());
+            let (applied, need_restart) = (told.applied.join(" "), told.need_restart.join(" "));
+            if need_restart.is_empty() {
+                tracing::info!(%applied, "SIGHUP: {} was read again", path.display());
+            } else {
+                tracing::warn!(
+                    %applied, %need_restart,
+                    "SIGHUP: {} was read again; some of what changed takes effect with the next \
+                     start only", path.display()
+                );
+            }
+        }
+        Err(failure) => {
+            tracing::error!("SIGHUP: nothing was changed: {}", failure.line());
         }
     }
 }

@@ -24,6 +24,7 @@ mod affinity;
 mod clock;
 mod cold;
 mod epoll;
+mod journal;
 mod listen;
 mod mailbox;
 mod probe;
@@ -39,8 +40,13 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
 
 use self::turn::Line;
 pub use self::{
-    affinity::allowed_cores, clock::Clock, probe::probe, room::share_of,
-    socket::raise_descriptor_limit, stats::Stats,
+    affinity::allowed_cores,
+    clock::Clock,
+    journal::{Journal, Target},
+    probe::probe,
+    room::share_of,
+    socket::raise_descriptor_limit,
+    stats::Stats,
 };
 use crate::seam::{Actor, Control, Now, ShardId};
 

@@ -109,7 +109,14 @@ impl Edge {
         self.observe.board().write_prometheus(text);
         let cache = self.cache.stats();
         let state = &self.feed_state;
+        let unwritten = self.settings.live.newest().and_then(|live| live.access.clone());
         for (name, kind, help, value) in [
+            (
+                "pharos_access_log_unwritten_total",
+                "counter",
+                "Lines of the access log that could not be written, since it was opened.",
+                unwritten.map_or(0, |queue| queue.unwritten()),
+            ),
             ("pharos_cache_entries", "gauge", "Stored responses.", cache.entries),
             (
                 "pharos_cache_used_bytes",

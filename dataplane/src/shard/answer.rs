@@ -302,7 +302,7 @@ fn write_relay_head(
     asked: &Asked,
     writer: &mut Writer,
 ) -> Coding {
-    edge.observe.answered(head.status);
+    edge.note_answered(head.status, Some(head.label));
     edge.observe.count(head.label.metric());
     let date_line = if head.has_date { &[][..] } else { edge.date.at(now) };
     let text = writer.text(&mut edge.out);

@@ -28,6 +28,7 @@ use proto::http1::{
 
 use super::{
     Edge,
+    access::{Ending, Entry},
     answer::{Advance, Answer},
     conn_table::Owner,
     observe::Metric,
@@ -52,6 +53,8 @@ pub struct Conn {
     server: Server,
     writer: Writer,
     exchange: Exchange,
+    /// The request under way, if requests are logged.
+    access: Option<Box<Entry>>,
     /// A `Send` is in flight.
     sending: bool,
     /// `Receive` is on.
@@ -117,6 +120,7 @@ impl Conn {
             server: Server::new(limits::REQUEST_BODY_BYTES_MAX),
             writer: Writer::default(),
             exchange: Exchange::None,
+            access: None,
             sending: false,
             receiving: true,
             ending: None,
@@ -264,7 +268,9 @@ impl Conn {
                 Step::Head(request) => {
                     let scene = Scene { at: self.at, peer: self.peer, admin: self.admin };
                     let wants_continue = request.expect_continue;
+                    let before = self.writer.written_bytes();
                     self.exchange = edge.request(now, scene, &request, &mut self.writer);
+                    self.access = edge.take_access_entry(before);
                     let takes_body = match &self.exchange {
                         Exchange::Answer(answer) => answer.takes_body(),
                         _ => false,
@@ -274,7 +280,7 @@ impl Conn {
                         self.server.continued();
                     }
                     match self.exchange {
-                        Exchange::None => self.done(),
+                        Exchange::None => self.done(edge),
                         // It may be there already.
                         Exchange::Answer(_) => self.go_on_once(edge, now),
                         Exchange::Flush | Exchange::Stream(_) => {}
@@ -307,20 +313,25 @@ impl Conn {
 
     fn go_on_once(&mut self, edge: &mut Edge, now: Now) {
         match &mut self.exchange {
-            Exchange::Flush => self.done(),
+            Exchange::Flush => self.done(edge),
             Exchange::Answer(answer) => {
                 let scene = Scene { at: self.at, peer: self.peer, admin: self.admin };
                 let keep_alive = self.server.persists() && !edge.draining;
-                match answer.advance(edge, now, scene, keep_alive, &mut self.writer) {
+                edge.forget_answered();
+                let advance = answer.advance(edge, now, scene, keep_alive, &mut self.writer);
+                if let Some(entry) = &mut self.access {
+                    edge.keep_answered(entry);
+                }
+                match advance {
                     Advance::Done => {
                         if !keep_alive {
                             self.server.close_after_response();
                         }
-                        self.done();
+                        self.done(edge);
                     }
                     Advance::DoneClose => {
                         self.server.close_after_response();
-                        self.done();
+                        self.done(edge);
                     }
                     Advance::Waiting => {}
                     Advance::Broken => self.end(Close::Abort),
@@ -331,7 +342,8 @@ impl Conn {
     }
 
     /// The answer is in the writer, whole.
-    fn done(&mut self) {
+    fn done(&mut self, edge: &mut Edge) {
+        self.log(edge, Ending::Whole);
         if !self.writer.has_room() {
             self.exchange = Exchange::Flush;
             return;
@@ -339,6 +351,13 @@ impl Conn {
         self.exchange = Exchange::None;
         if self.server.response_done() == After::Close {
             self.end(Close::Graceful);
+        }
+    }
+
+    /// The request under way is over.
+    fn log(&mut self, edge: &mut Edge, ending: Ending) {
+        if let Some(entry) = self.access.take() {
+            edge.log_access(&entry, self.writer.written_bytes(), ending);
         }
     }
 
@@ -359,7 +378,10 @@ impl Conn {
             request_id: edge.ids.make().as_slice().into(),
         };
         let own = Own::text(refusal.status(), refusal.text());
+        let before = self.writer.written_bytes();
         edge.own(now, &own, asked.lend(), &mut self.writer);
+        let bytes = self.writer.written_bytes() - before;
+        edge.log_unread(self.peer, own.status, &asked.request_id, bytes);
         self.end(Close::Graceful);
     }
 
@@ -372,6 +394,7 @@ impl Conn {
     }
 
     fn leave_exchange(&mut self, edge: &mut Edge) {
+        self.log(edge, Ending::Aborted);
         if let Exchange::Answer(answer) = std::mem::replace(&mut self.exchange, Exchange::None) {
             answer.leave(edge, self.at);
         }
@@ -470,6 +493,10 @@ impl Conn {
             edge.sockets.set_owner(self.socket, Owner::Stream(stream));
         }
         edge.streams.report(&edge.observe);
+        if let Some(entry) = &mut self.access {
+            entry.note_stream();
+        }
+        self.log(edge, Ending::Stream);
         edge.free_conn(self.at);
     }
 }

@@ -57,6 +57,11 @@ impl ConnTable {
         Self { chunks: Vec::new(), open: 0, peers: Peers::new(seed) }
     }
 
+    /// Another limit of one peer's connections, 0 for none; those above it stay open.
+    pub fn set_peer_max(&mut self, peer_max: u32) {
+        self.peers.max = peer_max;
+    }
+
     /// Sockets that are not `Free`.
     pub fn open(&self) -> usize {
         self.open
@@ -133,6 +138,8 @@ impl ConnTable {
 /// Connections per peer address; an IPv6 peer is its /64. Loopback is not counted: it is a proxy in
 /// front, or this host.
 struct Peers {
+    /// Connections of one, 0 for no limit.
+    max: u32,
     rows: Vec<PeerRow>,
     free: Vec<u32>,
     index: HashTable<u32>,
@@ -148,6 +155,7 @@ struct PeerRow {
 impl Peers {
     fn new(seed: u64) -> Self {
         Self {
+            max: limits::CONNECTIONS_PER_PEER,
             rows: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
@@ -167,7 +175,7 @@ impl Peers {
         let row = found.unwrap_or_else(|| self.add(hash, address));
         let peer = &mut self.rows[row as usize];
         peer.count += 1;
-        (row, peer.count <= limits::CONNECTIONS_PER_PEER_MAX)
+        (row, self.max == 0 || peer.count <= self.max)
     }
 
     fn add(&mut self, hash: u64, address: IpAddr) -> u32 {
@@ -248,10 +256,10 @@ mod tests {
     fn a_peer_is_counted_by_its_network_until_its_last_connection_closes() {
         let mut table = ConnTable::new(1);
         let peer = |host: u16| format!("[2001:db8::{host:x}]:9").parse().expect("an address");
-        for slot in 0..limits::CONNECTIONS_PER_PEER_MAX {
+        for slot in 0..limits::CONNECTIONS_PER_PEER {
             assert!(table.open_peer(socket(slot, 0), peer(slot as u16), Owner::Http(slot)));
         }
-        let over = limits::CONNECTIONS_PER_PEER_MAX;
+        let over = limits::CONNECTIONS_PER_PEER;
         assert!(!table.open_peer(socket(over, 0), peer(1), Owner::Http(0)));
         for slot in 0..=over {
             table.free(socket(slot, 0));

@@ -73,6 +73,7 @@ impl Shard {
         let Some(drain) = &mut self.drain else { return };
         if drain.then_stop && !drain.stopped && (left == 0 || now.mono >= drain.deadline) {
             drain.stopped = true;
+            self.edge.flush_access();
             self.edge.out.stop();
         }
     }

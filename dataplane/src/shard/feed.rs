@@ -260,6 +260,13 @@ impl Feed {
         self.go_on(now, out);
     }
 
+    /// The API key was replaced.
+    pub fn set_authorization(&mut self, now: Now, authorization: &Arc<str>, out: &mut Out) {
+        self.reporter.set_authorization(authorization);
+        self.session.set_authorization(now, authorization, out);
+        self.go_on(now, out);
+    }
+
     /// When to call [`Feed::handle_deadline`].
     pub fn next_deadline(&self) -> Option<Mono> {
         let kept = self.last_known.as_ref().and_then(LastKnown::next_deadline);
@@ -640,6 +647,7 @@ mod tests {
             near_entries: 16,
             board: Board::new(SHARDS),
             timeouts: Timeouts::default(),
+            live: Arc::default(),
         }
     }
 

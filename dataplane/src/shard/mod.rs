@@ -21,6 +21,7 @@
 //! Leaves to others: the kernel (`engine`), bytes ↔ messages (`proto`), what may be served
 //! (`cache`).
 
+pub mod access;
 pub mod admin;
 pub mod answer;
 pub mod conn;
@@ -35,6 +36,7 @@ pub mod history;
 pub mod jitter;
 pub mod kept_file;
 pub mod last_known;
+pub mod live;
 pub mod mail;
 pub mod observe;
 pub mod origin;
@@ -66,12 +68,14 @@ use hashbrown::HashMap;
 use proto::feed::site::Site;
 
 use self::{
+    access::{Access, Answered},
     conn::Conn,
     conn_table::{ConnTable, Owner},
     drain::Drain,
     feed::Feed,
     fetch::Fetch,
     forward::Names,
+    live::LiveSlot,
     mail::{ConfigChange, FeedState, Mail},
     observe::{Board, Metric, Observe},
     origin::Origins,
@@ -128,6 +132,8 @@ pub struct Settings {
     pub board: Arc<Board>,
     /// What is waited for, and how long.
     pub timeouts: Timeouts,
+    /// What may change while the shard runs; where something lies there it wins.
+    pub live: Arc<LiveSlot>,
 }
 
 /// How to reach control.
@@ -191,6 +197,9 @@ pub struct Edge {
     draining: bool,
     feed_state: Arc<FeedState>,
     watermark: u64,
+    /// What the last answer was, for the access log.
+    answered: Answered,
+    access: Option<Box<Access>>,
 }
 
 /// Control as the origin of the pages.
@@ -236,6 +245,8 @@ impl Edge {
             draining: false,
             feed_state: Arc::default(),
             watermark: 0,
+            answered: Answered::default(),
+            access: None,
             settings,
         }
     }
@@ -254,10 +265,15 @@ impl Shard {
     /// A shard that has not begun: it does so with its first input, which comes at once because
     /// [`Actor::next_deadline`] lies in the past until then.
     pub fn new(settings: Settings, now: Now) -> Self {
+        let feed = Feed::new(&settings);
+        let mut edge = Edge::new(settings, now);
+        if let Some(live) = edge.settings.live.newest() {
+            edge.take_live(&live);
+        }
         Self {
             conns: Slab::new(),
-            feed: Feed::new(&settings),
-            edge: Edge::new(settings, now),
+            feed,
+            edge,
             drain: None,
             admin_count: 0,
             sweep_left: 0,
@@ -476,6 +492,7 @@ impl Shard {
         self.due = due;
         self.sweep(now);
         let edge = &mut self.edge;
+        edge.flush_access_when_due(now);
         edge.streams.handle_deadline(now, &mut edge.out);
         edge.streams.report(&edge.observe);
         if let Some(feed) = &mut self.feed {
@@ -567,6 +584,7 @@ impl Actor for Shard {
 
     fn handle(&mut self, now: Now, input: Input<'_, Mail>) {
         self.edge.out.begin();
+        self.edge.note_access_time(now);
         if !self.started {
             self.start(now);
         }
@@ -602,8 +620,7 @@ impl Actor for Shard {
             Input::Deadline => self.deadline(now),
             Input::Continue => self.turn(now),
             Input::Control(Control::Drain) => self.drain(now, true),
-            // Control says what to serve; the rest of `edge.toml` needs a restart.
-            Input::Control(Control::Reload) => {}
+            Input::Control(Control::Reload) => self.reload(now),
         }
         self.tell(now);
         while let Some(socket) = self.edge.out.pop_closing() {
@@ -625,8 +642,10 @@ impl Actor for Shard {
         let feed = self.feed.as_ref().and_then(Feed::next_deadline);
         let drain = self.drain.as_ref().and_then(Drain::next_deadline);
         let sweep = (!self.edge.near.is_empty()).then_some(self.sweep_at);
-        let own = [self.edge.timers.next_deadline(), self.edge.streams.next_deadline(), sweep];
-        own.into_iter().chain([feed, drain]).flatten().min()
+        let edge = &self.edge;
+        let own = [edge.timers.next_deadline(), edge.streams.next_deadline(), sweep];
+        let own = own.into_iter().chain([edge.access_due_at()]);
+        own.chain([feed, drain]).flatten().min()
     }
 
     fn fanout_targets(&self, range: std::ops::Range<u32>) -> &[SocketId] {

@@ -131,6 +131,10 @@ metrics! {
         "Pages put back into the cache at start.",
     LastKnownPagesDropped "pharos_last_known_pages_dropped_total" "" Counter
         "Changes of pages that found no room to wait for the disk.",
+    AccessLines "pharos_access_log_lines_total" "" Counter
+        "Lines handed to the thread that writes the access log.",
+    AccessDropped "pharos_access_log_dropped_total" "" Counter
+        "Lines dropped because that thread was behind.",
     Draining "pharos_draining" "" Gauge "1 on each shard that drains.",
 }
 

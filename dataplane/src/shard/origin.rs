@@ -67,6 +67,11 @@ struct Idle {
 }
 
 impl Origins {
+    /// Connections that are kept from now on are kept this long.
+    pub fn set_idle_ms(&mut self, idle_ms: u64) {
+        self.idle_ms = idle_ms;
+    }
+
     /// None yet; connections are kept for `idle_ms`.
     pub fn new(idle_ms: u64) -> Self {
         Self { rows: Vec::new(), index: HashMap::new(), idle_ms, serial: 0, idle_count: 0 }

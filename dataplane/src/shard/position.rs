@@ -10,7 +10,7 @@
 //!
 //! Leaves to others: what the position is, and where control is (`feed`).
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use proto::{
     feed::record::Position,
@@ -74,6 +74,11 @@ impl Reporter {
             State::Off | State::Connecting { .. } => false,
             State::Idle { socket: own, .. } | State::Busy { socket: own, .. } => *own == socket,
         }
+    }
+
+    /// Another key, from the next report on.
+    pub fn set_authorization(&mut self, authorization: &Arc<str>) {
+        self.link.authorization = Arc::clone(authorization);
     }
 
     /// The position has changed; `at_once` behind a purge.

@@ -122,6 +122,18 @@ pub enum CacheLabel {
 }
 
 impl CacheLabel {
+    /// As `X-Cache-Status` says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Miss => "MISS",
+            Self::Revalidated => "REVALIDATED",
+            Self::Stale => "STALE",
+            Self::Bypass => "BYPASS",
+            Self::Pass => "PASS",
+        }
+    }
+
     /// `X-Cache-Status: …\r\n`.
     fn line(self) -> &'static [u8] {
         match self {
@@ -216,6 +228,7 @@ impl Edge {
         if scene.admin {
             return self.admin(now, request, asked, writer);
         }
+        self.access_begins(scene.peer, &request.head, request_id);
         let turn = Turn { scene, waits: 0, with: None };
         self.answer(now, turn, request, asked, writer)
     }
@@ -453,18 +466,19 @@ impl Edge {
         let entry = hit.local.entry();
         self.observe.count(label.metric());
         let text = writer.text(&mut self.out);
-        let has_body = match hit.answer {
+        let (status, has_body) = match hit.answer {
             cache::Answer::NotModified => {
                 text.extend_from_slice(&hit.local.not_modified_head());
-                self.observe.answered(304);
-                false
+                (304, false)
             }
             cache::Answer::Full => {
                 text.extend_from_slice(entry.head());
-                self.observe.answered(entry.status());
-                !asked.to_head && !matches!(entry.status(), 204 | 304)
+                let status = entry.status();
+                (status, !asked.to_head && !matches!(status, 204 | 304))
             }
         };
+        self.note_answered(status, Some(label));
+        let text = writer.text(&mut self.out);
         text.extend_from_slice(first_hand);
         // An age says that the answer was not made for this request (RFC 9111 §5.1).
         let is_made_for_it = matches!(label, CacheLabel::Miss | CacheLabel::Revalidated);
@@ -679,7 +693,7 @@ impl Edge {
         asked: AskedRef<'_>,
         writer: &mut Writer,
     ) -> Exchange {
-        self.observe.answered(own.status);
+        self.note_answered(own.status, None);
         let frame = Frame {
             persistence: asked.persistence,
             to_head: asked.to_head,

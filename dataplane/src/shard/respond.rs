@@ -28,6 +28,8 @@ pub struct Writer {
     tail: Vec<u8>,
     /// In `segments`.
     segment_bytes: usize,
+    /// Taken since the start.
+    taken_bytes: u64,
 }
 
 impl Writer {
@@ -51,6 +53,11 @@ impl Writer {
         self.segment_bytes + self.tail.len()
     }
 
+    /// Bytes written since the start, the waiting ones included.
+    pub fn written_bytes(&self) -> u64 {
+        self.taken_bytes + self.len() as u64
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -63,6 +70,7 @@ impl Writer {
 
     /// Everything, to be sent. Must not be empty.
     pub fn take(&mut self) -> Payload {
+        self.taken_bytes += self.len() as u64;
         if self.segments.is_empty() {
             return Payload::One(Segment::Owned(std::mem::take(&mut self.tail)));
         }

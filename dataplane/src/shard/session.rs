@@ -11,7 +11,7 @@
 //!
 //! Leaves to others: what an event means and where to resume (`feed`).
 
-use std::{fmt, io, net::SocketAddr};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use proto::{
     field::name::Known,
@@ -295,6 +295,18 @@ impl Session {
             // Control is not silent while it is not listened to.
             State::Open(open) if !open.receiving => None,
             State::Open(open) => Some(open.heard_at.after_ms(limits::FEED_SILENCE_MS_MAX)),
+        }
+    }
+
+    /// Another key, from the next session on; one that waits because of the old key starts at once.
+    pub fn set_authorization(&mut self, now: Now, authorization: &Arc<str>, out: &mut Out) {
+        if self.link.authorization == *authorization {
+            return;
+        }
+        self.link.authorization = Arc::clone(authorization);
+        if matches!(self.state, State::Waiting { .. }) {
+            self.failures = 0;
+            self.resolve(now, out);
         }
     }
 
@@ -640,6 +652,28 @@ mod tests {
         world.connect(Ok(SOCKET));
         world.receive(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
         assert!(world.wait_ms() >= 15_000, "{}", world.wait_ms());
+    }
+
+    #[test]
+    fn another_key_is_tried_at_once_by_a_session_that_waits() {
+        let mut world = World::new(7);
+        world.session.start(world.now, &mut world.out);
+        world.resolve(&["10.0.0.1:7400"]);
+        world.connect(Ok(SOCKET));
+        world.receive(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+        world.effects();
+        let (same, other): (Arc<str>, Arc<str>) = ("Bearer k".into(), "Bearer l".into());
+        world.session.set_authorization(world.now, &same, &mut world.out);
+        assert!(world.effects().is_empty(), "the key that was refused is tried again slowly");
+        world.session.set_authorization(world.now, &other, &mut world.out);
+        world.resolve(&["10.0.0.1:7400"]);
+        world.connect(Ok(SOCKET));
+        let sent = world.effects().into_iter().find_map(|effect| match effect {
+            Effect::Send { payload, .. } => Some(payload.segments()[0].as_slice().to_vec()),
+            _ => None,
+        });
+        let request = String::from_utf8(sent.expect("a request")).expect("text");
+        assert!(request.contains("Authorization: Bearer l\r\n"), "{request}");
     }
 
     #[test]

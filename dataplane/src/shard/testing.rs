@@ -18,6 +18,7 @@ use proto::feed::{
 
 use super::{
     ControlLink, Settings, Shard,
+    live::{Live, LiveSlot},
     mail::{ConfigChange, Mail},
     observe::{Board, Metric},
 };
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) now: Now,
     pub(crate) board: Arc<Board>,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) live: Arc<LiveSlot>,
     /// Connections that shards opened, in order.
     pub(crate) upstreams: Vec<End>,
     /// What connecting comes to.
@@ -119,6 +121,7 @@ impl World {
         let now = Now { mono: Mono(1_000_000_000), wall_ms: 1_700_000_000_000 };
         let cache = Cache::new(cache::Config::new(64 << 20, 7));
         let board = Board::new(shard_count);
+        let live = Arc::new(LiveSlot::default());
         let settings = |shard| Settings {
             shard,
             shard_count,
@@ -137,6 +140,7 @@ impl World {
             near_entries: 1024,
             board: Arc::clone(&board),
             timeouts: Timeouts::default(),
+            live: Arc::clone(&live),
         };
         let shards = (0..shard_count).map(|shard| Shard::new(settings(shard), now)).collect();
         let mut world = Self {
@@ -144,6 +148,7 @@ impl World {
             now,
             board,
             cache,
+            live,
             upstreams: Vec::new(),
             connect: Ok(()),
             hold_connects: false,
@@ -165,8 +170,16 @@ impl World {
 
     /// Someone connects to a listener; 1 is the admin one.
     pub(crate) fn accept(&mut self, shard: usize, listener: u16) -> End {
+        self.accept_as(shard, listener, SocketAddr::from(([127, 0, 0, 1], 50_000)))
+    }
+
+    /// A visitor connects from somewhere else.
+    pub(crate) fn accept_from(&mut self, shard: usize, peer: SocketAddr) -> End {
+        self.accept_as(shard, 0, peer)
+    }
+
+    fn accept_as(&mut self, shard: usize, listener: u16, peer: SocketAddr) -> End {
         let socket = self.open(shard);
-        let peer: SocketAddr = "127.0.0.1:50000".parse().expect("an address");
         let local = peer;
         self.shards[shard].handle(self.now, Input::Accepted { socket, listener, peer, local });
         self.run();
@@ -258,6 +271,12 @@ impl World {
             self.mail.push_back((shard, 0, Mail::Purge { ticket: 1 }));
         }
         self.run();
+    }
+
+    /// Settings that may change, as they are.
+    pub(crate) fn live_now(&self) -> Live {
+        let live = Live { streams_max: STREAMS_MAX, sites: [site()].into(), ..Live::default() };
+        self.live.newest().map_or(live, |newest| (*newest).clone())
     }
 
     /// The supervisor asks.

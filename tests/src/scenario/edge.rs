@@ -165,6 +165,7 @@ impl Run {
             near_entries: *self.draw.pick(&[4, 64]),
             board: Board::new(shards),
             timeouts: Timeouts::default(),
+            live: std::sync::Arc::default(),
         };
         let now = self.world.now();
         let actors = (0..shards)

@@ -183,6 +183,11 @@ impl Streams {
         }
     }
 
+    /// Another limit; streams above it stay open.
+    pub fn set_max(&mut self, streams_max: u32) {
+        self.limits.streams_max = streams_max;
+    }
+
     /// Open streams.
     pub fn count(&self) -> u32 {
         self.count
