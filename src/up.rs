@@ -15,7 +15,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Write},
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -44,6 +44,7 @@ use crate::{
 Examples:
   pharos up
   pharos up --data /var/lib/pharos --edge 127.0.0.1:8090
+  pharos up --edge 0.0.0.0:8080 --allow-plaintext     for visitors from elsewhere; API and admin stay local
 
 Runs until Ctrl-C or SIGTERM, which drains the edge first. SIGHUP makes the edge read its
 configuration (edge.toml in the data folder) again. A crash of control or edge never touches the other.")]
@@ -66,6 +67,9 @@ pub(crate) struct Options {
     /// Shards of the edge, 0 for one on each core [default: as in edge.toml, there 0]
     #[arg(long, value_name = "NUMBER")]
     shards: Option<u16>,
+    /// Allow --edge, --api and --admin beyond loopback, unencrypted, until TLS is there
+    #[arg(long)]
+    allow_plaintext: bool,
     /// Build no demo page
     #[arg(long)]
     no_demo: bool,
@@ -81,6 +85,7 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
                 .remedy(format!("choose one, such as {flag} {}:8090", address.ip())));
         }
     }
+    options.check_plaintext()?;
     make_folder(&options.data)?;
     let _lock = lock(&options.data)?;
     port::check(options.edge, "--edge")?;
@@ -132,15 +137,16 @@ async fn supervise(options: Options) -> Result<(), Failure> {
 
 /// From a control that has just been started to an edge that serves.
 async fn start_edge(options: &Options, control: &mut Child, edge: &Role) -> Result<Child, Failure> {
-    ready("control", &format!("http://{}/healthz", options.api), control).await?;
+    ready("control", &format!("http://{}/healthz", reachable(options.api)), control).await?;
     let first = {
         let options = options.clone();
         blocking(move || first_start(&options)).await?
     };
     let mut child = edge.spawn()?;
     let outcome = async {
-        ready("the edge", &format!("http://{}/readyz", options.admin), &mut child).await?;
-        let status = format!("http://{}/v1/status", options.admin);
+        ready("the edge", &format!("http://{}/readyz", reachable(options.admin)), &mut child)
+            .await?;
+        let status = format!("http://{}/v1/status", reachable(options.admin));
         blocking(move || look(&status)).await
     };
     match outcome.await {
@@ -157,7 +163,10 @@ async fn start_edge(options: &Options, control: &mut Child, edge: &Role) -> Resu
 
 /// What is done once for a data folder: an edge with its own key, and the demo page.
 fn first_start(options: &Options) -> Result<bool, Failure> {
-    let client = Client::new(&format!("http://{}", options.api), &read_key(&options.key_file())?)?;
+    let client = Client::new(
+        &format!("http://{}", reachable(options.api)),
+        &read_key(&options.key_file())?,
+    )?;
     let (config, key) = (options.edge_config(), options.data.join("edge.key"));
     if !key.exists() {
         let edge = enrol(&client)?;
@@ -234,6 +243,20 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Options {
+    /// Before anything is started: what listens beyond loopback is allowed by name only.
+    fn check_plaintext(&self) -> Result<(), Failure> {
+        let named = [(self.edge, "--edge"), (self.api, "--api"), (self.admin, "--admin")];
+        let open = named.iter().find(|(address, _)| !address.ip().is_loopback());
+        match open.filter(|_| !self.allow_plaintext) {
+            None => Ok(()),
+            Some((address, flag)) => {
+                let message = format!("{flag} {address} would be reachable unencrypted");
+                Err(Failure::new(Kind::Usage, message)
+                    .remedy("add --allow-plaintext if that is meant; TLS is not there yet"))
+            }
+        }
+    }
+
     fn key_file(&self) -> PathBuf {
         self.data.join("admin.key")
     }
@@ -243,15 +266,16 @@ impl Options {
     }
 
     fn control_role(&self) -> Role {
-        let arguments = vec![
+        let mut arguments: Vec<OsString> = vec![
             "control".into(),
             "--data".into(),
             self.data.clone().into(),
             "--listen".into(),
             self.api.to_string().into(),
             "--pages-url".into(),
-            format!("http://{}", self.edge).into(),
+            format!("http://{}", reachable(self.edge)).into(),
         ];
+        arguments.extend(self.allow_plaintext.then(|| ALLOW_PLAINTEXT.into()));
         Role { name: "control", arguments }
     }
 
@@ -265,8 +289,9 @@ impl Options {
             "--admin".into(),
             self.admin.to_string().into(),
             "--control-url".into(),
-            format!("http://{}", self.api).into(),
+            format!("http://{}", reachable(self.api)).into(),
         ];
+        arguments.extend(self.allow_plaintext.then(|| ALLOW_PLAINTEXT.into()));
         if let Some(engine) = self.engine {
             arguments.extend(["--engine".into(), engine.word().into()]);
         }
@@ -294,7 +319,9 @@ impl Options {
              \n\
              [timeouts]\n\
              drain_ms = 5000\n",
-            self.edge, self.admin, self.api,
+            self.edge,
+            self.admin,
+            reachable(self.api),
         )
     }
 }
@@ -302,7 +329,7 @@ impl Options {
 /// What a newcomer wants to know, and what to try first.
 fn summary(options: &Options, demo: bool, status: &Value) -> String {
     let program = program();
-    let (edge, api, admin) = (options.edge, options.api, options.admin);
+    let [edge, api, admin] = [options.edge, options.api, options.admin].map(reachable);
     let key = options.key_file();
     let mut flags = String::new();
     if api.to_string() != "127.0.0.1:7400" {
@@ -346,6 +373,16 @@ fn engine(status: &Value) -> String {
         _ => texts.into_iter().filter(|text| !text.is_empty()).collect(),
     };
     words.join(", ")
+}
+
+/// Where one reaches, on this machine, what listens there.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => address.ip(),
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// How this program was called, so that what is printed works when pasted here.
@@ -450,6 +487,8 @@ impl Signals {
     }
 }
 
+/// The roles' own flag.
+const ALLOW_PLAINTEXT: &str = "--allow-plaintext";
 /// The name of the edge that `up` runs.
 const EDGE_NAME: &str = "local";
 /// Where data goes unless said otherwise; `crate::client` looks for the key there.
@@ -467,6 +506,24 @@ mod tests {
         assert!(format!("{failure:?}").contains(&format!("pid {}", std::process::id())));
         drop(held);
         assert!(lock(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn what_listens_beyond_this_machine_is_allowed_by_name_only() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let check = |words: &[&str]| {
+            let words = [&["up"], words].concat();
+            <Line as clap::Parser>::try_parse_from(words).unwrap().options.check_plaintext()
+        };
+        assert!(check(&[]).is_ok());
+        let failure = check(&["--edge", "0.0.0.0:80"]).unwrap_err();
+        assert!(failure.kind() == Kind::Usage && failure.line().contains("--allow-plaintext"));
+        assert!(check(&["--edge", "0.0.0.0:80", "--allow-plaintext"]).is_ok());
+        assert_eq!(reachable("[::]:80".parse().unwrap()), "[::1]:80".parse().unwrap());
     }
 
     #[test]

@@ -190,6 +190,29 @@ pub struct Timeouts {
     pub drain_ms: u64,
 }
 
+impl Timeouts {
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, value) in [
+            ("request_head_ms", self.request_head_ms),
+            ("transfer_ms", self.transfer_ms),
+            ("keep_alive_ms", self.keep_alive_ms),
+            ("connect_ms", self.connect_ms),
+            ("origin_head_ms", self.origin_head_ms),
+            ("origin_body_ms", self.origin_body_ms),
+            ("origin_idle_ms", self.origin_idle_ms),
+            ("drain_ms", self.drain_ms),
+        ] {
+            if !(1..=TIMEOUT_MS_MAX).contains(&value) {
+                return refuse(
+                    format!("timeouts.{key}"),
+                    format!("{value}: 1 to {TIMEOUT_MS_MAX}"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -230,6 +253,10 @@ pub struct Overrides {
     pub shards: Option<u16>,
     /// Replaces `engine`.
     pub engine: Option<EngineChoice>,
+    /// Replaces `control.url`, where there is control.
+    pub control_url: Option<String>,
+    /// Sets `allow_plaintext`.
+    pub allow_plaintext: bool,
 }
 
 /// Why a configuration was refused. Its text names the file and line where there is one.
@@ -324,6 +351,10 @@ impl Config {
         self.data = overrides.data.clone().or(self.data.take());
         self.shards = overrides.shards.unwrap_or(self.shards);
         self.engine = overrides.engine.unwrap_or(self.engine);
+        if let (Some(url), Some(control)) = (&overrides.control_url, &mut self.control) {
+            control.url.clone_from(url);
+        }
+        self.allow_plaintext |= overrides.allow_plaintext;
     }
 
     /// Whether the values fit together.
@@ -341,6 +372,7 @@ impl Config {
         if let Some(control) = &self.control {
             authority(&control.url).map_err(|expected| refusal("control.url", expected))?;
         }
+        self.timeouts.check()?;
         if self.cache.memory < CACHE_MEMORY_MIN {
             return refuse("cache.memory", "at least 1MiB");
         }
@@ -546,6 +578,8 @@ fn default_admin() -> SocketAddr {
 
 /// Not a file's name in `log.access`.
 const STDERR: &str = "stderr";
+/// An hour: whatever waits longer has been forgotten by somebody.
+const TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Below this a cache only costs.
 const CACHE_MEMORY_MIN: u64 = 1 << 20;
 
@@ -586,6 +620,7 @@ mod tests {
             ("listen = []", "listen: at least one address"),
             ("listen = [\"here\"]", "edge.toml:1: invalid socket address"),
             ("[cache]\nmemory = \"1TB\"", "edge.toml:2: \"1TB\": expected a size"),
+            ("[timeouts]\ndrain_ms = 0", "timeouts.drain_ms: 0: 1 to 3600000"),
             ("[cache]\nmemory = 5", "cache.memory: at least 1MiB"),
             ("[[site]]\nname = \"a\"\nhosts = []\norigins = []", "site[0].hosts: at least one"),
             (

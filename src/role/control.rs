@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Where visitors reach pages that have no host of their own; for links in public JSON
     #[arg(long, env = "PHAROS_CONTROL_PAGES_URL", value_name = "URL")]
     pages_url: Option<String>,
+    /// Allow plain text beyond loopback, as the file's `allow_plaintext = true` does
+    #[arg(long, env = "PHAROS_CONTROL_ALLOW_PLAINTEXT")]
+    allow_plaintext: bool,
 }
 
 /// Runs control until SIGTERM or SIGINT.
@@ -79,6 +82,7 @@ fn configuration(options: Options) -> Result<Config, Failure> {
         data: options.data,
         url: options.public_url,
         pages_url: options.pages_url,
+        allow_plaintext: options.allow_plaintext.then_some(true),
         ..Settings::default()
     };
     flags.over(file).build().map_err(refused)

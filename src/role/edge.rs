@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// Control's address, instead of the file's `control.url`
     #[arg(long, env = "PHAROS_EDGE_CONTROL_URL", value_name = "URL")]
     control_url: Option<String>,
+    /// Allow plain text beyond loopback, as the file's `allow_plaintext = true` does
+    #[arg(long, env = "PHAROS_EDGE_ALLOW_PLAINTEXT")]
+    allow_plaintext: bool,
 }
 
 /// Which engine, by the words of edge.toml.
@@ -246,16 +249,13 @@ fn load(path: &Path, options: &Options) -> Result<Config, Failure> {
         data: options.data.clone(),
         shards: options.shards,
         engine: options.engine.map(Engine::choice),
+        control_url: options.control_url.clone(),
+        allow_plaintext: options.allow_plaintext,
     };
     let refused = |error: dataplane::config::ConfigError| {
         Failure::because("the edge's configuration is not usable", &error).usage()
     };
-    let mut config = Config::load(path, &overrides).map_err(refused)?;
-    if let (Some(url), Some(control)) = (&options.control_url, &mut config.control) {
-        control.url.clone_from(url);
-        config.check().map_err(refused)?;
-    }
-    Ok(config)
+    Config::load(path, &overrides).map_err(refused)
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
