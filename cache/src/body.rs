@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Filling ──append──▶ Filling ──finish──▶ Complete
-//!      └────────────────────────fail──────▶ Failed
+//!      ├────────────────────────fail──────▶ Failed
+//!      └────────────────────────spill─────▶ Spilled: the rest goes on in another body
 //! ```
 //! Length and state are one word, stored with `Release` after the chunk is in its place and loaded
 //! with `Acquire`: who sees a length sees the bytes below it. A reader that has caught up registers
@@ -38,6 +39,10 @@ pub struct Body {
     length: Option<u64>,
     followers: Mutex<Vec<Waiter>>,
     has_followers: AtomicBool,
+    /// Who began while it filled and has not moved on.
+    readers: AtomicU64,
+    /// Of a spilled one: where it goes on, as long as somebody needs to know.
+    next: Mutex<Option<Arc<Body>>>,
     charge: Charge,
 }
 
@@ -59,6 +64,8 @@ pub enum BodyState {
     Complete,
     /// Nothing: it was cut off. Readers end their response so that the client sees it.
     Failed,
+    /// Nothing here: too large to be stored, it goes on elsewhere ([`crate::Reading`]).
+    Spilled,
 }
 
 /// The outcome of [`Body::follow`].
@@ -95,6 +102,8 @@ impl Body {
             length,
             followers: Mutex::new(Vec::new()),
             has_followers: AtomicBool::new(false),
+            readers: AtomicU64::new(0),
+            next: Mutex::new(None),
             charge: Charge::new(account, BODY_OVERHEAD_BYTES),
         }
     }
@@ -105,6 +114,7 @@ impl Body {
         let state = match word & 3 {
             FILLING => BodyState::Filling,
             COMPLETE => BodyState::Complete,
+            SPILLED => BodyState::Spilled,
             _ => BodyState::Failed,
         };
         Progress { len: word >> 2, state }
@@ -193,6 +203,45 @@ impl Body {
         self.take_followers(woken);
     }
 
+    /// Ends this part of the body; the rest goes on in `next`. Only the writer calls it, once.
+    pub(crate) fn spill(&self, next: &Arc<Body>, woken: &mut Vec<Waiter>) {
+        *lock(&self.next) = Some(Arc::clone(next));
+        self.end(BodyState::Spilled, woken);
+    }
+
+    /// Where a spilled body goes on; `None` also when nobody was left to tell.
+    pub(crate) fn next_part(&self) -> Option<Arc<Body>> {
+        lock(&self.next).clone()
+    }
+
+    /// A reader begins, which may have to move on.
+    pub(crate) fn enter(&self) {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A reader has moved on, or is gone.
+    pub(crate) fn leave(&self) {
+        if self.readers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.forget_next();
+        }
+    }
+
+    /// Lets go of the rest if nobody is left who would move on to it. The first part of a spilled
+    /// body outlives its readers in near tables, and must not keep all others alive.
+    pub(crate) fn forget_next(&self) {
+        // The last reader leaves and looks at the state, the writer spills and looks for readers:
+        // one of them sees the other.
+        fence(Ordering::SeqCst);
+        if !self.has_readers() && self.progress().state == BodyState::Spilled {
+            drop(lock(&self.next).take());
+        }
+    }
+
+    /// Whether someone who began while it filled is still at it.
+    pub(crate) fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::SeqCst) > 0
+    }
+
     fn put(&self, bytes: Box<[u8]>) {
         let index = self.chunk_count.load(Ordering::Relaxed);
         let end = self.progress().len + bytes.len() as u64;
@@ -222,6 +271,7 @@ impl Body {
             BodyState::Filling => FILLING,
             BodyState::Complete => COMPLETE,
             BodyState::Failed => FAILED,
+            BodyState::Spilled => SPILLED,
         };
         self.progress.store(len << 2 | state, Ordering::Release);
     }
@@ -328,6 +378,7 @@ impl Rows {
 const FILLING: u64 = 0;
 const COMPLETE: u64 = 1;
 const FAILED: u64 = 2;
+const SPILLED: u64 = 3;
 
 /// What a body costs beside its bytes: itself, two counters of its `Arc`, the allocator's share.
 const BODY_OVERHEAD_BYTES: u64 = size_of::<Body>() as u64 + 16 + 16;

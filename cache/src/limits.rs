@@ -34,6 +34,8 @@ pub const HEURISTIC_LIFETIME_MS_MAX: u64 = 24 * 3_600_000;
 pub const COMPACT_BYTES_MAX: u64 = 256 * 1024;
 /// Longest targeted field that is parsed. Beyond: ignored, as RFC 9213 §2.1 says of malformed ones.
 pub const TARGETED_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of one part of a body that turned out too large to be stored.
+pub const SPILL_PART_BYTES: u64 = 64 * 1024;
 /// Searches for a victim in one call. Beyond: the rest waits for the next call.
 pub const EVICTIONS_MAX: usize = 1024;
 /// Entries that one search for a victim looks at, under the lock of eviction. Beyond: it lets

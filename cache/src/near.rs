@@ -177,6 +177,8 @@ pub enum Piece {
     Pending,
     /// The body ended there.
     End,
+    /// The body goes on elsewhere; [`crate::Reading`] follows it there.
+    Spilled,
     /// The body was cut off there: end the response so that the client notices.
     Failed,
 }
@@ -222,6 +224,7 @@ impl Local {
             BodyState::Filling => Piece::Pending,
             BodyState::Complete => Piece::End,
             BodyState::Failed => Piece::Failed,
+            BodyState::Spilled => Piece::Spilled,
         }
     }
 

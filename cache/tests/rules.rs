@@ -5,7 +5,7 @@ mod world;
 
 use pharos_cache::{
     Answer, BodyState, BypassReason, Decision, Follow, Freshness, HeadOutcome, Method,
-    NoStoreReason, Piece, Progress, Waiter, WakeWith, WriteError,
+    NoStoreReason, Piece, Progress, Reading, Waiter, WakeWith, WriteError,
 };
 use proto::feed::{cursor::VersionVector, record::Scope};
 use world::{World, body, field, fresh, lease, read, stale};
@@ -410,16 +410,64 @@ fn a_body_of_another_length_than_announced_fails() {
 }
 
 #[test]
-fn a_body_that_outgrows_the_largest_entry_fails() {
+fn a_body_that_outgrows_the_largest_entry_is_not_stored_and_read_whole_by_who_began() {
     let mut world = World::with_memory(400_000);
     let first = lease(world.get(0, "/a", &[]));
     let outcome = world.answer(first, &[], 200, HOUR, None);
     let HeadOutcome::Fill { mut writer, .. } = outcome else { panic!("stored") };
+    let mut reader = Reading::new(fresh(world.get(1, "/a", &[])).local);
     writer.append(&[0; 100_000], &mut Vec::new()).expect("as large as can be");
-    assert_eq!(writer.append(b"x", &mut Vec::new()), Err(WriteError::TooLarge));
+    assert_eq!((writer.spilled_bytes(), world.cache.stats().entries), (0, 1));
+    for _ in 0..10 {
+        writer.append(&[1; 50_000], &mut Vec::new()).expect("goes on");
+    }
+    assert_eq!(world.cache.stats().entries, 0, "nobody can join any more");
+    drop(lease(world.get(1, "/a", &[])));
+    assert!(writer.spilled_bytes() > 400_000 && !writer.is_abandoned());
+    let mut read = 0;
+    while let Piece::Bytes(bytes) = reader.next_piece() {
+        read += bytes.len();
+    }
+    assert_eq!(read, 600_000);
+    assert_eq!(reader.next_piece(), Piece::Pending);
+    assert!(writer.spilled_bytes() <= 100_000, "what was read is let go of");
+    assert_eq!(writer.finish(&mut Vec::new()).map(drop), Err(WriteError::NotStored));
+    assert_eq!(reader.next_piece(), Piece::End);
     let first = lease(world.get(0, "/b", &[]));
     let outcome = world.answer(first, &[], 200, HOUR, Some(100_001));
     assert!(matches!(outcome, HeadOutcome::NotStored(NoStoreReason::TooLarge)));
+}
+
+#[test]
+fn an_overflow_that_breaks_off_does_not_look_whole_and_one_without_readers_is_abandoned() {
+    let mut world = World::with_memory(400_000);
+    let first = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(first, &[], 200, HOUR, None);
+    let HeadOutcome::Fill { mut writer, .. } = outcome else { panic!("stored") };
+    let mut readers: Vec<Reading> =
+        (0..3).map(|_| Reading::new(fresh(world.get(1, "/a", &[])).local)).collect();
+    let kept = fresh(world.get(1, "/a", &[])).local;
+    for _ in 0..5 {
+        writer.append(&[0; 90_000], &mut Vec::new()).expect("goes on");
+    }
+    while let Piece::Bytes(_) = readers[0].next_piece() {}
+    readers.truncate(2);
+    assert!(!writer.is_abandoned());
+    // Whoever keeps the entry keeps what was stored of it, not what came after.
+    readers.remove(1);
+    assert!(writer.spilled_bytes() <= 180_000, "{}", writer.spilled_bytes());
+    let (waiter, mut woken) = (Waiter { shard: 1, id: 5 }, Vec::new());
+    assert_eq!(readers[0].follow(waiter), Follow::Registered);
+    writer.append(b"x", &mut woken).expect("goes on");
+    assert_eq!(woken, [waiter]);
+    let last = readers.remove(0);
+    assert!(!writer.is_abandoned());
+    drop(last);
+    assert!(writer.is_abandoned());
+    let mut late = Reading::new(kept);
+    writer.fail(&mut Vec::new());
+    while let Piece::Bytes(_) = late.next_piece() {}
+    assert_eq!(late.next_piece(), Piece::Failed);
 }
 
 #[test]

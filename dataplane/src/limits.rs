@@ -88,6 +88,11 @@ pub const FETCHES_MAX: usize = 8 * 1024;
 pub const INTERIM_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a relayed answer that wait for its client. Beyond: the origin is read no further.
 pub const RELAY_PIPE_BYTES: usize = 256 * 1024;
+/// Bytes of an answer too large to be stored that its slowest reader has not taken. Beyond: the
+/// origin is read no further.
+pub const SPILL_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// How often it is looked at whether its readers have taken enough, in ms.
+pub const SPILL_LOOK_MS: u64 = 20;
 /// Bytes of a request body that wait for the origin. Beyond: the client is read no further.
 pub const REQUEST_PIPE_BYTES: usize = 128 * 1024;
 /// Pieces of a body up to this length are copied behind the head; longer ones are lent (measured:

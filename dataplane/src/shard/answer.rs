@@ -15,7 +15,7 @@
 
 use std::rc::Rc;
 
-use cache::{Follow, Local, Piece, Waiter, WakeWith};
+use cache::{Follow, Local, Piece, Reading, Waiter, WakeWith};
 use proto::http1::{encode, framing::BodyFraming};
 
 use super::{
@@ -67,9 +67,7 @@ pub enum State {
 
 /// Part of a stored response that is being sent; its head is written.
 pub struct StoredBody {
-    local: Local,
-    /// Next byte.
-    offset: u64,
+    reading: Reading,
     coding: Coding,
     /// The cache will wake us.
     following: bool,
@@ -148,7 +146,7 @@ impl Answer {
         match self.state {
             State::Fetch { fetch, .. } | State::Relay { fetch, .. } => edge.fetch_leave(fetch),
             State::Stored(body) if body.following => {
-                body.local.entry().body().unfollow(edge.waiter(at));
+                body.reading.unfollow(edge.waiter(at));
             }
             // A wake that finds nobody is ignored; those who wait are forgotten with the lease.
             State::Collapsed { .. } | State::Stored(_) => {}
@@ -224,7 +222,7 @@ impl Answer {
 impl StoredBody {
     /// From the first byte on.
     pub fn new(local: Local, coding: Coding) -> Self {
-        Self { local, offset: 0, coding, following: false }
+        Self { reading: Reading::new(local), coding, following: false }
     }
 
     /// Writes what is there and fits.
@@ -235,22 +233,21 @@ impl StoredBody {
         writer: &mut Writer,
     ) -> Advance {
         while writer.has_room() {
-            match self.local.piece_at(self.offset) {
+            match self.reading.next_piece() {
                 Piece::Bytes(bytes) => {
-                    self.offset += bytes.len() as u64;
                     write_piece(bytes, self.coding, out, writer);
                 }
                 Piece::Pending => {
                     if self.following {
                         return Advance::Waiting;
                     }
-                    if self.local.follow(self.offset, waiter) == Follow::Registered {
+                    if self.reading.follow(waiter) == Follow::Registered {
                         self.following = true;
                         return Advance::Waiting;
                     }
                 }
                 Piece::End => return write_end(self.coding, out, writer),
-                Piece::Failed => return Advance::Broken,
+                Piece::Failed | Piece::Spilled => return Advance::Broken,
             }
         }
         Advance::Waiting
@@ -366,4 +363,117 @@ fn write_interim(edge: &mut Edge, at: Ref, asked: &Asked, writer: &mut Writer) {
 
 fn take_outcome(edge: &mut Edge, at: Ref) -> Outcome {
     edge.fetches.get_mut(at).map_or(Outcome::Taken, |fetch| fetch.take_outcome())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::testing::{End, World};
+
+    const GET: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    const CHUNKED: &str =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=9\r\n\r\n";
+    const MEMORY_BYTES: u64 = 4 << 20;
+    /// Of one chunk.
+    const CHUNK_BYTES: usize = 10_000;
+
+    fn chunk(number: usize) -> String {
+        let byte = char::from(b'a' + (number % 26) as u8).to_string();
+        format!("{CHUNK_BYTES:x}\r\n{}\r\n", byte.repeat(CHUNK_BYTES))
+    }
+
+    /// The body of a chunked answer, if it has its end.
+    fn whole_body(answer: &str) -> Option<String> {
+        let (_, mut rest) = answer.split_once("\r\n\r\n").expect("a head");
+        let mut body = String::new();
+        loop {
+            let (size, behind) = rest.split_once("\r\n")?;
+            let size = usize::from_str_radix(size, 16).expect("a size");
+            if size == 0 {
+                return Some(body);
+            }
+            body.push_str(behind.get(..size)?);
+            rest = behind.get(size + 2..)?;
+        }
+    }
+
+    /// Sends chunks as long as the origin is read, up to so many in all.
+    fn send(world: &mut World, upstream: End, sent: &mut usize, chunks: usize) {
+        while *sent < chunks && world.peer(upstream).receiving {
+            world.say(upstream, &chunk(*sent));
+            *sent += 1;
+        }
+    }
+
+    #[test]
+    fn a_body_too_large_to_be_stored_is_relayed_whole_to_all_who_read_it() {
+        let mut world = World::with_memory(2, MEMORY_BYTES);
+        let (first, other) = (world.connect(0), world.connect(1));
+        world.say(first, GET);
+        let upstream = world.upstream();
+        world.say(upstream, CHUNKED);
+        world.say(other, GET);
+        // Five times what one response may take.
+        let (mut sent, chunks) = (0, 500);
+        send(&mut world, upstream, &mut sent, chunks);
+        assert_eq!(sent, chunks, "readers that keep up hold nothing back");
+        assert!(world.cache.stats().used_bytes < MEMORY_BYTES / 2, "what was read is let go of");
+        world.say(upstream, "0\r\n\r\n");
+        let expected: String = (0..chunks)
+            .map(|number| char::from(b'a' + (number % 26) as u8).to_string().repeat(CHUNK_BYTES))
+            .collect();
+        for client in [first, other] {
+            let answer = world.take(client);
+            assert!(whole_body(&answer).as_ref() == Some(&expected), "whole");
+            assert!(!world.peer(client).closed, "the connection goes on");
+        }
+        assert_eq!(world.cache.stats().entries, 0);
+        world.say(first, GET);
+        assert_eq!(world.take(first), "", "asks the origin again");
+    }
+
+    #[test]
+    fn a_slow_reader_of_such_a_body_holds_the_origin_back_and_is_ended_in_time() {
+        let mut world = World::with_memory(1, MEMORY_BYTES);
+        let (first, slow) = (world.connect(0), world.connect(0));
+        world.say(first, GET);
+        let upstream = world.upstream();
+        world.say(upstream, CHUNKED);
+        world.peer(slow).blocked = true;
+        world.say(slow, GET);
+        let (mut sent, chunks) = (0, 2_000);
+        send(&mut world, upstream, &mut sent, chunks);
+        assert!(sent < chunks, "held back");
+        let held_max = MEMORY_BYTES / 4 + limits::SPILL_BYTES_MAX + 512 * 1024;
+        assert!(world.cache.stats().used_bytes < held_max, "bounded");
+        // Another request is answered meanwhile: nobody waits for the slow one but its equals.
+        let third = world.connect(0);
+        world.say(third, "GET / HTTP/1.1\r\nHost: nobody\r\n\r\n");
+        assert!(world.take(third).starts_with("HTTP/1.1 421 "));
+        for _ in 0..40 {
+            if sent < chunks {
+                world.wait_ms(1_000);
+                send(&mut world, upstream, &mut sent, chunks);
+            }
+        }
+        assert_eq!((sent, world.peer(slow).closed), (chunks, true), "it took nothing for too long");
+        world.say(upstream, "0\r\n\r\n");
+        let body = whole_body(&world.take(first)).expect("whole");
+        assert_eq!(body.len(), chunks * CHUNK_BYTES);
+        assert_eq!(whole_body(&world.take(slow)), None, "what was cut off does not look whole");
+    }
+
+    #[test]
+    fn such_a_body_that_nobody_reads_any_more_is_not_fetched_to_its_end() {
+        let mut world = World::with_memory(1, MEMORY_BYTES);
+        let client = world.connect(0);
+        world.say(client, GET);
+        let upstream = world.upstream();
+        world.say(upstream, CHUNKED);
+        let mut sent = 0;
+        send(&mut world, upstream, &mut sent, 200);
+        world.hang_up(client);
+        send(&mut world, upstream, &mut sent, 201);
+        assert!(world.peer(upstream).closed);
+    }
 }

@@ -135,6 +135,8 @@ pub struct StoredAnswer {
     pub label: CacheLabel,
     /// Field lines for the one whom the fetch was for, behind the entry's head.
     pub first_hand: Box<[u8]>,
+    /// The body's overflow is not lost before the reader has begun.
+    _hold: cache::Hold,
 }
 
 /// A head to pass on.
@@ -157,7 +159,17 @@ impl StoredAnswer {
     /// Because the origin failed.
     fn of_failed(entry: Arc<Entry>) -> Self {
         let (freshness, label) = (Freshness::OriginFailed, CacheLabel::Stale);
-        Self { entry, freshness, label, first_hand: Box::default() }
+        Self::new(entry, freshness, label, Box::default())
+    }
+
+    fn new(
+        entry: Arc<Entry>,
+        freshness: Freshness,
+        label: CacheLabel,
+        first_hand: Box<[u8]>,
+    ) -> Self {
+        let hold = cache::Hold::new(&entry);
+        Self { entry, freshness, label, first_hand, _hold: hold }
     }
 }
 
@@ -302,8 +314,9 @@ impl Fetch {
         self.origins[self.origin_at]
     }
 
-    fn wants_input(&self) -> bool {
-        self.pipe.bytes < limits::RELAY_PIPE_BYTES
+    fn wants_input(&mut self) -> bool {
+        let spilled_bytes = self.store.as_mut().map_or(0, StoreWriter::spilled_bytes);
+        self.pipe.bytes < limits::RELAY_PIPE_BYTES && spilled_bytes < limits::SPILL_BYTES_MAX
     }
 }
 
@@ -644,6 +657,22 @@ impl Edge {
         }
     }
 
+    /// Looks whether the readers of an answer too large to be stored have taken enough for it to go
+    /// on. They may be on any shard, so nobody tells; a reader that takes nothing is ended by its
+    /// connection's deadline.
+    pub fn fetch_look(&mut self, now: Now, at: Ref) {
+        self.fetch_pace(at);
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        if fetch.phase != Phase::Body || fetch.receiving {
+            return;
+        }
+        if fetch.store.as_mut().is_some_and(StoreWriter::is_abandoned) {
+            return self.fetch_abort(at);
+        }
+        fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
+        self.timers.set(now.mono.after_ms(limits::SPILL_LOOK_MS), Timer::FetchLook(at));
+    }
+
     /// An interim head has come: it is for the one who asked, and for nobody else (RFC 9110 §15.2).
     fn fetch_interim(&mut self, at: Ref, head: &ResponseHead<'_>) {
         let Some(fetch) = self.fetches.get_mut(at) else { return };
@@ -698,7 +727,7 @@ impl Edge {
             HeadOutcome::Fill { writer, entry, first_hand, .. } => {
                 fetch.store = Some(writer);
                 fetch.outcome =
-                    Outcome::Stored(StoredAnswer { entry, freshness, label, first_hand });
+                    Outcome::Stored(StoredAnswer::new(entry, freshness, label, first_hand));
                 self.notices.extend(fetch.reader);
                 self.fetch_invalidate(invalidates, response, true);
             }
@@ -706,7 +735,7 @@ impl Edge {
                 let label = CacheLabel::Revalidated;
                 let updated = Arc::clone(&entry);
                 fetch.outcome =
-                    Outcome::Stored(StoredAnswer { entry, freshness, label, first_hand });
+                    Outcome::Stored(StoredAnswer::new(entry, freshness, label, first_hand));
                 self.notices.extend(fetch.reader);
                 self.keep_page(updated);
             }
@@ -769,16 +798,31 @@ impl Edge {
             let mut woken = Vec::new();
             let taken = store.append(bytes, &mut woken);
             self.wake_followers(woken);
-            if taken.is_err() {
-                self.fetch_abort(at);
+            if taken.is_err() || self.is_abandoned(at) {
+                return self.fetch_abort(at);
             }
-            return;
+            return self.fetch_hold_back(now, at);
         }
         let is_relayed = matches!(fetch.outcome, Outcome::Relay(_) | Outcome::Taken);
         if let Some(reader) = fetch.reader.filter(|_| is_relayed) {
             fetch.pipe.pieces.push_back(Bytes::copy_from_slice(bytes));
             fetch.pipe.bytes += bytes.len();
             self.notices.push(reader);
+        }
+    }
+
+    /// Whether an answer cannot be stored, and nobody reads it any more.
+    fn is_abandoned(&mut self, at: Ref) -> bool {
+        let Some(fetch) = self.fetches.get_mut(at) else { return true };
+        fetch.store.as_mut().is_some_and(StoreWriter::is_abandoned)
+    }
+
+    /// Stops reading the origin while too much of an overflow waits for its readers.
+    fn fetch_hold_back(&mut self, now: Now, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        if fetch.receiving && !fetch.wants_input() {
+            self.timers.set(now.mono.after_ms(limits::SPILL_LOOK_MS), Timer::FetchLook(at));
+            self.fetch_pace(at);
         }
     }
 

@@ -483,6 +483,7 @@ impl Shard {
             match timer {
                 Timer::Conn(at) => self.with_conn(at, |conn, edge| conn.timer(edge, now)),
                 Timer::Fetch(at) => self.edge.fetch_timer(now, at),
+                Timer::FetchLook(at) => self.edge.fetch_look(now, at),
                 Timer::Origin(row, serial) => {
                     let edge = &mut self.edge;
                     edge.origins.handle_timer(now, row, serial, &mut edge.out);

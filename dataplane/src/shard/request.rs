@@ -648,7 +648,7 @@ impl Edge {
         let Ok(Some((head, _))) = parse_request(kept, &mut space) else {
             return self.own(now, &unreadable(), asked.lend(), writer);
         };
-        let StoredAnswer { entry, freshness, label, first_hand } = stored;
+        let StoredAnswer { entry, freshness, label, first_hand, .. } = stored;
         if let (Some(least), Some(version)) = (min_version(&head.fields), entry.version())
             && !version.covers(&least)
         {

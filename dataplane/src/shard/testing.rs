@@ -90,7 +90,12 @@ pub(crate) fn page() -> Page {
 impl World {
     /// Shards that know [`site`] and nothing of control.
     pub(crate) fn new(shard_count: u16) -> Self {
-        Self::build(shard_count, None)
+        Self::build(shard_count, None, 64 << 20)
+    }
+
+    /// The same with so much memory for the cache; one response may take a quarter of it.
+    pub(crate) fn with_memory(shard_count: u16, memory_bytes: u64) -> Self {
+        Self::build(shard_count, None, memory_bytes)
     }
 
     /// Shards with control at 127.0.0.1:7400 whose feed brought [`site`] and [`page`].
@@ -105,7 +110,7 @@ impl World {
     pub(crate) fn unconfigured(shard_count: u16) -> Self {
         let control =
             ControlLink { host: "127.0.0.1".into(), port: 7400, authorization: "Bearer k".into() };
-        Self::build(shard_count, Some(control))
+        Self::build(shard_count, Some(control), 64 << 20)
     }
 
     /// The feed brings this configuration to every shard.
@@ -117,9 +122,9 @@ impl World {
         self.run();
     }
 
-    fn build(shard_count: u16, control: Option<ControlLink>) -> Self {
+    fn build(shard_count: u16, control: Option<ControlLink>, memory_bytes: u64) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall_ms: 1_700_000_000_000 };
-        let cache = Cache::new(cache::Config::new(64 << 20, 7));
+        let cache = Cache::new(cache::Config::new(memory_bytes, 7));
         let board = Board::new(shard_count);
         let live = Arc::new(LiveSlot::default());
         let settings = |shard| Settings {

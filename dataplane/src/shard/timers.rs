@@ -14,6 +14,8 @@ pub enum Timer {
     Conn(Ref),
     /// A fetch.
     Fetch(Ref),
+    /// A fetch that waits for the readers of an overflow.
+    FetchLook(Ref),
     /// A kept connection to an origin: row and serial.
     Origin(u32, u32),
 }
