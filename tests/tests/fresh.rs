@@ -55,9 +55,9 @@ const FAULTS: [Round; 5] =
     [Round::HeldAtA, Round::HeldAtB, Round::Killed, Round::KilledBeforeFetch, Round::FeedCut];
 
 impl Round {
-    /// Twenty rounds have a fault, however many there are.
+    /// One round in twenty has a fault, but twenty of them at least.
     fn of(number: usize, all: usize) -> Self {
-        let stride = (all / 20).max(2);
+        let stride = (all / 20).clamp(2, 20);
         match number % stride {
             1 => FAULTS[number / stride % FAULTS.len()],
             _ => Self::Plain,
