@@ -124,7 +124,8 @@ impl Lease {
         self.stored.as_ref()
     }
 
-    /// The method to fetch with: GET, or HEAD where only HEAD was asked and nothing waits.
+    /// The method to fetch with: GET, or HEAD where HEAD was asked of something stored, or of
+    /// something that is not for sharing.
     pub fn method(&self) -> Method {
         self.asked.method
     }

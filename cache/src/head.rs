@@ -179,7 +179,7 @@ impl<'a> Unstored<'a> {
     }
 
     fn names(&self, field_name: &[u8]) -> bool {
-        const ALWAYS: [&str; 13] = [
+        const ALWAYS: [&str; 14] = [
             "age",
             "connection",
             "content-length",
@@ -193,6 +193,7 @@ impl<'a> Unstored<'a> {
             "transfer-encoding",
             "upgrade",
             "x-cache-status",
+            "x-request-id",
         ];
         ALWAYS.iter().any(|name| field_name.eq_ignore_ascii_case(name.as_bytes()))
             || self.connection.iter().any(|name| field_name.eq_ignore_ascii_case(name))

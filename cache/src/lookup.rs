@@ -145,15 +145,15 @@ impl Cache {
                 let lease = ticket.lease(self, asked, Some(entry));
                 Decision::Stale { hit, revalidate: Some(lease) }
             }
-            Decided::Fetch(Some(stored), ticket)
+            Decided::Fetch(Some(stored), ticket, _)
                 if asked.method == Method::Get && validation::can_validate(&stored) =>
             {
                 near.stats.revalidations += 1;
                 Decision::Revalidate(ticket.lease(self, asked, Some(stored)))
             }
-            Decided::Fetch(stored, ticket) => {
+            Decided::Fetch(stored, ticket, method) => {
                 near.stats.misses += 1;
-                Decision::Miss(ticket.lease(self, asked, stored))
+                Decision::Miss(ticket.lease(self, Asked { method, ..asked }, stored))
             }
             Decided::Wait => {
                 near.stats.waits += 1;
@@ -174,8 +174,9 @@ enum Decided {
     Serve(Arc<Entry>, Freshness),
     /// Serve, and validate behind it.
     Background(Arc<Entry>, Ticket),
-    /// Fetch; something is stored that can be validated, or served if the origin fails.
-    Fetch(Option<Arc<Entry>>, Ticket),
+    /// Fetch by this method; something may be stored that can be validated, or served if the origin
+    /// fails.
+    Fetch(Option<Arc<Entry>>, Ticket, Method),
     Wait,
     Bypass(BypassReason),
     Unsatisfiable,
@@ -221,12 +222,16 @@ impl Segment {
         if has_lease && may_wait && self.wait(key, request.fields, asking.waiter, waiters_max) {
             return Decided::Wait;
         }
-        let is_get = request.method == Method::Get || while_revalidating;
+        // Who asks for the head of what is not stored will soon be followed by one who asks for the
+        // whole: GET is fetched, so that it is stored. Known as not to be shared, it is not.
+        let is_get = request.method == Method::Get || while_revalidating || stored.is_none();
         let joinable = may_wait && !has_lease && is_get;
         let ticket = self.give_lease(key, request.fields, joinable);
         match stored {
             Some(entry) if while_revalidating => Decided::Background(entry, ticket),
-            stored => Decided::Fetch(stored, ticket),
+            // Only what others wait for must be whole.
+            None if joinable => Decided::Fetch(None, ticket, Method::Get),
+            stored => Decided::Fetch(stored, ticket, request.method),
         }
     }
 

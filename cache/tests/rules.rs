@@ -357,15 +357,28 @@ fn rfc9111_4_what_needs_validation_is_not_shared_among_waiters() {
 }
 
 #[test]
-fn head_and_authorization_do_not_keep_others_from_collapsing() {
+fn authorization_does_not_keep_others_from_collapsing() {
     let mut world = World::new();
-    let head = lease(world.head(0, "/a", &[]));
     let private = lease(world.get(0, "/a", &[("Authorization", "x")]));
     let shared = lease(world.get(0, "/a", &[]));
-    drop(world.answer(head, &[], 200, HOUR, Some(0)));
     drop(world.answer(private, &[], 200, HOUR, Some(0)));
     assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
     drop(shared);
+}
+
+#[test]
+fn head_of_nothing_stored_fetches_the_whole_and_others_join() {
+    let mut world = World::new();
+    let head = lease(world.head(0, "/a", &[]));
+    assert_eq!(head.method(), Method::Get);
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    let outcome = world.answer(head, &[], 200, &[("Cache-Control", "private")], Some(0));
+    assert!(matches!(outcome, HeadOutcome::NotStored(NoStoreReason::Private)));
+    // Known as not to be shared: only the head is fetched.
+    assert_eq!(lease(world.head(0, "/a", &[])).method(), Method::Head);
+    // Nor with credentials, whose answer is for nobody else.
+    let private = lease(world.head(0, "/b", &[("Authorization", "x")]));
+    assert_eq!(private.method(), Method::Head);
 }
 
 #[test]

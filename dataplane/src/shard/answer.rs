@@ -193,6 +193,14 @@ impl Answer {
                         Outcome::Taken => return Advance::Broken,
                         Outcome::Relay(head) => {
                             let coding = write_relay_head(edge, now, &head, &self.asked, writer);
+                            if self.asked.to_head {
+                                // Fetched by GET to be stored, and is not: the body is nobody's.
+                                edge.fetch_leave(fetch);
+                                return match coding {
+                                    Coding::Close => Advance::DoneClose,
+                                    Coding::Length | Coding::Chunked => Advance::Done,
+                                };
+                            }
                             self.state = State::Relay { fetch, coding };
                             continue;
                         }

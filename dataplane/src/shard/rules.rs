@@ -133,6 +133,44 @@ fn a_body_without_a_length_is_chunked_for_1_1_and_ends_with_the_connection_for_1
 }
 
 #[test]
+fn a_head_of_nothing_stored_fetches_the_whole_for_the_next() {
+    let head = GET.replace("GET", "HEAD");
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.say(client, &head);
+    let upstream = world.upstream();
+    assert!(world.take(upstream).starts_with("GET /x "));
+    let theirs = "X-Request-Id: theirs\r\nCache-Control: max-age=60\r\n";
+    world.say(upstream, &ok(theirs, "hello"));
+    let answer = world.take(client);
+    assert_eq!(status_of(&answer), "MISS", "{answer}");
+    assert!(answer.contains("Content-Length: 5\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    world.say(client, &format!("{head}{GET}"));
+    let answers = world.take(client);
+    assert_eq!(answers.matches("X-Cache-Status: HIT\r\n").count(), 2, "{answers}");
+    assert!(answers.ends_with("\r\n\r\nhello"), "{answers}");
+    // The id of a request is its own, not that of the one which filled the cache.
+    assert_eq!(answers.matches("X-Request-Id: ").count(), 2, "{answers}");
+    assert_eq!(world.upstreams.len(), 1);
+}
+
+#[test]
+fn a_head_whose_answer_may_not_be_stored_ends_with_the_head() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    for fields in ["Cache-Control: private\r\n", "Cache-Control: no-store\r\n"] {
+        world.say(client, &GET.replace("GET", "HEAD").replace("/x", &format!("/{}", fields.len())));
+        let upstream = world.upstream();
+        assert!(world.take(upstream).starts_with("GET "));
+        world.say(upstream, &ok(fields, "hello")[..]);
+        let answer = world.take(client);
+        assert!(answer.contains("Content-Length: 5\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(!world.peer(client).closed);
+    }
+}
+
+#[test]
 fn a_stale_response_is_validated_and_a_304_makes_it_fresh() {
     let mut world = World::new(1);
     fill(&mut world, &ok("Cache-Control: max-age=1\r\nETag: \"v1\"\r\n", "hello"));
