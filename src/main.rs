@@ -33,6 +33,7 @@ mod verb {
     pub(crate) mod page;
     pub(crate) mod purge;
     pub(crate) mod site;
+    pub(crate) mod topic;
 }
 
 use std::process::ExitCode;
@@ -74,6 +75,9 @@ enum Command {
     /// Manage sites served through the edges
     #[command(subcommand)]
     Site(verb::site::Command),
+    /// Publish events to topics, and list topics
+    #[command(subcommand)]
+    Topic(verb::topic::Command),
     /// Remove content of a site from all edges, with a receipt
     Purge(verb::purge::Options),
 }
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Component(command) => command.run(),
         Command::Incident(command) => command.run(),
         Command::Site(command) => command.run(),
+        Command::Topic(command) => command.run(),
         Command::Purge(options) => options.run(),
     };
     outcome.map_or_else(|failure: Failure| failure.tell(), |()| ExitCode::SUCCESS)

@@ -44,6 +44,10 @@ pub struct Retention {
     pub feed_hours: u32,
     /// Answers stored for an `Idempotency-Key`, hours.
     pub idempotency_hours: u32,
+    /// Events that customers published, minutes; the newest of each event key is kept for
+    /// `feed_hours`.
+    /// An edge away for longer tells streams a gap.
+    pub event_minutes: u32,
 }
 
 /// One layer of settings: a file, the environment, or the flags. What is absent is left to the
@@ -78,6 +82,8 @@ pub struct RetentionSettings {
     pub feed_hours: Option<u32>,
     /// See [`Retention::idempotency_hours`].
     pub idempotency_hours: Option<u32>,
+    /// See [`Retention::event_minutes`].
+    pub event_minutes: Option<u32>,
 }
 
 impl Settings {
@@ -115,6 +121,7 @@ impl Settings {
                 log_days: retention.log_days.or(kept.log_days),
                 feed_hours: retention.feed_hours.or(kept.feed_hours),
                 idempotency_hours: retention.idempotency_hours.or(kept.idempotency_hours),
+                event_minutes: retention.event_minutes.or(kept.event_minutes),
             },
         }
     }
@@ -149,11 +156,13 @@ impl Settings {
             log_days: self.retention.log_days.unwrap_or(365),
             feed_hours: self.retention.feed_hours.unwrap_or(24),
             idempotency_hours: self.retention.idempotency_hours.unwrap_or(24),
+            event_minutes: self.retention.event_minutes.unwrap_or(60),
         };
         for (key, value) in [
             ("retention.log_days", retention.log_days),
             ("retention.feed_hours", retention.feed_hours),
             ("retention.idempotency_hours", retention.idempotency_hours),
+            ("retention.event_minutes", retention.event_minutes),
         ] {
             if value == 0 {
                 let found = value.to_string();

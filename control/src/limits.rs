@@ -84,6 +84,34 @@ pub const API_KEYS_MAX: usize = 20_000;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Bytes of a URL, prefix or surrogate key in a purge.
 pub const PURGE_TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Events of one request to publish. Beyond: 422.
+pub const EVENTS_A_REQUEST_MAX: usize = 100;
+/// Bytes of what an event says. Beyond: 422.
+pub const EVENT_DATA_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of an event's name.
+pub const EVENT_NAME_BYTES_MAX: usize = 64;
+/// Bytes of an event key.
+pub const EVENT_KEY_BYTES_MAX: usize = 200;
+/// Requests to publish in work at once. Beyond: 429 with `Retry-After`; incidents and all else go
+/// on beside them.
+pub const PUBLISH_IN_FLIGHT_MAX: usize = 64;
+/// Commands that may wait for the writer for one more publisher to be let in. Beyond: 503 with
+/// `Retry-After`; what is left of the queue is for everyone else.
+pub const PUBLISH_QUEUE_MAX: usize = WRITER_QUEUE_MAX / 4;
+/// Events kept of all topics. Beyond: 429 with `Retry-After`, until retention has removed some.
+pub const EVENTS_KEPT_MAX: u64 = 1_000_000;
+/// How long a publisher waits for retention, s.
+pub const EVENTS_KEPT_RETRY_S: u32 = 60;
+/// Topics that customers publish to. Beyond: 422 for a new one.
+pub const TOPICS_MAX: u64 = 100_000;
+/// Patterns of topics of one route.
+pub const ROUTE_TOPICS_MAX: usize = 64;
+/// Middle of a stream's `retry:`, ms.
+pub const STREAM_RETRY_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
+/// Age at which a stream is closed, s.
+pub const STREAM_AGE_S: std::ops::RangeInclusive<u64> = 10..=604_800;
+/// Keys of one site that tokens are signed with.
+pub const TOKEN_KEYS_MAX: usize = 16;
 /// Items on one page of a list.
 pub const LIST_ITEMS_MAX: usize = 500;
 /// Items on one page of a list when the client names no number.

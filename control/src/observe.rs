@@ -24,6 +24,14 @@ pub struct Counters {
     pub shed: AtomicU64,
     /// Answers replayed by their `Idempotency-Key`.
     pub replayed: AtomicU64,
+    /// Events published to topics.
+    pub events: AtomicU64,
+    /// Requests to publish that were answered 429 or 503.
+    pub publish_refused: AtomicU64,
+    /// Events of topics that are kept, about: counted anew by retention.
+    pub events_kept: AtomicU64,
+    /// Topics that customers publish to, as retention last counted them.
+    pub topics: AtomicU64,
     /// Feeds open now.
     pub feeds: AtomicU64,
     /// Snapshots sent.
@@ -45,12 +53,17 @@ impl Counters {
             ("requests_total", "API requests.", &self.requests),
             ("requests_shed_total", "API requests over the in-flight limit.", &self.shed),
             ("replays_total", "Answers replayed by Idempotency-Key.", &self.replayed),
+            ("events_total", "Events published to topics.", &self.events),
+            ("publish_refused_total", "Publishers told to come later.", &self.publish_refused),
             ("snapshots_total", "Feed snapshots sent.", &self.snapshots),
             ("feed_records_total", "Records sent on feeds.", &self.records),
         ];
         for (name, help, value) in counters {
             metric(&mut text, name, help, "counter", value.load(Relaxed));
         }
+        let kept = self.events_kept.load(Relaxed);
+        metric(&mut text, "events_kept", "Events of topics that are kept.", "gauge", kept);
+        metric(&mut text, "topics", "Topics of customers.", "gauge", self.topics.load(Relaxed));
         metric(&mut text, "feeds", "Feeds open.", "gauge", self.feeds.load(Relaxed));
         metric(&mut text, "log_position", "Position of the last operation.", "gauge", position);
         text
@@ -73,7 +86,7 @@ mod tests {
     #[test]
     fn every_metric_has_help_type_and_value() {
         let text = Counters::default().render(7);
-        assert_eq!(text.lines().count(), 12 * 3);
+        assert_eq!(text.lines().count(), 16 * 3);
         assert!(text.contains("pharos_control_log_position 7\n"));
     }
 }

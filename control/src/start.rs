@@ -143,6 +143,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .into_iter()
         .collect();
     let app = Arc::new(App::new(config, store, keyring, counters, reports));
+    app.count_events().await.map_err(StartError::Store)?;
     let admin_key = data.file("admin.key");
     first_key(&app, &admin_key).await?;
     let listen = app.config.listen;

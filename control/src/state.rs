@@ -52,6 +52,7 @@ pub struct App {
     pub(crate) api_permits: Arc<Semaphore>,
     pub(crate) public_permits: Arc<Semaphore>,
     pub(crate) feed_permits: Arc<Semaphore>,
+    pub(crate) publish_permits: Arc<Semaphore>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) edges: Mutex<Edges>,
     pub(crate) renewing: tokio::sync::Mutex<()>,
@@ -82,6 +83,7 @@ impl App {
             api_permits: Arc::new(Semaphore::new(limits::API_IN_FLIGHT_MAX)),
             public_permits: Arc::new(Semaphore::new(limits::PUBLIC_IN_FLIGHT_MAX)),
             feed_permits: Arc::new(Semaphore::new(limits::FEED_STREAMS_MAX)),
+            publish_permits: Arc::new(Semaphore::new(limits::PUBLISH_IN_FLIGHT_MAX)),
             stop: watch::channel(false).0,
             edges: Mutex::new(Edges { reports, ..Edges::default() }),
             renewing: tokio::sync::Mutex::new(()),
@@ -138,6 +140,21 @@ impl App {
     /// What edges last reported, by edge id.
     pub(crate) fn reports(&self) -> HashMap<String, Report> {
         self.edges().reports.clone()
+    }
+
+    /// Streams of a topic on all edges, as they last reported.
+    pub(crate) fn streams_of(&self, topic: &str) -> u64 {
+        let edges = self.edges();
+        let reports = edges.reports.values().flat_map(|report| &report.position.topics);
+        reports.filter(|told| told.topic == topic).map(|told| told.streams).sum()
+    }
+
+    /// Counts anew what is kept of topics.
+    pub(crate) async fn count_events(&self) -> Result<(), StoreError> {
+        let (events, topics) = self.read(|reader| reader.count_events()).await?;
+        self.counters.events_kept.store(events, Relaxed);
+        self.counters.topics.store(topics, Relaxed);
+        Ok(())
     }
 
     /// The edges that have their feed open.

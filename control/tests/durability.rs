@@ -232,6 +232,7 @@ fn state_is_what_a_replay_of_the_log_gives() {
         log_ms: middle,
         feed_ms: 0,
         idempotency_ms: 0,
+        event_ms: 0,
     };
     let removed = pharos_control::reconcile::retention::compact(&conn, cutoff).expect("compacts");
     assert!(removed > 0);

@@ -225,6 +225,7 @@ fn a_feed_below_the_retained_range_gets_a_snapshot() {
         log_ms: u64::MAX >> 20,
         feed_ms: u64::MAX >> 20,
         idempotency_ms: 0,
+        event_ms: 0,
     };
     let writer = &control.app().store.writer;
     while control.block_on(writer.compact(cutoff)).expect("compacts") > 0 {}

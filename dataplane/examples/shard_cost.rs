@@ -73,6 +73,7 @@ fn warm_shard(body_bytes: usize) -> Shard {
         hosts: vec!["bench.example".into()],
         origins: vec![Origin { url: "http://127.0.0.1:9".into() }],
         routes: Vec::new(),
+        token_keys: Vec::new(),
     };
     let settings = Settings {
         shard: 0,

@@ -12,6 +12,7 @@
 //! what an operation means (`control`).
 #![forbid(unsafe_code)]
 
+pub mod base64url;
 pub mod buf;
 pub mod feed;
 pub mod field;

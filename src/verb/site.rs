@@ -36,8 +36,9 @@ pub(crate) struct Create {
     /// An authoritative server, http://HOST[:PORT]; may be given several times, tried in order
     #[arg(long = "origin", value_name = "URL", required = true)]
     origins: Vec<String>,
-    /// What to do below a path, such as /cart/=pass; may be given several times, first match wins
-    #[arg(long = "route", value_name = "PREFIX=cache|pass")]
+    /// What to do below a path, such as /cart/=pass; may be given several times, the longest
+    /// prefix wins. /live/=stream:orders/* gives streams of topics below that path
+    #[arg(long = "route", value_name = "PREFIX=cache|pass|stream:TOPICS")]
     routes: Vec<Route>,
     #[command(flatten)]
     connection: Connection,
@@ -56,19 +57,35 @@ pub(crate) struct Delete {
 struct Route {
     prefix: String,
     policy: &'static str,
+    /// Patterns of topics, for policy `stream`.
+    topics: Vec<String>,
 }
 
 impl FromStr for Route {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let expected = "expected PREFIX=cache or PREFIX=pass, PREFIX starting with /";
+        let expected = "expected PREFIX=cache, PREFIX=pass or PREFIX=stream:TOPIC[,TOPIC…], \
+                        PREFIX starting with /";
         let (prefix, policy) = text.rsplit_once('=').ok_or(expected)?;
-        let policy = ["cache", "pass"].into_iter().find(|&p| p == policy).ok_or(expected)?;
-        if !prefix.starts_with('/') {
+        let (policy, topics) = policy.split_once(':').unwrap_or((policy, ""));
+        let words = ["cache", "pass", "stream"];
+        let policy = words.into_iter().find(|&p| p == policy).ok_or(expected)?;
+        if !prefix.starts_with('/') || (policy == "stream") == topics.is_empty() {
             return Err(expected);
         }
-        Ok(Self { prefix: prefix.to_owned(), policy })
+        let topics = topics.split(',').filter(|topic| !topic.is_empty());
+        Ok(Self { prefix: prefix.to_owned(), policy, topics: topics.map(str::to_owned).collect() })
+    }
+}
+
+impl Route {
+    fn to_json(&self) -> Value {
+        let mut route = json!({"prefix": self.prefix, "policy": self.policy});
+        if !self.topics.is_empty() {
+            route["stream"] = json!({"topics": self.topics});
+        }
+        route
     }
 }
 
@@ -92,12 +109,11 @@ impl Command {
 impl Create {
     fn run(self) -> Result<(), Failure> {
         let origins: Vec<Value> = self.origins.iter().map(|url| json!({"url": url})).collect();
-        let route = |route: &Route| json!({"prefix": route.prefix, "policy": route.policy});
         let body = json!({
             "name": self.name,
             "hosts": self.hosts,
             "origins": origins,
-            "routes": self.routes.iter().map(route).collect::<Vec<_>>(),
+            "routes": self.routes.iter().map(Route::to_json).collect::<Vec<_>>(),
         });
         let site = self.connection.client()?.post("/v1/sites", &body)?;
         self.connection.output.item(COLUMNS, &site)
@@ -129,7 +145,9 @@ mod tests {
     fn a_route_is_a_prefix_and_a_policy() {
         let route: Route = "/a=b/=pass".parse().unwrap();
         assert_eq!((route.prefix.as_str(), route.policy), ("/a=b/", "pass"));
-        for text in ["/a", "/a=no", "a=pass", "=pass"] {
+        let route: Route = "/live/=stream:orders/*,news".parse().unwrap();
+        assert_eq!(route.topics, ["orders/*", "news"]);
+        for text in ["/a", "/a=no", "a=pass", "=pass", "/a=stream", "/a=pass:x", "/a=stream:"] {
             assert!(text.parse::<Route>().is_err(), "{text}");
         }
     }

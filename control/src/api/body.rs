@@ -121,6 +121,32 @@ impl Fields {
         T::from_str(&text).ok()
     }
 
+    /// Whether a field of this name is there, read or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Any JSON value.
+    pub fn value(&mut self, name: &'static str) -> Option<Value> {
+        self.take(name)
+    }
+
+    /// An object, read by `read`.
+    pub fn object<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let Value::Object(object) = self.take(name)? else {
+            self.error(name, "type", "an object");
+            return None;
+        };
+        let mut inner = Self::of(format!("{}/{name}", self.at), object);
+        let value = read(&mut inner);
+        self.errors.extend(inner.into_errors());
+        Some(value)
+    }
+
     /// A whole number.
     pub fn integer(&mut self, name: &'static str) -> Option<i64> {
         let value = self.take(name)?;

@@ -18,6 +18,7 @@ pub mod problem;
 pub mod purge;
 pub mod query;
 pub mod site;
+pub mod topic;
 pub mod types;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
@@ -79,6 +80,9 @@ fn resources() -> Router<Arc<App>> {
         .route("/v1/incidents/{id}/updates/{update}", patch(incident::edit_update))
         .route("/v1/sites", post(site::create).get(site::list))
         .route("/v1/sites/{site}", get(site::read).patch(site::change).delete(site::delete))
+        .route("/v1/topics", get(topic::list))
+        .route("/v1/topics/{topic}", get(topic::read))
+        .route("/v1/topics/{topic}/events", post(topic::publish))
         .route("/v1/purges", post(purge::create).get(purge::list))
         .route("/v1/purges/{id}", get(purge::read))
         .route("/v1/keys", post(key::create).get(key::list))
@@ -199,6 +203,7 @@ async fn openapi() -> Response {
         incident::update_of_page, incident::updates_of_page,
         site::create, site::list, site::read, site::change, site::delete,
         purge::create, purge::list, purge::read,
+        topic::publish, topic::list, topic::read,
         key::create, key::list, key::read, key::revoke,
         edge::create, edge::list, edge::read, edge::revoke, edge::position, feed::open,
     )

@@ -84,7 +84,7 @@ fn write_cursor(after: &After) -> String {
 
 fn read_cursor(text: &str) -> Option<After> {
     let (rank, id) = text.split_once('-')?;
-    let id_ok = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric());
+    let id_ok = id.len() <= 512 && id.bytes().all(|b| b.is_ascii_alphanumeric());
     let rank = rank.parse().ok()?;
     id_ok.then(|| After { rank, id: id.to_owned() })
 }

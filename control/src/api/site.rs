@@ -1,7 +1,9 @@
 //! `/v1/sites`.
 
 use axum::{extract::Path, http::StatusCode, response::Response};
-use proto::feed::site::{Origin, Policy, Route, Site as FeedSite};
+use proto::feed::site::{
+    Origin, Policy, Route, Site as FeedSite, SlowPolicy, StreamRules, TokenAlg, TokenKey,
+};
 
 use super::{
     auth::{Call, answer, gone},
@@ -12,7 +14,7 @@ use super::{
 use crate::{
     app::{Refusal, names::etag, site},
     limits,
-    model::{self, Invalid, api_key::Scope, check_host, check_slug},
+    model::{self, Invalid, api_key::Scope, check_host, check_slug, site::check_pattern},
     store::sqlite::{
         read::{After, Tagged},
         writer::Answer,
@@ -33,6 +35,7 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
         hosts: fields.needed_list("hosts", hosts),
         origins: fields.needed_list("origins", origins),
         routes: routes(&mut fields).unwrap_or_default(),
+        token_keys: token_keys(&mut fields).unwrap_or_default(),
     };
     fields.finish()?;
     call.write(move |txn| shown(StatusCode::CREATED, &site::create(txn, new)?)).await
@@ -76,6 +79,7 @@ pub async fn change(Path(name): Path<String>, call: Call) -> Result<Response, Fa
         hosts: hosts(&mut fields),
         origins: origins(&mut fields),
         routes: routes(&mut fields),
+        token_keys: token_keys(&mut fields),
     };
     fields.finish()?;
     let if_match = call.if_match();
@@ -119,15 +123,75 @@ fn routes(fields: &mut Fields) -> Option<Vec<Route>> {
     fields.objects("routes", limits::ROUTES_MAX, |route| {
         let prefix = route.needed_text("prefix", |_| Ok(()));
         let policy = route.needed_text("policy", |text| policy(text).map(|_| ()));
-        Some(Route { prefix, policy: policy_of(&policy) })
+        let stream = route.object("stream", stream_rules);
+        Some(Route { prefix, policy: policy_of(&policy), stream })
     })
+}
+
+fn stream_rules(fields: &mut Fields) -> StreamRules {
+    let topics = fields.texts("topics", limits::ROUTE_TOPICS_MAX, check_pattern);
+    let slow = fields.text("slow", |text| slow_policy(text).map(|_| ()));
+    StreamRules {
+        topics: fields.needed_list("topics", topics),
+        slow: slow.and_then(|text| slow_policy(&text).ok()).unwrap_or_default(),
+        snapshot: fields.boolean("snapshot").unwrap_or_default(),
+        private: fields.boolean("private").unwrap_or_default(),
+        retry_ms: number(fields, "retry_ms", limits::STREAM_RETRY_MS, "100 to 600,000"),
+        age_s_max: number(fields, "age_s_max", limits::STREAM_AGE_S, "10 to 604,800"),
+    }
+}
+
+fn number(
+    fields: &mut Fields,
+    name: &'static str,
+    range: std::ops::RangeInclusive<u64>,
+    expected: &str,
+) -> Option<u64> {
+    let value = fields.integer(name)?;
+    let number = u64::try_from(value).ok().filter(|number| range.contains(number));
+    if number.is_none() {
+        fields.error(name, "number", expected);
+    }
+    number
+}
+
+fn slow_policy(text: &str) -> Result<SlowPolicy, Invalid> {
+    SlowPolicy::ALL
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+        .ok_or(Invalid { code: "slow_policy", expected: "follow, conflate, skip or disconnect" })
+}
+
+fn token_keys(fields: &mut Fields) -> Option<Vec<TokenKey>> {
+    fields.objects("token_keys", limits::TOKEN_KEYS_MAX, |key| {
+        let alg = key.needed_text("alg", |text| alg(text).map(|_| ()));
+        Some(TokenKey {
+            id: key.needed_text("id", |_| Ok(())),
+            alg: alg_of(&alg),
+            key: key.needed_text("key", |_| Ok(())),
+        })
+    })
+}
+
+fn alg(text: &str) -> Result<TokenAlg, Invalid> {
+    match text {
+        "HS256" => Ok(TokenAlg::Hs256),
+        "EdDSA" => Ok(TokenAlg::EdDsa),
+        _ => Err(Invalid { code: "alg", expected: "HS256 or EdDSA" }),
+    }
+}
+
+/// An algorithm whose mistake, if any, has been named already.
+fn alg_of(text: &str) -> TokenAlg {
+    alg(text).unwrap_or(TokenAlg::EdDsa)
 }
 
 fn policy(text: &str) -> Result<Policy, Invalid> {
     match text {
         "cache" => Ok(Policy::Cache),
         "pass" => Ok(Policy::Pass),
-        _ => Err(Invalid { code: "policy", expected: "cache or pass" }),
+        "stream" => Ok(Policy::Stream),
+        _ => Err(Invalid { code: "policy", expected: "cache, pass or stream" }),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use proto::feed::site::TokenAlg;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -174,8 +175,11 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Authoritative servers, tried in order.
     pub origins: Vec<Origin>,
-    /// First match wins.
+    /// The longest prefix wins.
     pub routes: Vec<Route>,
+    /// What tokens for private topics are signed with, without secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_keys: Vec<TokenKey>,
     /// RFC 3339.
     pub created_at: String,
     /// RFC 3339.
@@ -196,6 +200,45 @@ pub struct Route {
     pub prefix: String,
     /// What to do with requests below it.
     pub policy: Policy,
+    /// For policy `stream`: which topics, and how they are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamRules>,
+}
+
+/// Topics of a route, and how their events reach a stream.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct StreamRules {
+    /// Names that may be asked for; one that ends in `*` stands for all that begin so.
+    pub topics: Vec<String>,
+    /// What becomes of a stream that takes less than it is told: `follow`, `conflate`, `skip` or
+    /// `disconnect`.
+    #[serde(default)]
+    pub slow: String,
+    /// A stream without a cursor is first told the newest event of each event key.
+    #[serde(default)]
+    pub snapshot: bool,
+    /// Only with a token, signed with one of the site's keys.
+    #[serde(default)]
+    pub private: bool,
+    /// Middle of `retry:`, ms; 100 to 600,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_ms: Option<u64>,
+    /// Age at which a stream is closed, s; 10 to 604,800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s_max: Option<u64>,
+}
+
+/// What tokens for private topics are signed with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenKey {
+    /// As tokens name it (`kid`).
+    pub id: String,
+    /// `HS256` or `EdDSA`, and nothing else.
+    pub alg: String,
+    /// HS256: a secret of 32 bytes or more; never shown again. EdDSA: the Ed25519 public key.
+    /// base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// What a route does.
@@ -206,6 +249,32 @@ pub enum Policy {
     Cache,
     /// Never look up, never store.
     Pass,
+    /// Live streams of topics.
+    Stream,
+}
+
+impl StreamRules {
+    fn of(rules: &proto::feed::site::StreamRules) -> Self {
+        Self {
+            topics: rules.topics.clone(),
+            slow: rules.slow.as_str().into(),
+            snapshot: rules.snapshot,
+            private: rules.private,
+            retry_ms: rules.retry_ms,
+            age_s_max: rules.age_s_max,
+        }
+    }
+}
+
+impl TokenKey {
+    /// Without a secret: who may read a site may not sign for it.
+    fn of(key: &proto::feed::site::TokenKey) -> Self {
+        let (alg, shown) = match key.alg {
+            TokenAlg::Hs256 => ("HS256", None),
+            TokenAlg::EdDsa => ("EdDSA", Some(key.key.clone())),
+        };
+        Self { id: key.id.clone(), alg: alg.into(), key: shown }
+    }
 }
 
 impl Site {
@@ -215,10 +284,12 @@ impl Site {
         let policy = |policy| match policy {
             proto::feed::site::Policy::Cache => Policy::Cache,
             proto::feed::site::Policy::Pass => Policy::Pass,
+            proto::feed::site::Policy::Stream => Policy::Stream,
         };
         let route = |route: &proto::feed::site::Route| Route {
             prefix: route.prefix.clone(),
             policy: policy(route.policy),
+            stream: route.stream.as_ref().map(StreamRules::of),
         };
         Self {
             id: site.id.clone(),
@@ -226,6 +297,7 @@ impl Site {
             hosts: site.hosts.clone(),
             origins: site.origins.iter().map(|o| Origin { url: o.url.clone() }).collect(),
             routes: site.routes.iter().map(route).collect(),
+            token_keys: site.token_keys.iter().map(TokenKey::of).collect(),
             created_at: rfc3339(stored.created_at_ms),
             updated_at: rfc3339(stored.updated_at_ms),
         }
@@ -491,9 +563,12 @@ pub struct NewSite {
     pub hosts: Vec<String>,
     /// At least one.
     pub origins: Vec<Origin>,
-    /// First match wins; what none matches is cached by its own headers.
+    /// The longest prefix wins; what none matches is cached by its own headers.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// What tokens for private topics are signed with.
+    #[serde(default)]
+    pub token_keys: Vec<TokenKey>,
 }
 
 /// Changes of a site; what is absent stays.
@@ -507,6 +582,63 @@ pub struct SitePatch {
     pub origins: Option<Vec<Origin>>,
     /// Replaces all routes.
     pub routes: Option<Vec<Route>>,
+    /// Replaces all keys for tokens.
+    pub token_keys: Option<Vec<TokenKey>>,
+}
+
+/// One event, or `events`.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, ToSchema)]
+pub struct NewEvents {
+    /// The event's name, `message` unless said.
+    pub event: Option<String>,
+    /// Text, or any JSON value. Up to 65,536 bytes.
+    pub data: Option<serde_json::Value>,
+    /// What of the topic it tells: the newest event of each key is the topic's present state.
+    pub key: Option<String>,
+    /// Instead of the above, up to 100 events.
+    pub events: Option<Vec<NewEvent>>,
+}
+
+/// An event.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, ToSchema)]
+pub struct NewEvent {
+    /// The event's name, `message` unless said.
+    pub event: Option<String>,
+    /// Text, or any JSON value. Up to 65,536 bytes.
+    pub data: Option<serde_json::Value>,
+    /// What of the topic it tells.
+    pub key: Option<String>,
+}
+
+/// Events that are in the log, and on their way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Published {
+    /// Where.
+    pub topic: String,
+    /// In their order.
+    pub events: Vec<PublishedEvent>,
+}
+
+/// An event that is in the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PublishedEvent {
+    /// Its operation.
+    pub id: String,
+    /// Order of arrival in this store.
+    pub position: u64,
+}
+
+/// A topic that customers publish to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Topic {
+    /// Its name.
+    pub topic: String,
+    /// RFC 3339.
+    pub last_event_at: String,
+    /// Events that it has had.
+    pub events: u64,
+    /// Open streams that carry it, on all edges, as they last reported.
+    pub streams: u64,
 }
 
 /// A purge; exactly one of `url`, `prefix`, `key` and `all`.

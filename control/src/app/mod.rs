@@ -10,6 +10,7 @@ pub mod edge;
 pub mod incident;
 pub mod names;
 pub mod page;
+pub mod publish;
 pub mod purge;
 pub mod receipt;
 pub mod refusal;

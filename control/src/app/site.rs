@@ -21,6 +21,8 @@ pub struct Patch {
     pub origins: Option<Vec<site::Origin>>,
     /// See [`site::Site::routes`].
     pub routes: Option<Vec<site::Route>>,
+    /// See [`site::Site::token_keys`].
+    pub token_keys: Option<Vec<site::TokenKey>>,
 }
 
 /// Makes a site; `new.id` is not looked at.
@@ -48,6 +50,7 @@ pub fn change(
         hosts: patch.hosts.unwrap_or_else(|| old.hosts.clone()),
         origins: patch.origins.unwrap_or_else(|| old.origins.clone()),
         routes: patch.routes.unwrap_or_else(|| old.routes.clone()),
+        token_keys: patch.token_keys.unwrap_or_else(|| old.token_keys.clone()),
     };
     if new != old {
         save(txn, Some(&old), new)?;

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     api::types,
-    log::operation::{Kind, Operation, PurgeOrder},
+    log::operation::{Kind, Operation, PurgeOrder, TopicEvent},
     model::{component::Component, impact::Indicator, incident::Incident, page::Page},
 };
 
@@ -54,6 +54,13 @@ pub enum Subject {
     },
     /// An order to purge.
     Purge(PurgeOrder),
+    /// An event that a customer published.
+    Event {
+        /// Where.
+        topic: String,
+        /// What.
+        event: TopicEvent,
+    },
     /// Nothing that edges need to know.
     Nothing,
 }
@@ -63,6 +70,7 @@ impl Subject {
     pub fn topic(&self) -> Option<String> {
         match self {
             Self::Page { page_id, after: Some(_), .. } => Some(page_key(page_id)),
+            Self::Event { topic, .. } => Some(topic.clone()),
             _ => None,
         }
     }
@@ -103,6 +111,7 @@ pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Recor
                 prev,
                 event: told.kind().into(),
                 data: event_data(operation, after, &told),
+                key: None,
                 version: operation.version(),
                 refill: false,
             }));
@@ -119,6 +128,17 @@ pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Recor
         Subject::Purge(order) => {
             vec![Record::Purge(Purge { position, scope: order.scope.clone(), soft: order.soft })]
         }
+        Subject::Event { topic, event } => vec![Record::Publish(Publish {
+            position,
+            topic: topic.clone(),
+            dot: operation.dot,
+            prev,
+            event: event.event.clone(),
+            data: event.data.clone(),
+            key: event.key.clone(),
+            version: operation.version(),
+            refill: false,
+        })],
         Subject::Nothing => Vec::new(),
     }
 }

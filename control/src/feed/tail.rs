@@ -112,6 +112,8 @@ pub enum End {
     Revoked,
     /// The store is another one now; the edge resumes by vector.
     Renewed,
+    /// What it lacks has left the log meanwhile; the edge takes a snapshot.
+    Compacted,
     /// Control stops.
     Stopping,
     /// The store failed.
@@ -239,6 +241,9 @@ impl Feed {
                 .await?;
             if stretch.head.store != self.store {
                 return Err(End::Renewed);
+            }
+            if position < stretch.compacted {
+                return Err(End::Compacted);
             }
             self.app.count_records(stretch.records.len());
             for chunk in chunks(&stretch.records, self.store) {

@@ -195,7 +195,7 @@ pub fn fold<E>(
                 touched.push((operation.entity.clone(), EntityState::Majority(versioned)));
             }
         }
-        Change::Set { .. } | Change::Purge(_) => {}
+        Change::Set { .. } | Change::Purge(_) | Change::Event(_) => {}
     }
     Ok(touched)
 }

@@ -69,6 +69,23 @@ pub enum Class {
     State,
     /// An instruction of the moment, such as a purge: kept for `retention.feed_hours`.
     Publish,
+    /// An event that a customer published: kept for `retention.event_minutes`, but for the newest
+    /// of its event key.
+    Event,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 3] = [Self::State, Self::Publish, Self::Event];
+
+    /// The word in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Publish => "publish",
+            Self::Event => "event",
+        }
+    }
 }
 
 /// What an operation is about.
@@ -113,6 +130,8 @@ pub enum Kind {
     Edge,
     /// A purge that an operator ordered.
     Purge,
+    /// What a customer publishes to; named by itself.
+    Topic,
 }
 
 /// How writes of an entity type meet those of other regions.
@@ -127,7 +146,7 @@ pub enum Level {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Page,
         Self::Component,
         Self::Incident,
@@ -136,12 +155,15 @@ impl Kind {
         Self::ApiKey,
         Self::Edge,
         Self::Purge,
+        Self::Topic,
     ];
 
     /// The one level of this type.
     pub const fn level(self) -> Level {
         match self {
-            Self::Page | Self::Component | Self::Incident | Self::Purge => Level::Local,
+            Self::Page | Self::Component | Self::Incident | Self::Purge | Self::Topic => {
+                Level::Local
+            }
             Self::Site | Self::Name | Self::ApiKey | Self::Edge => Level::Majority,
         }
     }
@@ -150,6 +172,7 @@ impl Kind {
     pub const fn class(self) -> Class {
         match self {
             Self::Purge => Class::Publish,
+            Self::Topic => Class::Event,
             _ => Class::State,
         }
     }
@@ -165,6 +188,7 @@ impl Kind {
             Self::ApiKey => "api_key",
             Self::Edge => "edge",
             Self::Purge => "purge",
+            Self::Topic => "topic",
         }
     }
 }
@@ -205,6 +229,8 @@ pub enum Change {
     },
     /// An order to edges, without state.
     Purge(PurgeOrder),
+    /// An event for the streams of a topic, without state.
+    Event(TopicEvent),
 }
 
 /// A mutation and the entity it touches: the operation's own, or another of a local level (an
@@ -277,6 +303,18 @@ pub struct PurgeOrder {
     /// Mark stale instead of removing.
     #[serde(default)]
     pub soft: bool,
+}
+
+/// What is published to a topic.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TopicEvent {
+    /// Its name, as streams give it.
+    pub event: String,
+    /// What it says.
+    pub data: String,
+    /// What of the topic it tells: the newest of each event key is the topic's present state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 #[cfg(test)]

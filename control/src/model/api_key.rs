@@ -75,11 +75,14 @@ pub enum Scope {
     Purge,
     /// Read the feed and report a position.
     Edge,
+    /// Publish events to topics; read which topics there are.
+    Publish,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 5] = [Self::Admin, Self::Write, Self::Read, Self::Purge, Self::Edge];
+    pub const ALL: [Self; 6] =
+        [Self::Admin, Self::Write, Self::Read, Self::Purge, Self::Edge, Self::Publish];
 
     /// Whether a key with `self` may do what `wanted` covers.
     pub const fn covers(self, wanted: Self) -> bool {
@@ -90,6 +93,7 @@ impl Scope {
                 | (Self::Read, Self::Read)
                 | (Self::Purge, Self::Purge)
                 | (Self::Edge, Self::Edge)
+                | (Self::Publish, Self::Publish)
         )
     }
 
@@ -101,6 +105,7 @@ impl Scope {
             Self::Read => "read",
             Self::Purge => "purge",
             Self::Edge => "edge",
+            Self::Publish => "publish",
         }
     }
 }
@@ -109,10 +114,10 @@ impl FromStr for Scope {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or(Invalid { code: "scope", expected: "one of admin, write, read, purge, edge" })
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(Invalid {
+            code: "scope",
+            expected: "one of admin, write, read, purge, edge, publish",
+        })
     }
 }
 

@@ -74,6 +74,7 @@ mod tests {
                 streams: 0,
                 hits: 0,
                 lookups: 0,
+                topics: Vec::new(),
             },
             seen_at_ms: 0,
         };

@@ -10,6 +10,7 @@ pub mod incident;
 pub mod name;
 pub mod page;
 pub mod site;
+pub mod topic;
 
 use std::fmt;
 

@@ -1,7 +1,10 @@
 //! A customer's site: hosts, origins and routes, in the feed's own schema. Checked here, unique by
 //! `model::name`.
 
-use proto::feed::site;
+use proto::{
+    base64url,
+    feed::site::{self, Policy, TokenAlg},
+};
 
 use super::{Invalid, check_host, check_slug};
 use crate::{limits, log::merge::EntityState};
@@ -63,8 +66,54 @@ pub fn check(site: &site::Site) -> Vec<(String, Invalid)> {
         if !is_path(&route.prefix) {
             errors.push((format!("/routes/{at}/prefix"), BAD_PREFIX));
         }
+        errors.extend(check_stream(route, site).map(|bad| (format!("/routes/{at}/stream"), bad)));
+    }
+    for (at, key) in site.token_keys.iter().enumerate() {
+        let repeated = site.token_keys[..at].iter().any(|other| other.id == key.id);
+        if !is_key_id(&key.id) || repeated {
+            errors.push((format!("/token_keys/{at}/id"), BAD_KEY_ID));
+        }
+        if !is_token_key(key) {
+            errors.push((format!("/token_keys/{at}/key"), BAD_TOKEN_KEY));
+        }
     }
     errors
+}
+
+fn check_stream(route: &site::Route, site: &site::Site) -> Option<Invalid> {
+    match (route.policy, &route.stream) {
+        (Policy::Stream, None) => Some(STREAM_NEEDED),
+        (Policy::Stream, Some(rules)) if rules.topics.is_empty() => Some(STREAM_NEEDED),
+        (Policy::Stream, Some(rules)) if rules.private && site.token_keys.is_empty() => {
+            Some(KEYS_NEEDED)
+        }
+        (Policy::Stream, Some(_)) | (_, None) => None,
+        (_, Some(_)) => Some(STREAM_UNUSED),
+    }
+}
+
+/// A topic that a route may name: a name, or the beginning of names and `*`.
+pub fn check_pattern(pattern: &str) -> Result<(), Invalid> {
+    let start = pattern.strip_suffix('*').unwrap_or(pattern);
+    let name = match pattern.ends_with('*') {
+        true => format!("{start}x"),
+        false => start.to_owned(),
+    };
+    let fine = site::is_topic_name(&name) && !start.starts_with(site::PAGE_TOPICS);
+    if fine { Ok(()) } else { Err(BAD_PATTERN) }
+}
+
+fn is_key_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn is_token_key(key: &site::TokenKey) -> bool {
+    let Some(bytes) = base64url::decode(&key.key) else { return false };
+    match key.alg {
+        TokenAlg::Hs256 => (32..=256).contains(&bytes.len()),
+        TokenAlg::EdDsa => bytes.len() == 32,
+    }
 }
 
 /// A path or a prefix of one: starts with `/`, visible ASCII.
@@ -105,6 +154,22 @@ const HOST_TWICE: Invalid = Invalid { code: "repeated", expected: "each host nam
 const ORIGIN_COUNT: Invalid = Invalid { code: "count", expected: "1 to 32 origins" };
 const ROUTE_COUNT: Invalid = Invalid { code: "count", expected: "at most 256 routes" };
 const BAD_ORIGIN: Invalid = Invalid { code: "origin", expected: "http://host[:port] without path" };
+const BAD_PATTERN: Invalid = Invalid {
+    code: "topic",
+    expected: "a topic's name, or the beginning of names and `*`; not below page/",
+};
+const STREAM_NEEDED: Invalid =
+    Invalid { code: "required", expected: "stream rules with 1 to 64 topics for policy stream" };
+const STREAM_UNUSED: Invalid =
+    Invalid { code: "unused", expected: "no stream rules but for policy stream" };
+const KEYS_NEEDED: Invalid =
+    Invalid { code: "token_keys", expected: "a site with token_keys for a private route" };
+const BAD_KEY_ID: Invalid =
+    Invalid { code: "id", expected: "1 to 64 of A-Z, a-z, 0-9, . _ -, each id once" };
+const BAD_TOKEN_KEY: Invalid = Invalid {
+    code: "key",
+    expected: "base64url of 32 to 256 random bytes for HS256, of the 32-byte public key for EdDSA",
+};
 const BAD_PREFIX: Invalid = Invalid { code: "prefix", expected: "a path starting with /" };
 
 #[cfg(test)]
@@ -133,12 +198,14 @@ mod tests {
 
     #[test]
     fn every_broken_rule_is_named_with_its_pointer() {
+        let route = site::Route { prefix: "x".into(), policy: Policy::Pass, stream: None };
         let site = site::Site {
             id: String::new(),
             name: "Shop".into(),
             hosts: vec!["a.example".into(), "a.example".into(), "B".into()],
             origins: vec![site::Origin { url: "ftp://x".into() }],
-            routes: vec![site::Route { prefix: "x".into(), policy: site::Policy::Pass }],
+            routes: vec![route],
+            token_keys: Vec::new(),
         };
         let pointers: Vec<_> = check(&site).into_iter().map(|(pointer, _)| pointer).collect();
         assert_eq!(

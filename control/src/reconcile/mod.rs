@@ -29,6 +29,9 @@ pub async fn run(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
         if turns.is_multiple_of(RETENTION_EVERY_TURNS) {
             app.forget_revoked().await;
             retention::run(&app).await;
+            if let Err(error) = app.count_events().await {
+                tracing::debug!(%error, "events were not counted");
+            }
         }
         turns += 1;
     }

@@ -604,6 +604,7 @@ fn position(cursor: &FeedCursor, board: &Board) -> Position {
         streams: board.sum(Metric::Streams),
         hits,
         lookups: hits + others,
+        topics: Vec::new(),
     }
 }
 
@@ -826,6 +827,7 @@ mod tests {
             prev: position - 1,
             event: "incident".into(),
             data: "{}".into(),
+            key: None,
             version: VersionVector::from_iter([dot]),
             refill,
         })

@@ -297,6 +297,7 @@ mod tests {
                 streams: 2,
                 hits: 3,
                 lookups: 4,
+                topics: Vec::new(),
             };
             let address = Some("[::1]:7400".parse().expect("valid"));
             self.reporter.go_on(self.now, address, || Some(position), &mut self.out);

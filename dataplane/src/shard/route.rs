@@ -323,13 +323,14 @@ mod tests {
     use super::*;
 
     fn site(id: &str, host: &str) -> Site {
-        let route = |prefix: &str, policy| Route { prefix: prefix.into(), policy };
+        let route = |prefix: &str, policy| Route { prefix: prefix.into(), policy, stream: None };
         Site {
             id: id.into(),
             name: id.into(),
             hosts: vec![host.into()],
             origins: vec![Origin { url: "http://127.0.0.1:9".into() }],
             routes: vec![route("/a/", Policy::Pass), route("/a/b/", Policy::Cache)],
+            token_keys: Vec::new(),
         }
     }
 

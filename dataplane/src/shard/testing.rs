@@ -78,7 +78,8 @@ pub(crate) fn site() -> Site {
         name: "s1".into(),
         hosts: vec!["a.example".into()],
         origins: vec![Origin { url: "http://127.0.0.1:9000".into() }],
-        routes: vec![Route { prefix: "/pass/".into(), policy: Policy::Pass }],
+        routes: vec![Route { prefix: "/pass/".into(), policy: Policy::Pass, stream: None }],
+        token_keys: Vec::new(),
     }
 }
 

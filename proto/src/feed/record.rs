@@ -114,7 +114,7 @@ pub enum Scope {
 pub struct Publish {
     /// Order of arrival in control's store.
     pub position: u64,
-    /// Topic: `page/<id>`.
+    /// Topic: `page/<id>`, or one that a customer publishes to.
     pub topic: String,
     /// The operation that this event tells of.
     pub dot: Dot,
@@ -122,8 +122,11 @@ pub struct Publish {
     pub prev: u64,
     /// SSE event name.
     pub event: String,
-    /// SSE data: JSON without line breaks.
+    /// SSE data; of pages JSON without line breaks.
     pub data: String,
+    /// What of the topic it tells: the newest event of each event key is the topic's present state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The state this event is part of: a page that covers it is not older than the event.
     pub version: VersionVector,
     /// Sent again to refill history after a start: not delivered to streams that already had it.
@@ -218,4 +221,17 @@ pub struct Position {
     /// Requests since start that consulted the cache.
     #[serde(default)]
     pub lookups: u64,
+    /// Open streams of the topics that customers publish to, the most listened to first; as many as
+    /// fit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<TopicStreams>,
+}
+
+/// How many listen to a topic.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TopicStreams {
+    /// The topic.
+    pub topic: String,
+    /// Open streams that carry it, perhaps with others.
+    pub streams: u64,
 }

@@ -16,6 +16,7 @@ pub mod read;
 pub mod records;
 pub mod schema;
 pub mod state;
+pub mod topics;
 pub mod txn;
 pub mod writer;
 

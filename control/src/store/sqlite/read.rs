@@ -117,7 +117,8 @@ impl<'c> Reader<'c> {
 
     /// Up to this position records have been removed: a feed that starts below it needs a snapshot.
     pub fn compacted(&self) -> Result<u64, StoreError> {
-        self.meta_parsed("compacted")
+        let events = self.meta(EVENTS_COMPACTED)?.and_then(|text| text.parse().ok());
+        Ok(self.meta_parsed::<u64>("compacted")?.max(events.unwrap_or(0)))
     }
 
     /// An entity's folded state, deleted or not.
@@ -394,6 +395,9 @@ fn tagged((id, dot, state): RawRow) -> Result<(String, Tagged<EntityState>), Sto
     Ok((id, Tagged { value: serde_json::from_str(&state)?, dot }))
 }
 
+/// The fact of the store that says up to where some events of topics have been removed.
+pub const EVENTS_COMPACTED: &str = "events_compacted";
+
 /// An operation from a row of `SELECT * FROM log`.
 pub(crate) fn operation_of(row: &Row<'_>) -> Result<Operation, StoreError> {
     fn parsed<T: std::str::FromStr>(row: &Row<'_>, column: &str) -> Result<T, StoreError> {
@@ -401,6 +405,7 @@ pub(crate) fn operation_of(row: &Row<'_>) -> Result<Operation, StoreError> {
         text.parse().map_err(|_| StoreError::Row(format!("log.{column}: {text}")))
     }
     let class: String = row.get("class")?;
+    let known = Class::ALL.into_iter().find(|known| known.as_str() == class);
     Ok(Operation {
         format: row.get("format")?,
         dot: Dot { replica: parsed(row, "replica")?, seq: row.get("seq")? },
@@ -409,7 +414,7 @@ pub(crate) fn operation_of(row: &Row<'_>) -> Result<Operation, StoreError> {
         hlc: Hlc(row.get("hlc")?),
         actor: row.get("actor")?,
         request: row.get("request")?,
-        class: if class == "publish" { Class::Publish } else { Class::State },
+        class: known.ok_or_else(|| StoreError::Row(format!("log.class: {class}")))?,
         entity: EntityRef::new(parsed(row, "kind")?, row.get::<_, String>("entity")?),
         change: serde_json::from_str(&row.get::<_, String>("change")?)?,
     })

@@ -32,6 +32,8 @@ pub struct Stretch {
     pub head: Head,
     /// Up to here everything is in `records`, or had none.
     pub upto: u64,
+    /// Up to here records have been removed, see [`Reader::compacted`].
+    pub compacted: u64,
 }
 
 impl Reader<'_> {
@@ -54,7 +56,7 @@ impl Reader<'_> {
             Some(last) if read >= positions => last.position,
             _ => head.position,
         };
-        Ok(Stretch { records, head, upto })
+        Ok(Stretch { records, head, upto, compacted: self.compacted()? })
     }
 
     /// The position before the first operation that a vector does not cover; `None` when that

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::StoreError;
 
 /// The format this program reads and writes.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
 
 /// The database file in a data directory.
 pub fn file(data: &Path) -> PathBuf {
@@ -171,7 +171,7 @@ fn copy_before_migrating(conn: &Connection, path: &Path, found: i64) -> rusqlite
 const APPLICATION: i64 = 0x5048_5253;
 
 /// One step a format; a step is never edited after it was released.
-const MIGRATIONS: [&str; FORMAT as usize] = [FIRST];
+const MIGRATIONS: [&str; FORMAT as usize] = [FIRST, TOPICS];
 
 const FIRST: &str = "
 -- One row a fact of this store: store, replica, position, applied, hlc, compacted, inode, copied.
@@ -245,6 +245,20 @@ CREATE INDEX idempotency_by_age ON idempotency (at_ms);
 
 -- What edges last reported. Telemetry, not derived from the log.
 CREATE TABLE edge_report (edge TEXT PRIMARY KEY, report TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// Customers publish to topics: when a topic had its last event, and how many it ever had.
+const TOPICS: &str = "
+ALTER TABLE topic ADD COLUMN at_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE topic ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX topic_by_age ON topic (at_ms);
+
+-- The newest event of a topic for each event key ('' without one): what retention keeps longest.
+CREATE TABLE last_value (
+  topic TEXT NOT NULL, event_key TEXT NOT NULL, position INTEGER NOT NULL,
+  PRIMARY KEY (topic, event_key)
+) WITHOUT ROWID;
+CREATE INDEX last_value_by_position ON last_value (position);
 ";
 
 #[cfg(test)]

@@ -193,7 +193,7 @@ impl Columns {
                 ApiKey::read(id, state).map(|key| listed(key.digest, key.created_at_ms))
             }
             Kind::Edge => Edge::read(id, state).map(|edge| listed(edge.name, edge.created_at_ms)),
-            Kind::Name | Kind::Purge => None,
+            Kind::Name | Kind::Purge | Kind::Topic => None,
         };
         columns.unwrap_or_default()
     }

@@ -12,8 +12,8 @@ use crate::{
     feed::derive::{self, PageView, Subject},
     log::{
         append::{Head, Origin},
-        dot::Replica,
-        operation::{Change, Class, Draft, EntityRef, Kind, Mutation, Operation},
+        dot::{Dot, Replica},
+        operation::{Change, Draft, EntityRef, Kind, Mutation, Operation},
     },
     model::{component::Component, id::Seed, incident::Incident, site::Site},
 };
@@ -106,14 +106,27 @@ impl<'c> Txn<'c> {
                 applied
             ])?;
         }
+        if let Subject::Event { topic, event } = subject {
+            conn.prepare_cached(
+                "INSERT OR REPLACE INTO last_value (topic, event_key, position) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![
+                topic,
+                event.key.as_deref().unwrap_or_default(),
+                operation.position
+            ])?;
+        }
         if let Some(topic) = topic {
             conn.prepare_cached(
-                "INSERT OR REPLACE INTO topic (topic, replica, seq) VALUES (?1, ?2, ?3)",
+                "INSERT INTO topic (topic, replica, seq, at_ms, events) VALUES (?1, ?2, ?3, ?4, 1) \
+                 ON CONFLICT (topic, replica) DO UPDATE SET seq = excluded.seq, \
+                 at_ms = excluded.at_ms, events = events + 1",
             )?
             .execute(params![
                 topic,
                 operation.dot.replica.as_str(),
-                operation.dot.seq
+                operation.dot.seq,
+                operation.hlc.ms()
             ])?;
         }
         Ok(())
@@ -125,14 +138,25 @@ fn last_of_topic(conn: &Connection, topic: &str, replica: Replica) -> Result<u64
         .prepare_cached("SELECT seq FROM topic WHERE topic = ?1 AND replica = ?2")?
         .query_row([topic, replica.as_str()], |row| row.get(0))
         .optional()?;
-    Ok(seq.unwrap_or(0))
+    match seq {
+        Some(seq) => Ok(seq),
+        // It may have had events once, up to the newest of all topics that were forgotten.
+        None => forgotten(conn, replica),
+    }
 }
 
+/// The newest event of any topic that retention has forgotten: what is known of those before the
+/// first event of a topic that looks new.
+fn forgotten(conn: &Connection, replica: Replica) -> Result<u64, StoreError> {
+    let newest = Reader::new(conn).meta(FORGOTTEN)?;
+    let newest = newest.and_then(|text| text.parse::<Dot>().ok());
+    Ok(newest.filter(|dot| dot.replica == replica).map_or(0, |dot| dot.seq))
+}
+
+/// The fact of the store that [`forgotten`] reads; written by retention.
+pub const FORGOTTEN: &str = "topics_forgotten";
+
 fn insert_log(conn: &Connection, operation: &Operation) -> Result<(), StoreError> {
-    let class = match operation.class {
-        Class::State => "state",
-        Class::Publish => "publish",
-    };
     conn.prepare_cached(
         "INSERT INTO log (position, replica, seq, format, hlc, class, kind, entity, actor, \
          request, context, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
@@ -143,7 +167,7 @@ fn insert_log(conn: &Connection, operation: &Operation) -> Result<(), StoreError
         operation.dot.seq,
         operation.format,
         operation.hlc.0,
-        class,
+        operation.class.as_str(),
         operation.entity.kind.as_str(),
         operation.entity.id,
         operation.actor,
@@ -231,6 +255,12 @@ fn subject(
         }
         Kind::Purge => match &operation.change {
             Change::Purge(order) => Subject::Purge(order.clone()),
+            _ => Subject::Nothing,
+        },
+        Kind::Topic => match &operation.change {
+            Change::Event(event) => {
+                Subject::Event { topic: entity.id.clone(), event: event.clone() }
+            }
             _ => Subject::Nothing,
         },
         Kind::Name | Kind::ApiKey | Kind::Edge => Subject::Nothing,

@@ -164,6 +164,11 @@ pub fn start(
 }
 
 impl Writer {
+    /// Commands that wait.
+    pub fn waiting(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
+    }
+
     /// Asks for a write and waits until it is durable.
     pub async fn write(&self, write: Write) -> Result<Done, WriteError> {
         let (reply, answer) = oneshot::channel();

@@ -1,5 +1,5 @@
-//! Ending streams of our own accord: all of them paced over a time, or those of one topic, each with
-//! a jittered `retry:` so that nobody comes back with everyone.
+//! Ending streams of our own accord: all of them paced over a time, or those of one topic, each
+//! with a jittered `retry:` so that nobody comes back with everyone.
 
 use super::{Streams, answer::LAST_CHUNK};
 use crate::{

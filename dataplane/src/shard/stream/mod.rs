@@ -15,8 +15,8 @@
 //! `EventSource` resumes without having seen any event. Later beats have no id.
 //!
 //! This file: opening, and which input leads where. In its folder: the records (`table`), where a
-//! stream stands (`standing`), a turn's batch (`turn`), the bytes of answers (`answer`), and ends of
-//! our own accord (`ending`). Leaves to others: topics and histories (`topic`), streams not in a
+//! stream stands (`standing`), a turn's batch (`turn`), the bytes of answers (`answer`), and ends
+//! of our own accord (`ending`). Leaves to others: topics and histories (`topic`), streams not in a
 //! list (`slow_consumer`), who is next (`fanout`), when silence ends (`heartbeat`).
 
 mod answer;

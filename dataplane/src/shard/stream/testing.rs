@@ -284,6 +284,7 @@ pub(super) fn event(topic: &str, replica_name: &str, seq: u64, prev: u64) -> Pub
         prev,
         event: "incident".into(),
         data: dot.to_string(),
+        key: None,
         version: VersionVector::from_iter([dot]),
         refill: false,
     }
