@@ -10,6 +10,10 @@
 //! refilled all it can, `base` counts in both cases. If it does not cover them, the gap is told
 //! first.
 //!
+//! What is refilled is the end of the log, of all topics. So of each replica that came in it, no
+//! event of any topic is missing from the first one on (`floor`): behind that, a quiet topic's
+//! `base` need not be covered.
+//!
 //! ```text
 //!  publish ─▶ seen before? ─yes▶ dropped
 //!               │no
@@ -115,6 +119,8 @@ pub struct Topics {
     refilled: bool,
     /// Whether some have come, but not all.
     partly_refilled: bool,
+    /// Of each replica that was refilled, the first event from which on none is missing.
+    floor: Vec<Dot>,
     /// (topic, number) of all entries, oldest first; some already evicted by their topic's bounds.
     order: VecDeque<(u32, u64)>,
     bytes: usize,
@@ -256,20 +262,27 @@ impl Topic {
         self.history.append(Entry { kind: Kind::Gap, id, frame, at: now });
     }
 
-    /// What a cursor lacks that the history cannot tell of.
+    /// What a cursor lacks that the history cannot tell of. `floor`: from where on nothing is
+    /// missing, once everything was refilled that can be.
     fn missing(
         &self,
         cursor: &VersionVector,
         base: &VersionVector,
-        refilled: bool,
+        floor: Option<&[Dot]>,
     ) -> VersionVector {
         let mut ever = self.newest.clone();
         ever.merge(base);
         ever.iter()
-            .map(|dot| match self.history.before_oldest_of(dot.replica) {
-                Some(seq) if refilled => Dot { seq, ..dot },
-                Some(seq) => Dot { seq: seq.max(base.get(dot.replica)), ..dot },
-                None => dot,
+            .map(|dot| match (self.history.before_oldest_of(dot.replica), floor) {
+                (Some(seq), Some(_)) => Dot { seq, ..dot },
+                (Some(seq), None) => Dot { seq: seq.max(base.get(dot.replica)), ..dot },
+                (None, Some(floor)) => {
+                    let first = floor.iter().find(|first| first.replica == dot.replica);
+                    let below = first.map_or(u64::MAX, |first| first.seq.saturating_sub(1));
+                    let seq = base.get(dot.replica).min(below);
+                    Dot { seq: seq.max(self.newest.get(dot.replica)), ..dot }
+                }
+                (None, None) => dot,
             })
             .filter(|dot| dot.seq > 0 && !cursor.contains(*dot))
             .collect()
@@ -287,6 +300,7 @@ impl Topics {
             base: VersionVector::new(),
             refilled: false,
             partly_refilled: false,
+            floor: Vec::new(),
             order: VecDeque::new(),
             bytes: 0,
             limits,
@@ -370,6 +384,10 @@ impl Topics {
             }
             // A resume there can no longer be judged by what was newest.
             self.base.merge(&old.newest);
+            // Nor can it be said any more that nothing is missing up to there.
+            for first in &mut self.floor {
+                first.seq = first.seq.max(old.newest.get(first.replica) + 1);
+            }
             self.bytes -= old.history.bytes();
             self.rows[self.hand] = Topic::new(name, old.history.end(), known);
             return Some(row);
@@ -377,12 +395,35 @@ impl Topics {
         None
     }
 
+    /// An event has come again, and all after it will, or have.
+    fn note_floor(&mut self, dot: Dot) {
+        match self.floor.iter_mut().find(|first| first.replica == dot.replica) {
+            // They come in the order of the log: only the first counts.
+            Some(_) => {}
+            None => self.floor.push(dot),
+        }
+    }
+
+    /// This event is missing, or cannot be told of any more.
+    fn raise_floor(&mut self, dot: Dot) {
+        for first in self.floor.iter_mut().filter(|first| first.replica == dot.replica) {
+            first.seq = first.seq.max(dot.seq + 1);
+        }
+    }
+
     /// Takes an event in.
     pub fn publish(&mut self, now: Mono, record: &Publish) -> Published {
         if record.refill && !self.known.contains(record.dot) {
             return Published::Early;
         }
-        let Some(row) = self.find_or_add(&record.topic) else { return Published::NoTopic };
+        if record.refill {
+            self.note_floor(record.dot);
+        }
+        let Some(row) = self.find_or_add(&record.topic) else {
+            // Events of a topic that there is no room for are missing.
+            self.raise_floor(record.dot);
+            return Published::NoTopic;
+        };
         let known = Arc::clone(&self.known);
         let topic = &mut self.rows[row as usize];
         if topic.newest.contains(record.dot) {
@@ -392,6 +433,8 @@ impl Topics {
         let link = Link { dot: record.dot, prev: record.prev };
         let unseen = !known.contains(record.dot);
         if !unseen && (!record.refill || topic.history.implies(record.dot)) {
+            // A gap that was told stands for it, but perhaps not for long.
+            self.raise_floor(record.dot);
             return Published::Seen;
         }
         if record.data.len() > limits::EVENT_DATA_BYTES_MAX || !is_event_name(&record.event) {
@@ -425,6 +468,7 @@ impl Topics {
     /// missing there may be beyond what control still has.
     pub fn note_refilling(&mut self) {
         self.refilled = false;
+        self.floor.clear();
         if std::mem::take(&mut self.partly_refilled) {
             for topic in self.rows.iter_mut().filter(|topic| topic.history.has_refilled()) {
                 self.bytes -= topic.history.bytes();
@@ -446,6 +490,7 @@ impl Topics {
         }
         self.note_known(applied);
         (self.refilled, self.partly_refilled) = (false, false);
+        self.floor.clear();
         let known = Arc::clone(&self.known);
         self.base.merge(&known);
         let mut told = Vec::new();
@@ -488,7 +533,8 @@ impl Topics {
             frames.push(gap_frame(&topic.name, &cursor.to_string(), &present));
             return Reader { next: topic.history.end(), cursor: present };
         }
-        let missing = topic.missing(&cursor, &self.base, self.refilled);
+        let floor = self.refilled.then_some(&*self.floor);
+        let missing = topic.missing(&cursor, &self.base, floor);
         let mut reader = Reader { next: topic.history.first(), cursor: Arc::new(cursor) };
         if !missing.is_empty() {
             frames.push(reader.gap(&topic.name, &missing));

@@ -119,6 +119,34 @@ fn refilled_history_serves_resumes_and_nobody_who_was_there() {
 }
 
 #[test]
+fn a_quiet_topic_is_told_no_gap_behind_what_was_refilled() {
+    let mut world = World::new(small());
+    world.applied(&vector("a-00000000:40,b-00000000:9"), Advance::Jumped);
+    // Of another topic: what comes again is the end of the log.
+    for (seq, prev) in [(20, 5), (30, 20)] {
+        world.publish(&Publish { refill: true, ..event("page/q", "a", seq, prev) });
+    }
+    let gap = |world: &mut World, slot: u32, cursor: &str| {
+        world.open(slot, "page/p", Some(cursor));
+        world.events(slot).first().is_some_and(|event| event.event == "gap")
+    };
+    assert!(gap(&mut world, 1, "a-00000000:25,b-00000000:9"), "more may be on its way");
+    world.applied(&vector("a-00000000:40,b-00000000:9"), Advance::Refilled);
+    for (slot, cursor, expected) in [
+        (2, "a-00000000:25,b-00000000:9", false),
+        (3, "a-00000000:19,b-00000000:9", false),
+        (4, "a-00000000:18,b-00000000:9", true),
+        // Nothing of that replica came again: nothing is known of what lies between.
+        (5, "a-00000000:25,b-00000000:8", true),
+    ] {
+        assert_eq!(gap(&mut world, slot, cursor), expected, "{cursor}");
+    }
+    // A new refill, or a jump, has to show it anew.
+    world.applied(&vector("a-00000000:40,b-00000000:9"), Advance::Refilling);
+    assert!(gap(&mut world, 6, "a-00000000:25,b-00000000:9"));
+}
+
+#[test]
 fn an_event_that_comes_twice_is_sent_once() {
     let mut world = World::new(small());
     world.open(1, "page/p", None);
