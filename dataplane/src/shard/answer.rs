@@ -472,6 +472,50 @@ mod tests {
     }
 
     #[test]
+    fn slow_readers_of_a_stored_body_share_it_and_hold_nobody_up() {
+        const BODY_BYTES: usize = 8 << 20;
+        const READERS: usize = 50;
+        let mut world = World::with_memory(1, 64 << 20);
+        let client = world.connect(0);
+        world.say(client, GET);
+        let upstream = world.upstream();
+        let fields = format!("Content-Length: {BODY_BYTES}\r\nCache-Control: max-age=900");
+        world.say(upstream, &format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"));
+        for _ in 0..BODY_BYTES / 16_384 {
+            world.say(upstream, &"x".repeat(16_384));
+        }
+        assert!(world.take(client).len() > BODY_BYTES);
+        let stored_bytes = world.cache.stats().used_bytes;
+        let slow: Vec<End> = (0..READERS).map(|_| world.connect(0)).collect();
+        for &reader in &slow {
+            world.peer(reader).blocked = true;
+            // What they ask for behind it is not answered before they have taken this.
+            world.say(reader, &GET.repeat(3));
+            let given = world.peer(reader).got.len();
+            assert!(given <= limits::WRITE_BYTES_MAX + 32 * 1024, "{given}");
+        }
+        assert_eq!(world.cache.stats().used_bytes, stored_bytes, "lent, not copied");
+        world.say(client, GET);
+        assert!(world.take(client).len() > BODY_BYTES, "others are served at once");
+        // One reads on, slowly, and gets all of it; the others are ended in time.
+        let (patient, others) = slow.split_first().expect("readers");
+        while world.peer(*patient).got.len() <= BODY_BYTES {
+            world.wait_ms(1_000);
+            world.read_one(*patient);
+            let sends = world.peer(*patient).sends;
+            assert!(sends < sends_max(BODY_BYTES), "{sends}");
+        }
+        assert!(world.take(*patient).len() > BODY_BYTES);
+        assert!(others.iter().all(|&reader| world.peer(reader).closed));
+        assert!(!world.peer(*patient).closed);
+    }
+
+    /// Sends that a body of this length takes at most.
+    fn sends_max(bytes: usize) -> usize {
+        bytes / (limits::WRITE_BYTES_MAX / 2) + 1
+    }
+
+    #[test]
     fn such_a_body_that_nobody_reads_any_more_is_not_fetched_to_its_end() {
         let mut world = World::with_memory(1, MEMORY_BYTES);
         let client = world.connect(0);

@@ -182,6 +182,10 @@ impl FieldSource for HeadFields<'_> {
             None => self.0.get(name),
         }
     }
+
+    fn may_have(&self, names: &[Known]) -> bool {
+        self.0.has_any(names)
+    }
 }
 
 /// Where a request leads that goes through the cache or to an origin.
@@ -906,6 +910,17 @@ mod tests {
         assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
         let mut buffer = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
         assert_eq!(host_of(&head.authority, &mut buffer), Some("a.example:81"));
+    }
+
+    #[test]
+    fn a_request_without_conditions_is_not_searched_for_them() {
+        let may_have = |text: &[u8]| {
+            let mut space = FieldSpace::new();
+            let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("whole");
+            HeadFields(head.fields).may_have(&[Known::IfNoneMatch, Known::CacheControl])
+        };
+        assert!(!may_have(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: b\r\n\r\n"));
+        assert!(may_have(b"GET / HTTP/1.1\r\nHost: a\r\nif-none-match: b\r\n\r\n"));
     }
 
     #[test]
