@@ -40,7 +40,8 @@ pub struct HttpOptions {
     /// How long to load before measuring
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub warm_up: Duration,
-    /// Requests that leave together on a connection, the next ones when all are answered (with --rate: outstanding at most)
+    /// Requests that leave together on a connection, the next ones when all are answered (with
+    /// --rate: outstanding at most)
     #[arg(long, default_value_t = 1)]
     pub pipeline: u32,
     /// Paths /0 … /N-1 are appended to the URL's path, chosen by popularity

@@ -45,7 +45,8 @@ enum Target {
 #[derive(Debug)]
 struct Overflow {
     newest: Arc<Body>,
-    /// Parts before it and their lengths, oldest first; each lives while a reader is at it or before it.
+    /// Parts before it and their lengths, oldest first; each lives while a reader is at it or
+    /// before it.
     older: VecDeque<(Weak<Body>, u64)>,
     /// The entry that it began as, while anybody holds that.
     first: Weak<Entry>,

@@ -15,6 +15,8 @@
 //! Owns the upstream connection during the exchange, and the lease. Leaves to others: addresses and
 //! kept connections (`origin`), what may be stored (`cache`), what the client is sent (`answer`).
 
+mod overflow;
+
 use std::{collections::VecDeque, io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
@@ -657,22 +659,6 @@ impl Edge {
         }
     }
 
-    /// Looks whether the readers of an answer too large to be stored have taken enough for it to go
-    /// on. They may be on any shard, so nobody tells; a reader that takes nothing is ended by its
-    /// connection's deadline.
-    pub fn fetch_look(&mut self, now: Now, at: Ref) {
-        self.fetch_pace(at);
-        let Some(fetch) = self.fetches.get_mut(at) else { return };
-        if fetch.phase != Phase::Body || fetch.receiving {
-            return;
-        }
-        if fetch.store.as_mut().is_some_and(StoreWriter::is_abandoned) {
-            return self.fetch_abort(at);
-        }
-        fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
-        self.timers.set(now.mono.after_ms(limits::SPILL_LOOK_MS), Timer::FetchLook(at));
-    }
-
     /// An interim head has come: it is for the one who asked, and for nobody else (RFC 9110 §15.2).
     fn fetch_interim(&mut self, at: Ref, head: &ResponseHead<'_>) {
         let Some(fetch) = self.fetches.get_mut(at) else { return };
@@ -808,21 +794,6 @@ impl Edge {
             fetch.pipe.pieces.push_back(Bytes::copy_from_slice(bytes));
             fetch.pipe.bytes += bytes.len();
             self.notices.push(reader);
-        }
-    }
-
-    /// Whether an answer cannot be stored, and nobody reads it any more.
-    fn is_abandoned(&mut self, at: Ref) -> bool {
-        let Some(fetch) = self.fetches.get_mut(at) else { return true };
-        fetch.store.as_mut().is_some_and(StoreWriter::is_abandoned)
-    }
-
-    /// Stops reading the origin while too much of an overflow waits for its readers.
-    fn fetch_hold_back(&mut self, now: Now, at: Ref) {
-        let Some(fetch) = self.fetches.get_mut(at) else { return };
-        if fetch.receiving && !fetch.wants_input() {
-            self.timers.set(now.mono.after_ms(limits::SPILL_LOOK_MS), Timer::FetchLook(at));
-            self.fetch_pace(at);
         }
     }
 
