@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::{
     Cache,
     body::Body,
+    cache_status::Forward,
     decision::NoStoreReason,
     draft::Draft,
     entry::Entry,
@@ -80,6 +81,7 @@ pub struct Lease {
     /// Purges its segment had seen when it began.
     began: u64,
     asked: Asked,
+    forward: Forward,
     /// What is stored and may be validated, or served if the origin fails.
     stored: Option<Arc<Entry>>,
     is_open: bool,
@@ -128,6 +130,11 @@ impl Lease {
     /// something that is not for sharing.
     pub fn method(&self) -> Method {
         self.asked.method
+    }
+
+    /// Why what is stored does not answer the request.
+    pub fn forward(&self) -> Forward {
+        self.forward
     }
 
     /// Writes the conditions to send, as field lines; nothing if there is nothing to validate. The
@@ -196,7 +203,7 @@ impl Lease {
         let first_hand = std::mem::take(&mut draft.first_hand);
         let account = self.cache.account();
         let body = Arc::new(Body::filling(account, response.length));
-        let entry = Arc::new(draft.entry(account, &self.cache_key, body));
+        let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body));
         let (removed, not_stored) = self.settle(&entry, response.response_at_ms, true, wakes);
         drop(removed);
         let cache = Arc::clone(&self.cache);
@@ -218,7 +225,7 @@ impl Lease {
         };
         let first_hand = std::mem::take(&mut draft.first_hand);
         let body = Arc::clone(stored.body());
-        let entry = Arc::new(draft.entry(self.cache.account(), &self.cache_key, body));
+        let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body));
         if refusal.is_some() {
             let mut segment = self.cache.segment_of(&self.cache_key);
             let removed = segment.remove_outdated(stored);
@@ -396,6 +403,8 @@ pub(crate) struct Ticket {
     cache_key: CacheKey,
     id: u64,
     began: u64,
+    /// Why it is needed.
+    pub(crate) forward: Forward,
 }
 
 impl Ticket {
@@ -411,6 +420,7 @@ impl Ticket {
             id: self.id,
             began: self.began,
             asked,
+            forward: self.forward,
             stored,
             is_open: true,
         }
@@ -424,6 +434,7 @@ impl Segment {
         key: &CacheKeyRef<'_>,
         fields: &dyn FieldSource,
         joinable: bool,
+        forward: Forward,
     ) -> Ticket {
         let id = self.next_lease;
         self.next_lease += 1;
@@ -434,7 +445,7 @@ impl Segment {
         let is_room = slot.leases.len() < limits::LEASES_PER_KEY_MAX;
         let joinable = (joinable && is_room).then_some(variant);
         slot.leases.push(LeaseState { id, joinable, waiting: Vec::new() });
-        Ticket { cache_key: slot.cache_key().clone(), id, began }
+        Ticket { cache_key: slot.cache_key().clone(), id, began, forward }
     }
 
     /// Whether a lease is out that a request with these fields may wait for.

@@ -43,6 +43,8 @@ pub struct Hit {
     pub local: Local,
     /// `Age` to send, seconds.
     pub age_s: u64,
+    /// Freshness that is left, seconds; negative when stale, `None` if it was purged softly.
+    pub ttl_s: Option<i64>,
     /// Whole or 304.
     pub answer: Answer,
     /// Fresh, or why stale is allowed.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::{
     Cache,
-    account::Account,
     body::Body,
+    cache_status,
     decision::NoStoreReason,
     entry::{Entry, Parts},
     freshness::Times,
@@ -96,16 +96,12 @@ impl Draft {
     }
 
     /// The entry, with its key and its body.
-    pub(crate) fn entry(
-        self,
-        account: &Arc<Account>,
-        cache_key: &CacheKey,
-        body: Arc<Body>,
-    ) -> Entry {
+    pub(crate) fn entry(self, cache: &Cache, cache_key: &CacheKey, body: Arc<Body>) -> Entry {
         let Self { head, variant, surrogate_keys, times, stale, is_no_cache, first_hand: _ } = self;
         let cache_key = cache_key.clone();
+        let status = cache_status::beginning(&cache.config().name, &cache_key.borrowed());
         let parts = Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body };
-        Entry::new(account, head, parts)
+        Entry::new(cache.account(), head.with_tail(&status), parts)
     }
 }
 

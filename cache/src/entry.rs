@@ -71,7 +71,7 @@ impl Entry {
         let last_modified_ms = date_field_ms(&head, "Last-Modified", times.response_at_ms);
         let bytes = OVERHEAD_BYTES
             + cache_key.text_bytes()
-            + head.bytes.len()
+            + head.bytes().len()
             + variant.heap_bytes()
             + surrogate_keys.heap_bytes();
         body.link();
@@ -116,13 +116,24 @@ impl Entry {
     /// Status line and fields, each with its line end, without the empty line behind them: `Age`
     /// and what else changes is written behind it.
     pub fn head(&self) -> &[u8] {
-        &self.head.bytes
+        self.head.fields()
+    }
+
+    /// The same, and behind it the beginning of `Cache-Status`, to be ended by
+    /// [`crate::CacheStatus::write`].
+    pub fn head_and_status(&self) -> &[u8] {
+        self.head.bytes()
     }
 
     /// Whether the head says how long the body is. If not, the body is sent in chunks until it is
     /// complete.
     pub fn has_length(&self) -> bool {
         self.head.has_length
+    }
+
+    /// Whether it will not be found any more, or never was: its readers go on all the same.
+    pub fn is_dead(&self) -> bool {
+        self.state().is_dead()
     }
 
     /// Its body.

@@ -14,9 +14,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    pub(crate) bytes: Box<[u8]>,
+    /// With what [`Head::with_tail`] put behind the fields.
+    bytes: Box<[u8]>,
     /// Where the fields begin.
     fields_at: usize,
+    /// Where they end.
+    fields_end: usize,
     /// Whether `Content-Length` is among them.
     pub(crate) has_length: bool,
 }
@@ -57,6 +60,7 @@ impl Head {
         bytes.extend_from_slice(response.append);
         let head = Self {
             status: response.status,
+            fields_end: bytes.len(),
             bytes: bytes.into_boxed_slice(),
             fields_at,
             has_length: false,
@@ -97,7 +101,7 @@ impl Head {
         if !has_date {
             push_date(&mut bytes, response.response_at_ms);
         }
-        Self { bytes: bytes.into_boxed_slice(), ..*self }
+        Self { fields_end: bytes.len(), bytes: bytes.into_boxed_slice(), ..*self }
     }
 
     /// Without the fields that `policy` names.
@@ -110,7 +114,7 @@ impl Head {
                 push_field(&mut bytes, name, value);
             }
         });
-        Self { bytes: bytes.into_boxed_slice(), ..self }
+        Self { fields_end: bytes.len(), bytes: bytes.into_boxed_slice(), ..self }
     }
 
     /// With `Content-Length`, if the length is known, the status allows it and it is not there.
@@ -119,12 +123,34 @@ impl Head {
         if let (Some(length), false, true) =
             (length, self.has_length, has_content_length(self.status))
         {
-            let mut bytes = self.bytes.to_vec();
+            let mut bytes = self.fields().to_vec();
             push_field(&mut bytes, b"Content-Length", length.to_string().as_bytes());
+            head.fields_end = bytes.len();
+            bytes.extend_from_slice(self.tail());
             head.bytes = bytes.into_boxed_slice();
             head.has_length = true;
         }
         head
+    }
+
+    /// With the beginning of a line behind the fields, which the sender ends.
+    pub(crate) fn with_tail(self, tail: &[u8]) -> Self {
+        Self { bytes: [self.fields(), tail].concat().into(), ..self }
+    }
+
+    /// Status line and fields.
+    pub(crate) fn fields(&self) -> &[u8] {
+        &self.bytes[..self.fields_end]
+    }
+
+    /// What [`Head::with_tail`] put behind them.
+    pub(crate) fn tail(&self) -> &[u8] {
+        &self.bytes[self.fields_end..]
+    }
+
+    /// Both.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The head of a 304 that stands for this response (RFC 9110 §15.4.5).
@@ -147,13 +173,14 @@ impl Head {
                 push_field(&mut bytes, name, value);
             }
         });
+        bytes.extend_from_slice(self.tail());
         bytes
     }
 }
 
 impl FieldSource for Head {
     fn each<'a>(&'a self, show: &mut dyn FnMut(&'a [u8], &'a [u8])) {
-        for line in self.bytes[self.fields_at..].split(|&b| b == b'\n') {
+        for line in self.fields()[self.fields_at..].split(|&b| b == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if let Some(colon) = line.iter().position(|&b| b == b':') {
                 show(&line[..colon], list::trim(&line[colon + 1..]));
@@ -264,7 +291,7 @@ mod tests {
     }
 
     fn text(head: &Head) -> String {
-        String::from_utf8_lossy(&head.bytes).into_owned()
+        String::from_utf8_lossy(head.fields()).into_owned()
     }
 
     fn stored(fields: &[(&str, &str)]) -> Head {

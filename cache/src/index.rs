@@ -118,6 +118,11 @@ impl Segment {
             .into_mut()
     }
 
+    /// Whether anything is stored under a cache key.
+    pub(crate) fn has_entries(&self, cache_key: &CacheKeyRef<'_>) -> bool {
+        self.slot(cache_key).is_some_and(|slot| !slot.nodes.is_empty())
+    }
+
     /// Any living entry of a slot: all of them vary by the same names.
     pub(crate) fn any_variant(&self, slot: &Slot) -> Option<&Arc<Entry>> {
         slot.nodes.iter().rev().find_map(|&node| self.entry(node))

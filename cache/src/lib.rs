@@ -39,6 +39,7 @@ use proto::feed::record::Purge;
 
 mod account;
 mod body;
+mod cache_status;
 mod collapse;
 mod decision;
 mod directives;
@@ -76,6 +77,7 @@ use stats::SharedStats;
 use storability::Asked;
 
 pub use body::{Body, BodyState, Follow, Progress};
+pub use cache_status::{CacheStatus, Forward};
 pub use collapse::{HeadOutcome, Lease, Waiter, Wake, WakeWith};
 pub use decision::{Answer, BypassReason, Decision, Freshness, Hit, NoStoreReason};
 pub use directives::{Reach, RequestDirectives, ResponseDirectives};
@@ -109,6 +111,8 @@ pub struct Config {
     pub stale_if_error_s: u64,
     /// Targeted fields that are ours, most specific first (RFC 9213).
     pub targets: Vec<String>,
+    /// This cache's name in `Cache-Status`; a token.
+    pub name: String,
     /// Seed of the hashes.
     pub seed: u64,
 }
@@ -122,6 +126,7 @@ impl Config {
             waiters_per_lease_max: 16_384,
             stale_if_error_s: 24 * 3600,
             targets: vec!["CDN-Cache-Control".into()],
+            name: "pharos".into(),
             seed,
         }
     }
@@ -196,7 +201,7 @@ impl Cache {
     /// 9110 §9.3.3). Nobody waits for it.
     pub fn lease_for_post(self: &Arc<Self>, request: &Request<'_>) -> Lease {
         let mut segment = self.segment_by_hash(request.cache_key.hash());
-        let ticket = segment.give_lease(&request.cache_key, request.fields, false);
+        let ticket = segment.give_lease(&request.cache_key, request.fields, false, Forward::Method);
         drop(segment);
         ticket.lease(self, Asked::of(request), None)
     }

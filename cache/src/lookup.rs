@@ -19,6 +19,7 @@ use proto::feed::cursor::VersionVector;
 
 use crate::{
     Cache,
+    cache_status::Forward,
     collapse::{Ticket, Waiter, WakeWith},
     decision::{BypassReason, Decision, Freshness, Hit},
     entry::Entry,
@@ -192,13 +193,21 @@ impl Segment {
         let key = &request.cache_key;
         let mut stored = self.select(key, request.fields).cloned();
         let mut while_revalidating = false;
+        let mut forward = match self.has_entries(key) {
+            true => Forward::VaryMiss,
+            false => Forward::UriMiss,
+        };
         if let Some(entry) = &stored {
             match judge(entry, request, asking) {
                 Verdict::Serve(freshness) => return Decided::Serve(Arc::clone(entry), freshness),
-                Verdict::Validate { may_serve_meanwhile } => {
+                Verdict::Validate { may_serve_meanwhile, because } => {
                     while_revalidating = may_serve_meanwhile;
+                    forward = because;
                 }
-                Verdict::Unusable => stored = None,
+                Verdict::Unusable => {
+                    stored = None;
+                    forward = Forward::Request;
+                }
             }
         }
         if request.directives.only_if_cached {
@@ -226,7 +235,7 @@ impl Segment {
         // whole: GET is fetched, so that it is stored. Known as not to be shared, it is not.
         let is_get = request.method == Method::Get || while_revalidating || stored.is_none();
         let joinable = may_wait && !has_lease && is_get;
-        let ticket = self.give_lease(key, request.fields, joinable);
+        let ticket = self.give_lease(key, request.fields, joinable, forward);
         match stored {
             Some(entry) if while_revalidating => Decided::Background(entry, ticket),
             // Only what others wait for must be whole.
@@ -262,6 +271,8 @@ enum Verdict {
     Validate {
         /// RFC 5861 §3.
         may_serve_meanwhile: bool,
+        /// Who does not want it as it is: the request, or its own lifetime.
+        because: Forward,
     },
     /// Not even for validation: it is older than the request knows it must be.
     Unusable,
@@ -275,17 +286,25 @@ fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
         return Verdict::Unusable;
     }
     let asks = &request.directives;
-    if state.is_soft() || entry.is_no_cache || asks.no_cache {
-        return Verdict::Validate { may_serve_meanwhile: false };
-    }
     let now_ms = asking.now_ms;
+    let validate = |because| Verdict::Validate { may_serve_meanwhile: false, because };
+    if state.is_soft() || entry.is_no_cache {
+        return validate(Forward::Stale);
+    }
+    let refused = || match entry.times.is_fresh(now_ms) {
+        true => validate(Forward::Request),
+        false => validate(Forward::Stale),
+    };
+    if asks.no_cache {
+        return refused();
+    }
     if asks.max_age_s.is_some_and(|max_s| entry.times.age_ms(now_ms) > max_s.saturating_mul(1000)) {
-        return Verdict::Validate { may_serve_meanwhile: false };
+        return refused();
     }
     if let Some(min_fresh_s) = asks.min_fresh_s {
         let left_ms = entry.times.fresh_until_ms().saturating_sub(now_ms);
         if left_ms < min_fresh_s.saturating_mul(1000) {
-            return Verdict::Validate { may_serve_meanwhile: false };
+            return refused();
         }
     }
     if entry.times.is_fresh(now_ms) {
@@ -297,7 +316,10 @@ fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
     if is_asked_for && !entry.stale.forbidden {
         return Verdict::Serve(Freshness::MaxStale);
     }
-    Verdict::Validate { may_serve_meanwhile: staleness_ms < entry.stale.while_revalidating_ms }
+    Verdict::Validate {
+        may_serve_meanwhile: staleness_ms < entry.stale.while_revalidating_ms,
+        because: Forward::Stale,
+    }
 }
 
 /// Whether an entry is not older than the request demands. What has no version belongs to no log.
@@ -332,6 +354,8 @@ fn bypass_reason(request: &Request<'_>) -> Option<BypassReason> {
 fn hit(local: Local, request: &Request<'_>, now_ms: u64, freshness: Freshness) -> Hit {
     let entry = local.entry();
     let answer = validation::answer(entry, request);
-    let age_s = entry.times.age_ms(now_ms) / 1000;
-    Hit { age_s, answer, freshness, local }
+    let age_ms = entry.times.age_ms(now_ms);
+    let ttl_ms = entry.times.lifetime_ms as i64 - age_ms as i64;
+    let ttl_s = (!entry.state().is_soft()).then_some(ttl_ms / 1000);
+    Hit { age_s: age_ms / 1000, ttl_s, answer, freshness, local }
 }

@@ -199,7 +199,7 @@ impl Local {
         self.0.head.clone()
     }
 
-    /// The head of the 304 that stands for it; like [`Local::head`] without the empty line.
+    /// The head of the 304 that stands for it; like [`Entry::head_and_status`].
     pub fn not_modified_head(&self) -> Vec<u8> {
         self.0.entry.head.not_modified()
     }

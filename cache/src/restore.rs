@@ -35,7 +35,7 @@ impl Cache {
         self.admit(length)?;
         let body = Arc::new(Body::complete(self.account(), body.into()));
         let key = cache_key.to_key();
-        let entry = Arc::new(draft.entry(self.account(), &key, body));
+        let entry = Arc::new(draft.entry(self, &key, body));
         entry.soften();
         let mut segment = self.segment_by_hash(cache_key.hash());
         if let Some(stored) = segment.select(cache_key, request).cloned() {

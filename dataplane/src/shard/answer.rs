@@ -314,6 +314,8 @@ fn write_relay_head(
     text.extend_from_slice(&head.text);
     text.extend_from_slice(date_line);
     text.extend_from_slice(edge.names.via_line());
+    text.extend_from_slice(edge.names.status_start());
+    head.told.write(text);
     let mut persistence = asked.persistence;
     let coding = match head.body {
         BodyFraming::None => {

@@ -20,7 +20,10 @@ mod overflow;
 use std::{collections::VecDeque, io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use cache::{Entry, Freshness, HeadOutcome, Lease, Wake, WakeWith, Writer as StoreWriter};
+use cache::{
+    CacheStatus, Entry, Forward, Freshness, HeadOutcome, Lease, Wake, WakeWith,
+    Writer as StoreWriter,
+};
 use proto::{
     field::name::Known,
     http1::{
@@ -70,6 +73,7 @@ pub struct Fetch {
     /// The connection that asked, as long as it is there.
     reader: Option<Ref>,
     label: CacheLabel,
+    told: CacheStatus,
     kept: Rc<[u8]>,
     invalidates: Option<Invalidation>,
     outcome: Outcome,
@@ -135,6 +139,8 @@ pub struct StoredAnswer {
     pub freshness: Freshness,
     /// As what.
     pub label: CacheLabel,
+    /// What is told of it.
+    pub told: CacheStatus,
     /// Field lines for the one whom the fetch was for, behind the entry's head.
     pub first_hand: Box<[u8]>,
     /// The body's overflow is not lost before the reader has begun.
@@ -155,23 +161,25 @@ pub struct RelayHead {
     pub has_date: bool,
     /// Why it is relayed.
     pub label: CacheLabel,
+    /// What is told of it.
+    pub told: CacheStatus,
 }
 
 impl StoredAnswer {
     /// Because the origin failed.
-    fn of_failed(entry: Arc<Entry>) -> Self {
+    fn of_failed(entry: Arc<Entry>, told: CacheStatus) -> Self {
         let (freshness, label) = (Freshness::OriginFailed, CacheLabel::Stale);
-        Self::new(entry, freshness, label, Box::default())
+        let told = CacheStatus { detail: "origin-failed", ..told };
+        Self::new(entry, (freshness, label, told), Box::default())
     }
 
     fn new(
         entry: Arc<Entry>,
-        freshness: Freshness,
-        label: CacheLabel,
+        (freshness, label, told): (Freshness, CacheLabel, CacheStatus),
         first_hand: Box<[u8]>,
     ) -> Self {
         let hold = cache::Hold::new(&entry);
-        Self { entry, freshness, label, first_hand, _hold: hold }
+        Self { entry, freshness, label, told, first_hand, _hold: hold }
     }
 }
 
@@ -260,8 +268,10 @@ pub struct Plan {
     pub lease: Option<Lease>,
     /// Who asks; nobody does for a validation in the background.
     pub reader: Option<Ref>,
-    /// Why, when its answer is relayed.
+    /// As what its answer is relayed.
     pub label: CacheLabel,
+    /// Why it is made.
+    pub forward: Forward,
     /// The method is HEAD.
     pub to_head: bool,
     /// The method may be repeated.
@@ -333,6 +343,7 @@ impl Edge {
             lease,
             reader,
             label,
+            forward,
             to_head,
             idempotent,
             invalidates,
@@ -365,6 +376,7 @@ impl Edge {
             store: None,
             reader,
             label,
+            told: CacheStatus::forwarded(forward),
             kept,
             invalidates,
             outcome: Outcome::Pending,
@@ -686,13 +698,14 @@ impl Edge {
         fetch.phase = Phase::Body;
         fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
         let invalidates = fetch.invalidates.take_if(|_| matches!(response.head.status, 200..400));
+        fetch.told.forward_status = Some(response.head.status);
         let Some(lease) = fetch.lease.take() else {
             self.fetch_invalidate(invalidates, response, false);
             return self.fetch_relay(at, response);
         };
-        let label = fetch.label;
+        let (label, told) = (fetch.label, fetch.told);
         let fields = HeadFields(response.head.fields);
-        let told = cache::Response {
+        let arrived = cache::Response {
             status: response.head.status,
             reason: response.head.reason.as_bytes(),
             fields: &fields,
@@ -707,29 +720,35 @@ impl Edge {
             Ok(Some((head, _))) => HeadFields(head.fields),
             _ => HeadFields(Fields::EMPTY),
         };
-        let outcome = lease.head(&asked, &told, &mut self.wakes);
+        let outcome = lease.head(&asked, &arrived, &mut self.wakes);
         let freshness = Freshness::Fresh;
         match outcome {
-            HeadOutcome::Fill { writer, entry, first_hand, .. } => {
+            HeadOutcome::Fill { writer, entry, first_hand, not_stored } => {
                 fetch.store = Some(writer);
-                fetch.outcome =
-                    Outcome::Stored(StoredAnswer::new(entry, freshness, label, first_hand));
+                let (stored, detail) = match not_stored {
+                    None => (true, ""),
+                    Some(reason) => (false, reason.as_str()),
+                };
+                let how = (freshness, label, CacheStatus { stored, detail, ..told });
+                fetch.outcome = Outcome::Stored(StoredAnswer::new(entry, how, first_hand));
                 self.notices.extend(fetch.reader);
                 self.fetch_invalidate(invalidates, response, true);
             }
             HeadOutcome::Updated { entry, first_hand } => {
                 let label = CacheLabel::Revalidated;
                 let updated = Arc::clone(&entry);
-                fetch.outcome =
-                    Outcome::Stored(StoredAnswer::new(entry, freshness, label, first_hand));
+                let stored = !entry.is_dead();
+                let how = (freshness, label, CacheStatus { stored, ..told });
+                fetch.outcome = Outcome::Stored(StoredAnswer::new(entry, how, first_hand));
                 self.notices.extend(fetch.reader);
                 self.keep_page(updated);
             }
             HeadOutcome::Stale(entry) => {
-                fetch.outcome = Outcome::Stored(StoredAnswer::of_failed(entry));
+                fetch.outcome = Outcome::Stored(StoredAnswer::of_failed(entry, told));
                 self.notices.extend(fetch.reader);
             }
-            HeadOutcome::NotStored(_) => {
+            HeadOutcome::NotStored(reason) => {
+                fetch.told.detail = reason.as_str();
                 self.fetch_invalidate(invalidates, response, false);
                 self.fetch_relay(at, response);
             }
@@ -770,6 +789,7 @@ impl Edge {
             length: if has_length { content_length(response) } else { None },
             has_date: head.fields.has(Known::Date),
             label: fetch.label,
+            told: fetch.told,
         });
         self.notices.push(reader);
     }
@@ -832,7 +852,7 @@ impl Edge {
             Some(lease) => {
                 let stale = lease.fail(now.wall_ms, &mut self.wakes);
                 fetch.outcome = match stale {
-                    Some(entry) => Outcome::Stored(StoredAnswer::of_failed(entry)),
+                    Some(entry) => Outcome::Stored(StoredAnswer::of_failed(entry, fetch.told)),
                     None => Outcome::Failed(failure),
                 };
             }

@@ -29,6 +29,8 @@ pub struct Names {
     pseudonym: String,
     /// `Via: 1.1 pharos-<id>\r\n`.
     via_line: Vec<u8>,
+    /// `Cache-Status: pharos-<id>`, to be gone on with.
+    status_start: Vec<u8>,
 }
 
 /// What the client said that the origin is told beside its own fields.
@@ -60,9 +62,20 @@ pub struct Upstream<'a> {
 impl Names {
     /// For the edge with this id.
     pub fn new(edge_id: &str) -> Self {
-        let pseudonym = format!("pharos-{edge_id}");
+        let pseudonym = Self::pseudonym(edge_id);
         let via_line = format!("Via: 1.1 {pseudonym}\r\n").into_bytes();
-        Self { pseudonym, via_line }
+        let status_start = format!("Cache-Status: {pseudonym}").into_bytes();
+        Self { pseudonym, via_line, status_start }
+    }
+
+    /// What the edge with this id is called in messages; a token.
+    pub fn pseudonym(edge_id: &str) -> String {
+        format!("pharos-{edge_id}")
+    }
+
+    /// The beginning of `Cache-Status` of relayed answers.
+    pub fn status_start(&self) -> &[u8] {
+        &self.status_start
     }
 
     /// The `Via` line of our own answers.

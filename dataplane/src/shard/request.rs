@@ -18,7 +18,10 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use cache::{Asking, Decision, FieldSource, Hit, Lease, Waiter, WakeWith};
+use cache::{
+    Asking, BypassReason, CacheStatus, Decision, FieldSource, Forward, Freshness, Hit, Lease,
+    Waiter, WakeWith,
+};
 use proto::{
     feed::{cursor::VersionVector, site::Policy},
     field::name::Known,
@@ -323,7 +326,8 @@ impl Edge {
         // A GET with content is legal and means nothing that a cache could know.
         let is_read = matches!(request.head.method, Method::Get | Method::Head);
         if policy == Policy::Pass || (is_read && request.body.has_content()) {
-            return self.relay(now, turn.scene, request, asked, place, (CacheLabel::Pass, None));
+            let how = (CacheLabel::Pass, Forward::Bypass, None);
+            return self.relay(now, turn.scene, request, asked, place, how);
         }
         self.cached(now, request, asked, turn, place, writer)
     }
@@ -413,12 +417,16 @@ impl Edge {
         };
         let scene = turn.scene;
         match decision {
-            Decision::Hit(hit) => self.write_hit(scene, &hit, CacheLabel::Hit, &[], asked, writer),
+            Decision::Hit(hit) => {
+                let answer = (CacheLabel::Hit, told_of(&hit, turn.with), &[][..]);
+                self.write_hit(scene, &hit, answer, asked, writer)
+            }
             Decision::Stale { hit, revalidate } => {
                 if let Some(lease) = revalidate {
                     self.fetch_for_cache(now, None, request, asked, place, lease);
                 }
-                self.write_hit(scene, &hit, CacheLabel::Stale, &[], asked, writer)
+                let answer = (CacheLabel::Stale, told_of(&hit, turn.with), &[][..]);
+                self.write_hit(scene, &hit, answer, asked, writer)
             }
             Decision::Revalidate(lease) | Decision::Miss(lease) => {
                 let fetch = self.fetch_for_cache(now, Some(scene), request, asked, place, lease);
@@ -429,11 +437,16 @@ impl Edge {
                 self.observe.count(Metric::Collapsed);
                 self.later(request, asked, turn.waits + 1, State::Collapsed { woken: None })
             }
-            Decision::Bypass(_) => {
+            Decision::Bypass(reason) => {
                 // Its answer may be one to GET as well.
                 let lease = (question.method() == cache::Method::Post)
                     .then(|| self.cache.lease_for_post(&question));
-                self.relay(now, scene, request, asked, place, (CacheLabel::Bypass, lease))
+                let forward = match reason {
+                    BypassReason::Method => Forward::Method,
+                    BypassReason::Precondition | BypassReason::RequestNoStore => Forward::Request,
+                };
+                let how = (CacheLabel::Bypass, forward, lease);
+                self.relay(now, scene, request, asked, place, how)
             }
             Decision::Unsatisfiable => {
                 let own = Own::text(504, "Nothing usable is stored, and only that was asked for.");
@@ -462,8 +475,7 @@ impl Edge {
         &mut self,
         scene: Scene,
         hit: &Hit,
-        label: CacheLabel,
-        first_hand: &[u8],
+        (label, told, first_hand): (CacheLabel, CacheStatus, &[u8]),
         asked: AskedRef<'_>,
         writer: &mut Writer,
     ) -> Exchange {
@@ -476,13 +488,14 @@ impl Edge {
                 (304, false)
             }
             cache::Answer::Full => {
-                text.extend_from_slice(entry.head());
+                text.extend_from_slice(entry.head_and_status());
                 let status = entry.status();
                 (status, !asked.to_head && !matches!(status, 204 | 304))
             }
         };
         self.note_answered(status, Some(label));
         let text = writer.text(&mut self.out);
+        told.write(text);
         text.extend_from_slice(first_hand);
         // An age says that the answer was not made for this request (RFC 9111 §5.1).
         let is_made_for_it = matches!(label, CacheLabel::Miss | CacheLabel::Revalidated);
@@ -541,6 +554,7 @@ impl Edge {
         place: Place<'_>,
         lease: Lease,
     ) -> Ref {
+        let forward = lease.forward();
         let to_head = lease.method() == cache::Method::Head;
         let method = if to_head { "HEAD" } else { "GET" };
         let upstream = Upstream {
@@ -565,6 +579,7 @@ impl Edge {
                 lease: Some(lease),
                 reader: reader.map(|scene| scene.at),
                 label: CacheLabel::Miss,
+                forward,
                 to_head,
                 idempotent: true,
                 invalidates: None,
@@ -580,7 +595,7 @@ impl Edge {
         request: &Request<'_>,
         asked: AskedRef<'_>,
         place: Place<'_>,
-        (label, lease): (CacheLabel, Option<Lease>),
+        (label, forward, lease): (CacheLabel, Forward, Option<Lease>),
     ) -> Exchange {
         let method = request.head.method;
         let upstream = Upstream {
@@ -610,6 +625,7 @@ impl Edge {
                 lease,
                 reader: Some(scene.at),
                 label,
+                forward,
                 to_head: method == Method::Head,
                 idempotent: method.is_idempotent(),
                 invalidates,
@@ -652,7 +668,7 @@ impl Edge {
         let Ok(Some((head, _))) = parse_request(kept, &mut space) else {
             return self.own(now, &unreadable(), asked.lend(), writer);
         };
-        let StoredAnswer { entry, freshness, label, first_hand, .. } = stored;
+        let StoredAnswer { entry, freshness, label, told, first_hand, .. } = stored;
         if let (Some(least), Some(version)) = (min_version(&head.fields), entry.version())
             && !version.covers(&least)
         {
@@ -665,7 +681,8 @@ impl Edge {
         let method = cache::Method::from_name(head.method.as_str().as_bytes());
         let question = cache::Request::new(method, cache_key, &fields);
         let hit = self.cache.serve(&mut self.near, &question, now.wall_ms, entry, *freshness);
-        self.write_hit(scene, &hit, *label, first_hand, asked.lend(), writer)
+        let told = CacheStatus { ttl_s: hit.ttl_s, ..*told };
+        self.write_hit(scene, &hit, (*label, told, first_hand), asked.lend(), writer)
     }
 
     /// Answers that the fetch, ours or the one we waited for, has failed. Who asked for a version
@@ -712,6 +729,23 @@ impl Edge {
     /// How the cache finds a connection again.
     pub fn waiter(&self, at: Ref) -> Waiter {
         Waiter { shard: self.settings.shard, id: at.to_u64() }
+    }
+}
+
+/// What is told of an answer that the cache gave at once, or when it was woken.
+fn told_of(hit: &Hit, with: Option<&WakeWith>) -> CacheStatus {
+    let from_cache = CacheStatus::hit(hit.ttl_s);
+    let collapsed = |forward| CacheStatus { forward: Some(forward), collapsed: true, ..from_cache };
+    let stale = |detail| CacheStatus { detail, ..from_cache };
+    match (hit.freshness, with) {
+        (Freshness::Fresh, _) => from_cache,
+        (Freshness::Collapsed, _) => collapsed(Forward::Miss),
+        (Freshness::MaxStale, _) => stale("max-stale"),
+        (Freshness::WhileRevalidating, _) => stale("stale-while-revalidate"),
+        (Freshness::OriginFailed, Some(WakeWith::Stale(_))) => {
+            CacheStatus { detail: "origin-failed", ..collapsed(Forward::Stale) }
+        }
+        (Freshness::OriginFailed, _) => stale("origin-failed"),
     }
 }
 

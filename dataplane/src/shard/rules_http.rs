@@ -173,3 +173,68 @@ fn rfc9111_5_1_an_answer_made_for_the_request_has_no_age() {
     let (_, got) = exchange(&mut world, &request("GET", "/y", ""), &answer("200 OK", fields, "y"));
     assert!(got.contains("Age: 7\r\n"), "{got}");
 }
+
+fn cache_status(answer: &str) -> Vec<&str> {
+    answer.lines().filter_map(|line| line.strip_prefix("Cache-Status: ")).collect()
+}
+
+#[test]
+fn rfc9211_2_every_answer_of_a_site_says_how_it_came_about() {
+    let mut world = World::new(1);
+    let fields = "Cache-Control: max-age=60\r\nETag: \"a\"\r\nCache-Status: inner; hit\r\n";
+    let (_, got) = exchange(&mut world, GET, &answer("200 OK", fields, "hello"));
+    let ours = "pharos-e1; key=\"a.example/x\"";
+    let stored = format!("{ours}; fwd=uri-miss; fwd-status=200; stored; ttl=60");
+    assert_eq!(cache_status(&got), ["inner; hit", &stored]);
+    world.wait_ms(7_000);
+    let hit = ask(&mut world, GET).expect("a hit");
+    assert_eq!(cache_status(&hit), ["inner; hit", &format!("{ours}; hit; ttl=53")]);
+    let not_modified = ask(&mut world, &request("GET", "/x", "If-None-Match: \"a\"\r\n"));
+    let not_modified = not_modified.expect("a hit");
+    assert!(not_modified.starts_with("HTTP/1.1 304 "), "{not_modified}");
+    assert_eq!(cache_status(&not_modified), [format!("{ours}; hit; ttl=53")]);
+    let same = "HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=1\r\n\r\n";
+    let no_cache = request("GET", "/x", "Cache-Control: no-cache\r\n");
+    let (_, got) = exchange(&mut world, &no_cache, same);
+    let told = format!("{ours}; fwd=request; fwd-status=304; stored; ttl=1");
+    assert_eq!(cache_status(&got)[1], told);
+    world.wait_ms(9_000);
+    let (_, got) = exchange(&mut world, GET, &answer("503 Busy", "", ""));
+    let told = format!("{ours}; fwd=stale; fwd-status=503; ttl=-8; detail=origin-failed");
+    assert_eq!(cache_status(&got)[1], told);
+    let again = ask(&mut world, GET).expect("stale");
+    assert_eq!(cache_status(&again)[1], format!("{ours}; hit; ttl=-8; detail=origin-failed"));
+}
+
+#[test]
+fn rfc9211_2_2_what_is_forwarded_says_why() {
+    let private = answer("200 OK", "Cache-Control: private\r\n", "x");
+    for (asked, told) in [
+        (request("GET", "/x", ""), "fwd=uri-miss; fwd-status=200; detail=private"),
+        (request("GET", "/pass/x", ""), "fwd=bypass; fwd-status=200"),
+        (request("PUT", "/x", ""), "fwd=method; fwd-status=200"),
+        (request("GET", "/x", "If-Match: \"a\"\r\n"), "fwd=request; fwd-status=200"),
+    ] {
+        let mut world = World::new(1);
+        let (_, got) = exchange(&mut world, &asked, &private);
+        assert_eq!(cache_status(&got), [format!("pharos-e1; {told}")], "{asked}");
+    }
+    let mut world = World::new(1);
+    let vary = answer("200 OK", "Cache-Control: max-age=9\r\nVary: Foo\r\n", "x");
+    exchange(&mut world, GET, &vary);
+    let (_, got) = exchange(&mut world, &request("GET", "/x", "Foo: 1\r\n"), &vary);
+    assert!(cache_status(&got)[0].contains("; fwd=vary-miss; fwd-status=200; stored"), "{got}");
+}
+
+#[test]
+fn rfc9211_2_6_who_waited_for_another_says_so() {
+    let mut world = World::new(1);
+    let [first, second] = std::array::from_fn(|_| world.connect(0));
+    world.say(first, GET);
+    world.say(second, GET);
+    let upstream = world.upstream();
+    world.say(upstream, &answer("200 OK", "Cache-Control: max-age=60\r\n", "hello"));
+    let got = world.take(second);
+    let told = "pharos-e1; key=\"a.example/x\"; fwd=miss; collapsed; ttl=60";
+    assert_eq!(cache_status(&got), [told], "{got}");
+}

@@ -125,7 +125,8 @@ impl World {
 
     fn build(shard_count: u16, control: Option<ControlLink>, memory_bytes: u64) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall_ms: 1_700_000_000_000 };
-        let cache = Cache::new(cache::Config::new(memory_bytes, 7));
+        let name = "pharos-e1".into();
+        let cache = Cache::new(cache::Config { name, ..cache::Config::new(memory_bytes, 7) });
         let board = Board::new(shard_count);
         let live = Arc::new(LiveSlot::default());
         let settings = |shard| Settings {
