@@ -183,6 +183,16 @@ impl Body {
         Follow::Registered
     }
 
+    /// Registers `waiter` to be woken at the next change, unless there is more than `offset` bytes
+    /// or an end already.
+    pub fn follow_past(&self, offset: u64, waiter: Waiter) -> Follow {
+        let seen = self.progress();
+        match seen.state {
+            BodyState::Filling if seen.len <= offset => self.follow(seen, waiter),
+            _ => Follow::Ready,
+        }
+    }
+
     /// Forgets a follower that has gone.
     pub fn unfollow(&self, waiter: Waiter) {
         lock(&self.followers).retain(|&known| known != waiter);

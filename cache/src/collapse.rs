@@ -25,12 +25,15 @@ use crate::{
     draft::Draft,
     entry::Entry,
     fill::Writer,
+    head::push_field,
     index::{Removed, Segment},
     key::{CacheKey, CacheKeyRef},
     limits,
     lookup::may_serve_on_error,
+    partial::Parts,
     purge::Since,
-    request::{FieldSource, Method},
+    range::{self, ByteRange, Selection, Spec},
+    request::{FieldSource, Method, Request},
     response::Response,
     stale::is_origin_error,
     stats::SharedStats,
@@ -82,6 +85,12 @@ pub struct Lease {
     began: u64,
     asked: Asked,
     forward: Forward,
+    /// What to ask the origin for, if not for the whole.
+    range: Option<Spec>,
+    /// Whether that is to be joined with what is stored.
+    joins: bool,
+    /// The client's condition on `range`.
+    if_range: Option<Box<[u8]>>,
     /// What is stored and may be validated, or served if the origin fails.
     stored: Option<Arc<Entry>>,
     is_open: bool,
@@ -113,6 +122,8 @@ pub enum HeadOutcome {
     Stale(Arc<Entry>),
     /// Pass the response on, store nothing.
     NotStored(NoStoreReason),
+    /// What came cannot be joined with what was stored, which is gone: drop it and ask again.
+    Again,
 }
 
 impl Lease {
@@ -140,9 +151,20 @@ impl Lease {
     /// Writes the conditions to send, as field lines; nothing if there is nothing to validate. The
     /// client's own conditions and its `Range` are not sent.
     pub fn conditional_fields(&self, out: &mut Vec<u8>) {
-        if let Some(stored) = &self.stored {
+        if let Some(range) = self.range {
+            validation::push_range(range, self.stored.as_deref().filter(|_| self.joins), out);
+            if let Some(value) = &self.if_range {
+                push_field(out, b"If-Range", value);
+            }
+        } else if let Some(stored) = &self.stored {
             validation::push_conditions(stored, out);
         }
+    }
+
+    /// With the client's `If-Range`, where the client's own range is asked for.
+    pub(crate) fn with_if_range(mut self, value: Option<&[u8]>) -> Self {
+        self.if_range = value.filter(|_| self.range.is_some() && !self.joins).map(Box::from);
+        self
     }
 
     /// Reports the head of the response. `request` has the fields that the fetch was made for, for
@@ -163,6 +185,8 @@ impl Lease {
         }
         match (response.status, self.asked.method, self.stored.clone()) {
             (304, _, Some(stored)) => self.updated(&stored, request, response, wakes),
+            (206, Method::Get, _) => self.part(request, response, wakes),
+            (416, _, Some(stored)) if self.joins => self.again(&stored, response, wakes),
             (200, Method::Head, Some(stored)) => {
                 if validation::head_matches(&stored, response.fields) {
                     return self.updated(&stored, request, response, wakes);
@@ -190,8 +214,133 @@ impl Lease {
         stale
     }
 
+    /// What is stored to be joined lacks what is wanted.
     fn stale_for_error(&self, now_ms: u64) -> Option<Arc<Entry>> {
-        self.stored.clone().filter(|stored| may_serve_on_error(stored, now_ms))
+        let stored = self.stored.clone().filter(|_| !self.joins);
+        stored.filter(|stored| may_serve_on_error(stored, now_ms))
+    }
+
+    /// A part has come (RFC 9111 §3.3, §3.4).
+    fn part(
+        &self,
+        request: &dyn FieldSource,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        match (self.draft_part(request, response), &self.stored) {
+            (Ok(part), _) => self.fill_part(part, response, wakes),
+            (Err(_), Some(stored)) if self.joins => self.again(stored, response, wakes),
+            (Err(reason), _) => self.not_stored(reason, response, wakes),
+        }
+    }
+
+    /// Judges a part: where it belongs, whether it may be stored, and with what it can be joined.
+    fn draft_part(
+        &self,
+        request: &dyn FieldSource,
+        response: &Response<'_>,
+    ) -> Result<PartDraft, NoStoreReason> {
+        let told = response.fields.get("Content-Range").and_then(range::parse_content_range);
+        let Some((range, length)) = told else { return Err(NoStoreReason::Partial) };
+        // A 206 to `If-Range` may leave out fields that the client has already.
+        let is_odd = response.length.is_some_and(|length| length != range.length())
+            || self.range.is_none()
+            || self.if_range.is_some();
+        if is_odd {
+            return Err(NoStoreReason::Partial);
+        }
+        let key = self.cache_key.borrowed();
+        let current = self.cache.segment_of(&self.cache_key).select(&key, request).cloned();
+        let is_same = |entry: &Arc<Entry>| {
+            entry.status() == 200
+                && entry.length() == Some(length)
+                && validation::same_representation(
+                    &**entry,
+                    response.fields,
+                    response.response_at_ms,
+                )
+        };
+        let older = current.as_ref().filter(|entry| is_same(entry)).cloned();
+        if current.is_some_and(|entry| {
+            !entry.is_partial() && entry.times.is_fresh(response.response_at_ms)
+        }) {
+            // Somebody has stored the whole meanwhile.
+            return Err(NoStoreReason::Partial);
+        }
+        let older = older.filter(|entry| entry.is_partial());
+        let fields = WithoutRange(response.fields);
+        let draft = match &older {
+            Some(older) => match Draft::of_update(&self.cache, older, request, response)? {
+                (draft, None) => draft,
+                (_, Some(reason)) => return Err(reason),
+            },
+            None if self.joins => return Err(NoStoreReason::Partial),
+            None => {
+                let whole = Response {
+                    status: 200,
+                    reason: b"OK",
+                    fields: &fields,
+                    length: Some(length),
+                    ..*response
+                };
+                Draft::of(&self.cache, &key, self.asked, request, &whole)?
+            }
+        };
+        self.cache.admit(Some(range.length()))?;
+        Ok(PartDraft { draft, range, length, older })
+    }
+
+    fn fill_part(
+        &self,
+        part: PartDraft,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        let PartDraft { mut draft, range, length, older } = part;
+        let body = Arc::new(Body::filling(self.cache.account(), Some(range.length())));
+        let partial = match older.as_ref().and_then(|older| older.partial.as_ref()) {
+            Some(older) => older.with(range, Arc::clone(&body)),
+            None => Parts::one(range, length, Arc::clone(&body)),
+        };
+        if self.joins && !self.is_joined(&partial) {
+            // Less has come than was asked for.
+            if let Some(stored) = &self.stored {
+                return self.again(stored, response, wakes);
+            }
+        }
+        let first_hand = std::mem::take(&mut draft.first_hand);
+        let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body, Some(partial)));
+        let (removed, not_stored) = self.settle(&entry, response.response_at_ms, true, wakes);
+        drop(removed);
+        let writer = Writer::new(Arc::clone(&self.cache), Arc::clone(&entry));
+        HeadOutcome::Fill { writer, entry, not_stored, first_hand }
+    }
+
+    /// Whether all that was asked for, to be joined, is there now.
+    fn is_joined(&self, partial: &Parts) -> bool {
+        let asked = self.range.map(|range| range::select(&[range], partial.length));
+        match asked {
+            Some(Selection::Parts(asked)) => {
+                asked.iter().all(|&one| partial.missing(one).is_none())
+            }
+            _ => false,
+        }
+    }
+
+    /// What is stored cannot be completed: it goes, and everyone asks again.
+    fn again(
+        &self,
+        stored: &Arc<Entry>,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        let mut segment = self.cache.segment_of(&self.cache_key);
+        let removed = segment.remove_outdated(stored);
+        let released = self.release(&mut segment, response.response_at_ms, Release::Retry);
+        drop(segment);
+        drop(removed);
+        wakes.extend(released);
+        HeadOutcome::Again
     }
 
     fn fill(
@@ -203,7 +352,7 @@ impl Lease {
         let first_hand = std::mem::take(&mut draft.first_hand);
         let account = self.cache.account();
         let body = Arc::new(Body::filling(account, response.length));
-        let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body));
+        let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body, None));
         let (removed, not_stored) = self.settle(&entry, response.response_at_ms, true, wakes);
         drop(removed);
         let cache = Arc::clone(&self.cache);
@@ -225,7 +374,8 @@ impl Lease {
         };
         let first_hand = std::mem::take(&mut draft.first_hand);
         let body = Arc::clone(stored.body());
-        let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body));
+        let partial = stored.partial.clone();
+        let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body, partial));
         if refusal.is_some() {
             let mut segment = self.cache.segment_of(&self.cache_key);
             let removed = segment.remove_outdated(stored);
@@ -368,6 +518,29 @@ impl Drop for Lease {
     }
 }
 
+/// A part judged for storing.
+struct PartDraft {
+    draft: Draft,
+    range: ByteRange,
+    /// Of the whole.
+    length: u64,
+    /// What it is joined with.
+    older: Option<Arc<Entry>>,
+}
+
+/// The fields of a 206 as those of the whole.
+struct WithoutRange<'a>(&'a dyn FieldSource);
+
+impl FieldSource for WithoutRange<'_> {
+    fn each<'a>(&'a self, show: &mut dyn FnMut(&'a [u8], &'a [u8])) {
+        self.0.each(&mut |name, value| {
+            if !name.eq_ignore_ascii_case(b"content-range") {
+                show(name, value);
+            }
+        });
+    }
+}
+
 /// How a lease ends for those who wait for it.
 #[derive(Clone, Copy)]
 enum Release<'a> {
@@ -387,6 +560,8 @@ pub(crate) struct LeaseState {
     id: u64,
     /// The variant it is for, as far as names are known; `None` if nobody may join.
     joinable: Option<Variant>,
+    /// The range that its request wants, if not the whole.
+    serves: Option<Spec>,
     waiting: Vec<Waiting>,
 }
 
@@ -405,6 +580,10 @@ pub(crate) struct Ticket {
     began: u64,
     /// Why it is needed.
     pub(crate) forward: Forward,
+    /// What to ask the origin for, if not for the whole.
+    pub(crate) range: Option<Spec>,
+    /// Whether that is to be joined with what is stored.
+    pub(crate) joins: bool,
 }
 
 impl Ticket {
@@ -421,6 +600,9 @@ impl Ticket {
             began: self.began,
             asked,
             forward: self.forward,
+            range: self.range,
+            joins: self.joins,
+            if_range: None,
             stored,
             is_open: true,
         }
@@ -428,12 +610,12 @@ impl Ticket {
 }
 
 impl Segment {
-    /// Gives a lease. With `joinable`, others may wait for it.
+    /// Gives a lease. With `joinable`, others may wait for it, if they want the same range.
     pub(crate) fn give_lease(
         &mut self,
         key: &CacheKeyRef<'_>,
         fields: &dyn FieldSource,
-        joinable: bool,
+        (joinable, serves): (bool, Option<Spec>),
         forward: Forward,
     ) -> Ticket {
         let id = self.next_lease;
@@ -444,27 +626,28 @@ impl Segment {
         let slot = self.slot_or_new(key);
         let is_room = slot.leases.len() < limits::LEASES_PER_KEY_MAX;
         let joinable = (joinable && is_room).then_some(variant);
-        slot.leases.push(LeaseState { id, joinable, waiting: Vec::new() });
-        Ticket { cache_key: slot.cache_key().clone(), id, began, forward }
+        slot.leases.push(LeaseState { id, joinable, serves, waiting: Vec::new() });
+        let cache_key = slot.cache_key().clone();
+        Ticket { cache_key, id, began, forward, range: None, joins: false }
     }
 
     /// Whether a lease is out that a request with these fields may wait for.
-    pub(crate) fn has_lease(&self, key: &CacheKeyRef<'_>, fields: &dyn FieldSource) -> bool {
-        self.slot(key).is_some_and(|slot| slot.leases.iter().any(|lease| lease.is_for(fields)))
+    pub(crate) fn has_lease(&self, key: &CacheKeyRef<'_>, request: &Request<'_>) -> bool {
+        self.slot(key).is_some_and(|slot| slot.leases.iter().any(|lease| lease.is_for(request)))
     }
 
     /// Waits for the lease that [`Segment::has_lease`] told of; `false` if too many do.
     pub(crate) fn wait(
         &mut self,
         key: &CacheKeyRef<'_>,
-        fields: &dyn FieldSource,
+        request: &Request<'_>,
         waiter: Waiter,
         waiters_max: usize,
     ) -> bool {
         let began = self.recents.count();
         let lease = self
             .slot_mut(key)
-            .and_then(|slot| slot.leases.iter_mut().find(|lease| lease.is_for(fields)));
+            .and_then(|slot| slot.leases.iter_mut().find(|lease| lease.is_for(request)));
         match lease {
             Some(lease) if lease.waiting.len() < waiters_max => {
                 lease.waiting.push(Waiting { waiter, began });
@@ -491,7 +674,10 @@ impl Segment {
 }
 
 impl LeaseState {
-    fn is_for(&self, fields: &dyn FieldSource) -> bool {
-        self.joinable.as_ref().is_some_and(|variant| variant.matches(fields))
+    /// Who brings the whole serves everyone.
+    fn is_for(&self, request: &Request<'_>) -> bool {
+        let is_range = self.serves.is_none()
+            || (self.serves == request.one_range() && request.conditions.if_range.is_none());
+        is_range && self.joinable.as_ref().is_some_and(|variant| variant.matches(request.fields))
     }
 }

@@ -1,6 +1,6 @@
 //! What a look-up decided, and the named reasons for every decision not to do something.
 
-use crate::{collapse::Lease, near::Local};
+use crate::{collapse::Lease, near::Local, range::ByteRange};
 
 /// What to do with a request.
 ///
@@ -26,7 +26,8 @@ pub enum Decision {
     },
     /// Send a conditional request ([`Lease::conditional_fields`]) before anything else.
     Revalidate(Lease),
-    /// Fetch the whole response: without the client's conditions and without `Range`.
+    /// Fetch without the client's conditions and without its `Range`: what is to be asked instead,
+    /// the lease knows ([`Lease::conditional_fields`]).
     Miss(Lease),
     /// Nothing to do until [`crate::Wake`] comes for the waiter that was given.
     Wait,
@@ -45,19 +46,23 @@ pub struct Hit {
     pub age_s: u64,
     /// Freshness that is left, seconds; negative when stale, `None` if it was purged softly.
     pub ttl_s: Option<i64>,
-    /// Whole or 304.
+    /// Whole, a part, or 304.
     pub answer: Answer,
     /// Fresh, or why stale is allowed.
     pub freshness: Freshness,
 }
 
 /// Which response to send.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// The stored one, its body included unless the request is HEAD.
     Full,
     /// 304, [`Local::not_modified_head`]: the client's own copy still holds.
     NotModified,
+    /// 206, [`Local::partial_head`]: these parts, at least one, in this order.
+    Parts(Box<[ByteRange]>),
+    /// 416: none of the ranges asked for lies inside; how long the representation is.
+    Unsatisfiable(u64),
 }
 
 /// Why a stored response may be served.
@@ -122,6 +127,9 @@ pub enum NoStoreReason {
     Authorization,
     /// `Vary: *`, or more names than [`crate::limits::VARY_NAMES_MAX`].
     Vary,
+    /// A part whose `Content-Range` is missing or at odds with what came, or that cannot be joined
+    /// with what is stored.
+    Partial,
     /// Neither a lifetime, nor a validator, nor permission to serve it stale: it could never be
     /// used.
     NothingToReuse,
@@ -150,6 +158,7 @@ impl NoStoreReason {
             Self::Private => "private",
             Self::Authorization => "authorization",
             Self::Vary => "vary",
+            Self::Partial => "partial",
             Self::NothingToReuse => "nothing-to-reuse",
             Self::SetCookie => "set-cookie",
             Self::TooLarge => "too-large",

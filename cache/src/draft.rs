@@ -13,6 +13,7 @@ use crate::{
     head::{Head, first_hand},
     key::{CacheKey, CacheKeyRef},
     location,
+    partial::Parts as Partial,
     request::{FieldSource, Method},
     response::Response,
     stale::StaleRules,
@@ -78,8 +79,7 @@ impl Draft {
         let times = Times::with_age(&merged, &policy, response.fields.get("Age"));
         let stale = StaleRules::of(&policy, config.stale_if_error_s);
         // That it could be stored for its request was settled when it was.
-        let asked = Asked { method: Method::Get, no_store: false, has_authorization: false };
-        let refusal = storability::check(asked, &merged, &policy, &times, &stale).err();
+        let refusal = storability::check(Asked::GET, &merged, &policy, &times, &stale).err();
         let variant = Variant::of(request, &head)?;
         // The response is still the one that its own request selected.
         let is_same_choice = variant.same_names(&stored.variant);
@@ -96,11 +96,18 @@ impl Draft {
     }
 
     /// The entry, with its key and its body.
-    pub(crate) fn entry(self, cache: &Cache, cache_key: &CacheKey, body: Arc<Body>) -> Entry {
+    pub(crate) fn entry(
+        self,
+        cache: &Cache,
+        cache_key: &CacheKey,
+        body: Arc<Body>,
+        partial: Option<Partial>,
+    ) -> Entry {
         let Self { head, variant, surrogate_keys, times, stale, is_no_cache, first_hand: _ } = self;
         let cache_key = cache_key.clone();
         let status = cache_status::beginning(&cache.config().name, &cache_key.borrowed());
-        let parts = Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body };
+        let parts =
+            Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body, partial };
         Entry::new(cache.account(), head.with_tail(&status), parts)
     }
 }

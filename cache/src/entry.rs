@@ -25,6 +25,7 @@ use crate::{
     freshness::{Times, date_field_ms},
     head::Head,
     key::CacheKey,
+    partial::Parts as Partial,
     request::FieldSource,
     stale::StaleRules,
     surrogate::SurrogateKeys,
@@ -38,6 +39,8 @@ pub struct Entry {
     state: AtomicU32,
     /// Whether each use needs validation (`no-cache`).
     pub(crate) is_no_cache: bool,
+    /// Whether `partial` is to be looked at.
+    is_partial: bool,
     pub(crate) variant: Variant,
     pub(crate) cache_key: CacheKey,
     pub(crate) times: Times,
@@ -46,7 +49,10 @@ pub struct Entry {
     pub(crate) surrogate_keys: SurrogateKeys,
     pub(crate) last_modified_ms: Option<u64>,
     pub(crate) head: Head,
+    /// The body; of a partial one, that of the part that came last.
     pub(crate) body: Arc<Body>,
+    /// What is there, where that is not simply the body.
+    pub(crate) partial: Option<Partial>,
     charge: Charge,
 }
 
@@ -59,11 +65,13 @@ pub(crate) struct Parts {
     pub(crate) stale: StaleRules,
     pub(crate) is_no_cache: bool,
     pub(crate) body: Arc<Body>,
+    pub(crate) partial: Option<Partial>,
 }
 
 impl Entry {
     pub(crate) fn new(account: &Arc<Account>, head: Head, parts: Parts) -> Self {
-        let Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body } = parts;
+        let Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body, partial } =
+            parts;
         let version = head
             .get("Pharos-Version")
             .and_then(|value| std::str::from_utf8(value).ok())
@@ -73,8 +81,12 @@ impl Entry {
             + cache_key.text_bytes()
             + head.bytes().len()
             + variant.heap_bytes()
-            + surrogate_keys.heap_bytes();
-        body.link();
+            + surrogate_keys.heap_bytes()
+            + partial.as_ref().map_or(0, Partial::heap_bytes);
+        match &partial {
+            None => body.link(),
+            Some(partial) => partial.bodies().for_each(|body| body.link()),
+        }
         let charge = Charge::new(account, bytes as u64);
         charge.link();
         Self {
@@ -82,6 +94,8 @@ impl Entry {
             times,
             stale,
             is_no_cache,
+            is_partial: partial.is_some(),
+            partial,
             cache_key,
             variant,
             version,
@@ -104,6 +118,7 @@ impl Entry {
             stale: stored.stale,
             is_no_cache: stored.is_no_cache,
             body,
+            partial: None,
         };
         Self::new(account, head, parts)
     }
@@ -139,6 +154,27 @@ impl Entry {
     /// Its body.
     pub fn body(&self) -> &Arc<Body> {
         &self.body
+    }
+
+    /// Bytes of the whole representation, as soon as that is known.
+    pub fn length(&self) -> Option<u64> {
+        match &self.partial {
+            None => self.body.length(),
+            Some(partial) => Some(partial.length),
+        }
+    }
+
+    /// Whether only parts of the representation are, or were, stored.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Bytes charged for its body, or for those of its parts.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        match &self.partial {
+            None => self.body.charged_bytes(),
+            Some(partial) => partial.bodies().map(|body| body.charged_bytes()).sum(),
+        }
     }
 
     /// What it is stored under.
@@ -208,7 +244,10 @@ impl Entry {
     pub(crate) fn kill(&self) {
         if self.state.fetch_or(DEAD, Ordering::Relaxed) & DEAD == 0 {
             self.charge.unlink();
-            self.body.unlink();
+            match &self.partial {
+                None => self.body.unlink(),
+                Some(partial) => partial.bodies().for_each(|body| body.unlink()),
+            }
         }
     }
 
@@ -313,6 +352,7 @@ mod loom_tests {
             stale: StaleRules::of(&policy, 0),
             is_no_cache: false,
             body: Arc::new(Body::complete(account, b"".as_slice().into())),
+            partial: None,
         };
         Arc::new(Entry::new(account, Head::of(&response, &policy), parts))
     }

@@ -194,7 +194,7 @@ impl Writer {
     fn sealed(&self, entry: &Entry) -> Option<Arc<Entry>> {
         let body = entry.body();
         let is_scattered = body.chunk_count() > 1 && self.len <= limits::COMPACT_BYTES_MAX;
-        if entry.state().is_dead() || (!is_scattered && entry.has_length()) {
+        if entry.state().is_dead() || entry.is_partial() || (!is_scattered && entry.has_length()) {
             return None;
         }
         let account = self.cache.account();

@@ -6,8 +6,8 @@
 use proto::field::{date, list};
 
 use crate::{
-    directives::ResponseDirectives as Directives, request::FieldSource, response::Response,
-    targeted::Policy,
+    directives::ResponseDirectives as Directives, range::ByteRange, request::FieldSource,
+    response::Response, targeted::Policy,
 };
 
 /// Status line and fields, each with its line end, without the empty line behind them.
@@ -151,6 +151,38 @@ impl Head {
     /// Both.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The head of a 206 with a part of this response, or, with a boundary, several (RFC 9110
+    /// §15.3.7); with the length of the content and of the whole.
+    pub(crate) fn partial(
+        &self,
+        boundary: Option<&str>,
+        range: ByteRange,
+        (content_length, length): (u64, u64),
+    ) -> Vec<u8> {
+        let mut bytes = status_line(206, b"Partial Content");
+        self.each(&mut |name, value| {
+            let is_other = name.eq_ignore_ascii_case(b"content-length")
+                || name.eq_ignore_ascii_case(b"content-range")
+                || (boundary.is_some() && name.eq_ignore_ascii_case(b"content-type"));
+            if !is_other {
+                push_field(&mut bytes, name, value);
+            }
+        });
+        match boundary {
+            Some(boundary) => {
+                let content_type = format!("multipart/byteranges; boundary={boundary}");
+                push_field(&mut bytes, b"Content-Type", content_type.as_bytes());
+            }
+            None => {
+                let content_range = format!("bytes {}-{}/{length}", range.first, range.last);
+                push_field(&mut bytes, b"Content-Range", content_range.as_bytes());
+            }
+        }
+        push_field(&mut bytes, b"Content-Length", content_length.to_string().as_bytes());
+        bytes.extend_from_slice(self.tail());
+        bytes
     }
 
     /// The head of a 304 that stands for this response (RFC 9110 §15.4.5).

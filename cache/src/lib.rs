@@ -23,8 +23,7 @@
 //! ```
 //!
 //! Leaves to others: bytes ↔ fields (`proto`), which site and route, forwarding, mail, pacing
-//! (`dataplane`). Ranges: a request with `Range` is answered whole (200), which RFC 9110 §14.2
-//! allows; 206 is not stored.
+//! (`dataplane`).
 #![forbid(unsafe_code)]
 
 use std::{
@@ -56,7 +55,9 @@ mod location;
 mod lookup;
 mod memories;
 mod near;
+mod partial;
 mod purge;
+mod range;
 mod reading;
 mod request;
 mod response;
@@ -88,6 +89,7 @@ pub use key::{CacheKey, CacheKeyRef, KeyHasher};
 pub use lookup::Asking;
 pub use near::{Local, Near, Piece};
 pub use purge::{PurgeCursor, PurgeProgress};
+pub use range::ByteRange;
 pub use reading::{Hold, Reading};
 pub use request::{FieldSource, Method, Request};
 pub use response::Response;
@@ -201,7 +203,8 @@ impl Cache {
     /// 9110 §9.3.3). Nobody waits for it.
     pub fn lease_for_post(self: &Arc<Self>, request: &Request<'_>) -> Lease {
         let mut segment = self.segment_by_hash(request.cache_key.hash());
-        let ticket = segment.give_lease(&request.cache_key, request.fields, false, Forward::Method);
+        let ticket =
+            segment.give_lease(&request.cache_key, request.fields, (false, None), Forward::Method);
         drop(segment);
         ticket.lease(self, Asked::of(request), None)
     }

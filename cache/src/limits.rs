@@ -32,6 +32,10 @@ pub const DELTA_SECONDS_MAX: u64 = 1 << 31;
 pub const HEURISTIC_LIFETIME_MS_MAX: u64 = 24 * 3_600_000;
 /// Bodies up to this length that arrived in several chunks are made one when complete.
 pub const COMPACT_BYTES_MAX: u64 = 256 * 1024;
+/// Ranges in one request. Beyond: the answer is the whole.
+pub const RANGES_MAX: usize = 16;
+/// Stored parts of one representation. Beyond: only the newest is kept.
+pub const PARTS_MAX: usize = 64;
 /// Longest targeted field that is parsed. Beyond: ignored, as RFC 9213 §2.1 says of malformed ones.
 pub const TARGETED_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of one part of a body that turned out too large to be stored.

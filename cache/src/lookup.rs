@@ -21,7 +21,7 @@ use crate::{
     Cache,
     cache_status::Forward,
     collapse::{Ticket, Waiter, WakeWith},
-    decision::{BypassReason, Decision, Freshness, Hit},
+    decision::{Answer, BypassReason, Decision, Freshness, Hit},
     entry::Entry,
     index::Segment,
     limits,
@@ -92,7 +92,8 @@ impl Cache {
         let is_for_it = entry.cache_key.is(&request.cache_key)
             && entry.variant.matches(request.fields)
             && covers(entry, asking)
-            && bypass_reason(request).is_none();
+            && bypass_reason(request).is_none()
+            && (!entry.is_partial() || validation::answer(entry, request).is_some());
         if !is_for_it {
             return self.lookup(near, request, asking);
         }
@@ -142,19 +143,22 @@ impl Cache {
                 near.stats.revalidations += 1;
                 let freshness = Freshness::WhileRevalidating;
                 let hit = self.serve(near, request, asking.now_ms, &entry, freshness);
-                let asked = Asked { method: Method::Get, no_store: false, ..asked };
+                let asked = Asked { method: Method::Get, no_store: false, range: None, ..asked };
                 let lease = ticket.lease(self, asked, Some(entry));
                 Decision::Stale { hit, revalidate: Some(lease) }
             }
             Decided::Fetch(Some(stored), ticket, _)
-                if asked.method == Method::Get && validation::can_validate(&stored) =>
+                if asked.method == Method::Get
+                    && ticket.range.is_none()
+                    && validation::can_validate(&stored) =>
             {
                 near.stats.revalidations += 1;
                 Decision::Revalidate(ticket.lease(self, asked, Some(stored)))
             }
             Decided::Fetch(stored, ticket, method) => {
                 near.stats.misses += 1;
-                Decision::Miss(ticket.lease(self, Asked { method, ..asked }, stored))
+                let lease = ticket.lease(self, Asked { method, ..asked }, stored);
+                Decision::Miss(lease.with_if_range(request.conditions.if_range))
             }
             Decided::Wait => {
                 near.stats.waits += 1;
@@ -193,6 +197,7 @@ impl Segment {
         let key = &request.cache_key;
         let mut stored = self.select(key, request.fields).cloned();
         let mut while_revalidating = false;
+        let mut joins = None;
         let mut forward = match self.has_entries(key) {
             true => Forward::VaryMiss,
             false => Forward::UriMiss,
@@ -208,13 +213,23 @@ impl Segment {
                     stored = None;
                     forward = Forward::Request;
                 }
+                Verdict::Incomplete { may_join } => {
+                    forward = Forward::Partial;
+                    // A request that has come back often enough takes the whole.
+                    let may_join = may_join && asking.waits < limits::WAITS_MAX;
+                    joins = validation::missing(entry, request).filter(|_| may_join);
+                    if joins.is_none() {
+                        stored = None;
+                    }
+                }
             }
         }
         if request.directives.only_if_cached {
             return Decided::Unsatisfiable;
         }
-        let has_lease = self.has_lease(key, request.fields);
-        if let Some(entry) = &stored {
+        let wants = request.one_range();
+        let has_lease = self.has_lease(key, request);
+        if let Some(entry) = stored.as_ref().filter(|_| joins.is_none()) {
             if while_revalidating && has_lease {
                 return Decided::Serve(Arc::clone(entry), Freshness::WhileRevalidating);
             }
@@ -228,14 +243,22 @@ impl Segment {
         let may_wait = !request.has_authorization
             && asking.waits < limits::WAITS_MAX
             && !self.memories.is_unshared(key.hash, asking.now_ms);
-        if has_lease && may_wait && self.wait(key, request.fields, asking.waiter, waiters_max) {
+        if has_lease && may_wait && self.wait(key, request, asking.waiter, waiters_max) {
             return Decided::Wait;
         }
         // Who asks for the head of what is not stored will soon be followed by one who asks for the
         // whole: GET is fetched, so that it is stored. Known as not to be shared, it is not.
         let is_get = request.method == Method::Get || while_revalidating || stored.is_none();
-        let joinable = may_wait && !has_lease && is_get;
-        let ticket = self.give_lease(key, request.fields, joinable, forward);
+        let joinable = may_wait && !has_lease && is_get && request.conditions.if_range.is_none();
+        let serves = wants.filter(|_| !while_revalidating);
+        let mut ticket = self.give_lease(key, request.fields, (joinable, serves), forward);
+        ticket.range = match &stored {
+            _ if joins.is_some() => joins,
+            // It is asked for on condition, or was stored whole and will be again.
+            Some(entry) if !entry.is_partial() || validation::can_validate(entry) => None,
+            _ => serves,
+        };
+        ticket.joins = joins.is_some();
         match stored {
             Some(entry) if while_revalidating => Decided::Background(entry, ticket),
             // Only what others wait for must be whole.
@@ -276,6 +299,11 @@ enum Verdict {
     },
     /// Not even for validation: it is older than the request knows it must be.
     Unusable,
+    /// Bytes that the request wants are not there.
+    Incomplete {
+        /// They can be fetched for themselves and joined with what is.
+        may_join: bool,
+    },
 }
 
 /// The rules of RFC 9111 §4 and §5.2.1 for one stored response, whose key and variant match.
@@ -284,6 +312,13 @@ fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
     entry.visit(state);
     if !covers(entry, asking) {
         return Verdict::Unusable;
+    }
+    if entry.is_partial() && validation::answer(entry, request).is_none() {
+        // That the new part is of the same representation validates the old one, too. Without a
+        // validator that could tell it is tried only where nothing needs validation.
+        let is_fresh = entry.times.is_fresh(asking.now_ms) && !request.directives.no_cache;
+        let may_join = is_fresh || validation::can_join(entry);
+        return Verdict::Incomplete { may_join: may_join && !state.is_soft() };
     }
     let asks = &request.directives;
     let now_ms = asking.now_ms;
@@ -341,6 +376,14 @@ pub(crate) fn may_serve_on_error(entry: &Entry, now_ms: u64) -> bool {
     is_fresh || (if_error_ms > 0 && entry.times.staleness_ms(now_ms) <= if_error_ms)
 }
 
+/// For the one whose own fetch brought another part than it had asked for.
+fn newest_part(entry: &Entry) -> Answer {
+    match &entry.partial {
+        Some(partial) => Answer::Parts([partial.newest].into()),
+        None => Answer::Full,
+    }
+}
+
 fn bypass_reason(request: &Request<'_>) -> Option<BypassReason> {
     match request.method {
         Method::Safe | Method::Post | Method::Unsafe => Some(BypassReason::Method),
@@ -353,7 +396,7 @@ fn bypass_reason(request: &Request<'_>) -> Option<BypassReason> {
 
 fn hit(local: Local, request: &Request<'_>, now_ms: u64, freshness: Freshness) -> Hit {
     let entry = local.entry();
-    let answer = validation::answer(entry, request);
+    let answer = validation::answer(entry, request).unwrap_or_else(|| newest_part(entry));
     let age_ms = entry.times.age_ms(now_ms);
     let ttl_ms = entry.times.lifetime_ms as i64 - age_ms as i64;
     let ttl_s = (!entry.state().is_soft()).then_some(ttl_ms / 1000);

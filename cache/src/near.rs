@@ -18,6 +18,8 @@ use crate::{
     collapse::Waiter,
     entry::Entry,
     limits,
+    partial::Parts,
+    range::ByteRange,
     request::Request,
     stats::ShardStats,
 };
@@ -211,6 +213,9 @@ impl Local {
 
     /// What the body holds from `offset` on.
     pub fn piece_at(&self, offset: u64) -> Piece {
+        if let Some(partial) = &self.0.entry.partial {
+            return piece_of_part(partial, offset);
+        }
         let body = &self.0.entry.body;
         if let Some(bytes) = self.lend(body, offset) {
             return Piece::Bytes(bytes);
@@ -230,8 +235,32 @@ impl Local {
 
     /// Asks to be woken when the body has more than `offset` bytes, or has ended.
     pub fn follow(&self, offset: u64, waiter: Waiter) -> Follow {
-        let seen = Progress { len: offset, state: BodyState::Filling };
-        self.0.entry.body.follow(seen, waiter)
+        match &self.0.entry.partial {
+            None => self.0.entry.body.follow_past(offset, waiter),
+            Some(partial) => partial.at(offset).map_or(Follow::Ready, |part| {
+                part.body.follow_past(part.offset_in_body(offset), waiter)
+            }),
+        }
+    }
+
+    /// Forgets a follower that has gone.
+    pub fn unfollow(&self, waiter: Waiter) {
+        match &self.0.entry.partial {
+            None => self.0.entry.body.unfollow(waiter),
+            Some(partial) => partial.bodies().for_each(|body| body.unfollow(waiter)),
+        }
+    }
+
+    /// The head of a 206 with this part of it, or with several that `boundary` separates, and with
+    /// content of this many bytes; like [`Entry::head_and_status`].
+    pub fn partial_head(
+        &self,
+        boundary: Option<&str>,
+        range: ByteRange,
+        content_length: u64,
+    ) -> Vec<u8> {
+        let entry = &self.0.entry;
+        entry.head.partial(boundary, range, (content_length, entry.length().unwrap_or(0)))
     }
 
     fn lend(&self, body: &Body, offset: u64) -> Option<Bytes> {
@@ -249,6 +278,38 @@ impl Local {
         let first =
             self.0.first.get_or_init(|| Bytes::from_owner(FirstOwner(Arc::clone(&self.0.entry))));
         Some(first.slice(offset as usize..))
+    }
+}
+
+/// What a partial entry holds from `offset` on, up to the end of a chunk or of its part.
+fn piece_of_part(partial: &Parts, offset: u64) -> Piece {
+    if offset >= partial.length {
+        return Piece::End;
+    }
+    let Some(part) = partial.at(offset) else { return Piece::Failed };
+    let in_body = part.offset_in_body(offset);
+    let Some((index, start)) = part.body.locate(in_body) else {
+        return match part.body.progress().state {
+            BodyState::Filling => Piece::Pending,
+            // A part has no overflow that leads to the next part.
+            BodyState::Complete | BodyState::Failed | BodyState::Spilled => Piece::Failed,
+        };
+    };
+    let mut bytes = Bytes::from_owner(PartOwner { body: Arc::clone(&part.body), index });
+    bytes = bytes.slice((in_body - start) as usize..);
+    bytes.truncate(usize::try_from(part.range.last - offset + 1).unwrap_or(usize::MAX));
+    Piece::Bytes(bytes)
+}
+
+/// Keeps a body for one of its chunks.
+struct PartOwner {
+    body: Arc<Body>,
+    index: u64,
+}
+
+impl AsRef<[u8]> for PartOwner {
+    fn as_ref(&self) -> &[u8] {
+        self.body.chunk(self.index).map_or(&[], |chunk| &chunk.bytes)
     }
 }
 

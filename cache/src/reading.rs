@@ -16,10 +16,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    body::{Body, BodyState, Follow, Progress},
+    body::{Body, BodyState, Follow},
     collapse::Waiter,
     entry::Entry,
     near::{Local, Piece},
+    range::ByteRange,
 };
 
 /// One reader's place in a body.
@@ -27,6 +28,8 @@ pub struct Reading {
     at: At,
     /// Next byte, in the part that it is at.
     offset: u64,
+    /// Bytes still to be read; `u64::MAX` for all there are.
+    left: u64,
 }
 
 /// Keeps the way to the overflow open for whoever is about to begin reading.
@@ -66,11 +69,24 @@ impl Reading {
     /// From the first byte on.
     pub fn new(local: Local) -> Self {
         let hold = Hold::new(local.entry());
-        Self { at: At::Stored { local, _hold: hold }, offset: 0 }
+        Self { at: At::Stored { local, _hold: hold }, offset: 0, left: u64::MAX }
+    }
+
+    /// A part of it, which lies within its length.
+    pub fn of_part(local: Local, part: ByteRange) -> Self {
+        Self { offset: part.first, left: part.length(), ..Self::new(local) }
+    }
+
+    /// None of it.
+    pub fn nothing(local: Local) -> Self {
+        Self { left: 0, ..Self::new(local) }
     }
 
     /// The next piece; what it returns was read.
     pub fn next_piece(&mut self) -> Piece {
+        if self.left == 0 {
+            return Piece::End;
+        }
         loop {
             let piece = match &self.at {
                 At::Stored { local, .. } => local.piece_at(self.offset),
@@ -79,10 +95,15 @@ impl Reading {
             };
             match piece {
                 Piece::Spilled => self.move_on(),
-                Piece::Bytes(bytes) => {
+                Piece::Bytes(mut bytes) => {
+                    bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
                     self.offset += bytes.len() as u64;
+                    if self.left != u64::MAX {
+                        self.left -= bytes.len() as u64;
+                    }
                     return Piece::Bytes(bytes);
                 }
+                Piece::End if self.left != u64::MAX => return Piece::Failed,
                 other => return other,
             }
         }
@@ -90,14 +111,19 @@ impl Reading {
 
     /// Asks to be woken when there is more than was read, or an end.
     pub fn follow(&self, waiter: Waiter) -> Follow {
-        let seen = Progress { len: self.offset, state: BodyState::Filling };
-        self.body().map_or(Follow::Ready, |body| body.follow(seen, waiter))
+        match &self.at {
+            At::Stored { local, .. } => local.follow(self.offset, waiter),
+            At::Overflow(part) => part.follow_past(self.offset, waiter),
+            At::Lost => Follow::Ready,
+        }
     }
 
     /// Takes that back.
     pub fn unfollow(&self, waiter: Waiter) {
-        if let Some(body) = self.body() {
-            body.unfollow(waiter);
+        match &self.at {
+            At::Stored { local, .. } => local.unfollow(waiter),
+            At::Overflow(part) => part.unfollow(waiter),
+            At::Lost => {}
         }
     }
 
@@ -111,7 +137,9 @@ impl Reading {
 
     fn move_on(&mut self) {
         let next = self.body().and_then(Body::next_part);
-        self.offset = 0;
+        // Who reads from further on has not come to all of it.
+        let passed_bytes = self.body().map_or(0, |body| body.progress().len);
+        self.offset = self.offset.saturating_sub(passed_bytes);
         // What was read is let go of here, and with it the count of its readers.
         self.at = next.map_or(At::Lost, At::Overflow);
     }

@@ -5,7 +5,11 @@
 
 use proto::field::name::Known;
 
-use crate::{directives::RequestDirectives, key::CacheKeyRef};
+use crate::{
+    directives::RequestDirectives,
+    key::CacheKeyRef,
+    range::{self, Spec},
+};
 
 /// Something that has fields: a request head, a response head, a stored entry.
 pub trait FieldSource {
@@ -105,6 +109,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) if_modified_since: Option<&'a [u8]>,
     /// `If-Match` or `If-Unmodified-Since`: for the origin alone (RFC 9111 §4.3.2).
     pub(crate) for_origin: bool,
+    pub(crate) range: Option<&'a [u8]>,
+    pub(crate) if_range: Option<&'a [u8]>,
 }
 
 impl<'a> Request<'a> {
@@ -126,10 +132,16 @@ impl<'a> Request<'a> {
         fields.each(&mut |name, value| {
             // By length first: most fields end here.
             match name.len() {
+                5 if name.eq_ignore_ascii_case(b"range") => {
+                    request.conditions.range.get_or_insert(value);
+                }
                 6 if name.eq_ignore_ascii_case(b"pragma") => {
                     pragma_no_cache |= value.eq_ignore_ascii_case(b"no-cache");
                 }
                 8 if name.eq_ignore_ascii_case(b"if-match") => request.conditions.for_origin = true,
+                8 if name.eq_ignore_ascii_case(b"if-range") => {
+                    request.conditions.if_range.get_or_insert(value);
+                }
                 13 if name.eq_ignore_ascii_case(b"cache-control") => {
                     has_cache_control = true;
                     request.directives.read(value);
@@ -149,9 +161,26 @@ impl<'a> Request<'a> {
                 _ => {}
             }
         });
+        // Defined for GET alone (RFC 9110 §14.2).
+        if method != Method::Get {
+            request.conditions.range = None;
+        }
         // RFC 9111 §5.4: only where Cache-Control does not speak.
         request.directives.no_cache |= pragma_no_cache && !has_cache_control;
         request
+    }
+
+    /// The ranges it wants; `None` for the whole.
+    pub(crate) fn ranges(&self) -> Option<Vec<Spec>> {
+        range::parse(self.conditions.range?)
+    }
+
+    /// The one range it wants, which can be asked of the origin in the same words.
+    pub(crate) fn one_range(&self) -> Option<Spec> {
+        match self.ranges()?[..] {
+            [one] => Some(one),
+            _ => None,
+        }
     }
 
     /// What it asks for.
@@ -166,9 +195,11 @@ impl<'a> Request<'a> {
 }
 
 /// What [`Request::new`] looks for.
-const LOOKED_AT: [Known; 7] = [
+const LOOKED_AT: [Known; 9] = [
     Known::CacheControl,
     Known::Pragma,
+    Known::Range,
+    Known::IfRange,
     Known::IfMatch,
     Known::IfNoneMatch,
     Known::IfModifiedSince,

@@ -7,15 +7,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Cache,
-    body::Body,
-    decision::NoStoreReason,
-    draft::Draft,
-    entry::Entry,
-    key::CacheKeyRef,
-    request::{FieldSource, Method},
-    response::Response,
-    storability::Asked,
+    Cache, body::Body, decision::NoStoreReason, draft::Draft, entry::Entry, key::CacheKeyRef,
+    request::FieldSource, response::Response, storability::Asked,
 };
 
 impl Cache {
@@ -28,14 +21,13 @@ impl Cache {
         response: &Response<'_>,
         body: &[u8],
     ) -> Result<Arc<Entry>, NoStoreReason> {
-        let asked = Asked { method: Method::Get, no_store: false, has_authorization: false };
         let length = Some(body.len() as u64);
         let response = Response { length, ..*response };
-        let draft = Draft::of(self, cache_key, asked, request, &response)?;
+        let draft = Draft::of(self, cache_key, Asked::GET, request, &response)?;
         self.admit(length)?;
         let body = Arc::new(Body::complete(self.account(), body.into()));
         let key = cache_key.to_key();
-        let entry = Arc::new(draft.entry(self, &key, body));
+        let entry = Arc::new(draft.entry(self, &key, body, None));
         entry.soften();
         let mut segment = self.segment_by_hash(cache_key.hash());
         if let Some(stored) = segment.select(cache_key, request).cloned() {

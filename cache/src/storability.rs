@@ -6,6 +6,7 @@
 use crate::{
     decision::NoStoreReason,
     freshness::{Times, is_heuristically_cacheable},
+    range::Spec,
     request::{Method, Request},
     response::Response,
     stale::StaleRules,
@@ -21,6 +22,8 @@ pub(crate) struct Asked {
     pub(crate) no_store: bool,
     /// Whether it had `Authorization`.
     pub(crate) has_authorization: bool,
+    /// The one range it wants.
+    pub(crate) range: Option<Spec>,
 }
 
 impl Asked {
@@ -30,12 +33,20 @@ impl Asked {
             method: request.method,
             no_store: request.directives.no_store,
             has_authorization: request.has_authorization,
+            range: request.one_range(),
         }
     }
 
+    /// Plain GET.
+    pub(crate) const GET: Self =
+        Self { method: Method::Get, no_store: false, has_authorization: false, range: None };
+
     /// Whether others would be answered the same.
     pub(crate) fn is_plain(&self) -> bool {
-        self.method == Method::Get && !self.no_store && !self.has_authorization
+        self.method == Method::Get
+            && !self.no_store
+            && !self.has_authorization
+            && self.range.is_none()
     }
 }
 
@@ -62,7 +73,8 @@ pub(crate) fn check(
         return Err(NoStoreReason::RequestNoStore);
     }
     // Parts of a representation are not stored; neither is what only updates one.
-    // What answers a part or a condition says nothing about the whole.
+    // What answers a part or a condition says nothing about the whole; a part that may be kept
+    // comes here as the whole it is of ([`crate::collapse`]).
     let is_storable_status = (200..600).contains(&response.status)
         && !matches!(response.status, 206 | 304 | 412 | 416)
         && (!directives.must_understand || is_understood(response.status));
@@ -115,7 +127,7 @@ fn is_understood(status: u16) -> bool {
 mod tests {
     use super::*;
 
-    const GET: Asked = Asked { method: Method::Get, no_store: false, has_authorization: false };
+    const GET: Asked = Asked::GET;
 
     fn verdict(asked: Asked, status: u16, fields: &[(&str, &str)]) -> Result<(), NoStoreReason> {
         let response = Response {

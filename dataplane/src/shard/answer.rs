@@ -13,9 +13,9 @@
 //! Leaves to others: what to answer (`request`), getting it (`fetch`), sending what is written
 //! (`conn`).
 
-use std::rc::Rc;
+use std::{collections::VecDeque, rc::Rc};
 
-use cache::{Follow, Local, Piece, Reading, Waiter, WakeWith};
+use cache::{ByteRange, Follow, Local, Piece, Reading, Waiter, WakeWith};
 use proto::http1::{encode, framing::BodyFraming};
 
 use super::{
@@ -68,6 +68,12 @@ pub enum State {
 /// Part of a stored response that is being sent; its head is written.
 pub struct StoredBody {
     reading: Reading,
+    /// What is read, where there are further parts of it.
+    local: Option<Local>,
+    /// What comes behind what is read now: further parts, each with the text in front of it.
+    parts: VecDeque<(Vec<u8>, ByteRange)>,
+    /// Text behind the last part.
+    trailer: Vec<u8>,
     coding: Coding,
     /// The cache will wake us.
     following: bool,
@@ -209,6 +215,11 @@ impl Answer {
                             let (kept, asked) = (&self.kept, &self.asked);
                             edge.answer_with(now, scene, &stored, kept, asked, writer)
                         }
+                        Outcome::Again => {
+                            edge.fetch_leave(fetch);
+                            let turn = Turn { scene, waits: self.waits + 1, with: None };
+                            edge.ask_again(now, turn, &self.kept, &self.asked, writer)
+                        }
                         Outcome::Failed(failure) => {
                             edge.fetch_leave(fetch);
                             let (status, text) = failure.answer();
@@ -230,7 +241,27 @@ impl Answer {
 impl StoredBody {
     /// From the first byte on.
     pub fn new(local: Local, coding: Coding) -> Self {
-        Self { reading: Reading::new(local), coding, following: false }
+        Self {
+            reading: Reading::new(local),
+            local: None,
+            parts: VecDeque::new(),
+            trailer: Vec::new(),
+            coding,
+            following: false,
+        }
+    }
+
+    /// Parts of it, each behind its text, and the text behind them all; the head says how long all
+    /// that is.
+    pub fn of_parts(local: Local, parts: Vec<(Vec<u8>, ByteRange)>, trailer: Vec<u8>) -> Self {
+        Self {
+            reading: Reading::nothing(local.clone()),
+            local: Some(local),
+            parts: parts.into(),
+            trailer,
+            coding: Coding::Length,
+            following: false,
+        }
     }
 
     /// Writes what is there and fits.
@@ -254,7 +285,18 @@ impl StoredBody {
                         return Advance::Waiting;
                     }
                 }
-                Piece::End => return write_end(self.coding, out, writer),
+                Piece::End => match (&self.local, self.parts.pop_front()) {
+                    (Some(local), Some((text, part))) => {
+                        writer.text(out).extend_from_slice(&text);
+                        self.reading = Reading::of_part(local.clone(), part);
+                    }
+                    _ => {
+                        if !self.trailer.is_empty() {
+                            writer.text(out).extend_from_slice(&self.trailer);
+                        }
+                        return write_end(self.coding, out, writer);
+                    }
+                },
                 Piece::Failed | Piece::Spilled => return Advance::Broken,
             }
         }

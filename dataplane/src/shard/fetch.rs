@@ -127,6 +127,8 @@ pub enum Outcome {
     Relay(RelayHead),
     /// There is no answer.
     Failed(Failure),
+    /// What came is of no use with what was stored, which is gone: ask the cache again.
+    Again,
     /// The reader has taken it.
     Taken,
 }
@@ -747,6 +749,11 @@ impl Edge {
                 fetch.outcome = Outcome::Stored(StoredAnswer::of_failed(entry, told));
                 self.notices.extend(fetch.reader);
             }
+            HeadOutcome::Again => {
+                fetch.outcome = Outcome::Again;
+                self.notices.extend(fetch.reader);
+                self.fetch_abort(at);
+            }
             HeadOutcome::NotStored(reason) => {
                 fetch.told.detail = reason.as_str();
                 self.fetch_invalidate(invalidates, response, false);
@@ -839,7 +846,8 @@ impl Edge {
 
     /// A response of a page was stored: shard 0 keeps it on disk.
     fn keep_page(&mut self, entry: Arc<Entry>) {
-        if self.settings.data.is_some() && entry.cache_key().borrowed().site().is_empty() {
+        let is_page = entry.cache_key().borrowed().site().is_empty() && !entry.is_partial();
+        if self.settings.data.is_some() && is_page {
             self.out.mail(0, Mail::PageStored(entry));
         }
     }

@@ -443,7 +443,10 @@ fn restore(cache: &Arc<Cache>, now: Now, page: &KeptPage<'_>) -> bool {
             (page.body.is_empty() || writer.append(page.body, &mut woken).is_ok())
                 && writer.finish(&mut woken).is_ok()
         }
-        HeadOutcome::Updated { .. } | HeadOutcome::Stale(_) | HeadOutcome::NotStored(_) => false,
+        HeadOutcome::Updated { .. }
+        | HeadOutcome::Stale(_)
+        | HeadOutcome::NotStored(_)
+        | HeadOutcome::Again => false,
     }
 }
 

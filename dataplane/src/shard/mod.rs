@@ -41,6 +41,7 @@ pub mod mail;
 pub mod observe;
 pub mod origin;
 pub mod out;
+pub mod part;
 pub mod position;
 pub mod request;
 pub mod respond;
@@ -49,6 +50,8 @@ pub mod route;
 mod rules;
 #[cfg(test)]
 mod rules_http;
+#[cfg(test)]
+mod rules_parts;
 pub mod session;
 pub mod slab;
 pub mod slow_consumer;

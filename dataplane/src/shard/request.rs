@@ -41,6 +41,7 @@ use super::{
     fetch::{Invalidation, Plan, StoredAnswer},
     forward::{Client, Upstream, write_field},
     observe::Metric,
+    part::{Parts, write_unsatisfiable},
     respond::{Frame, Own, Persistence, Writer, usable_request_id, write_own},
     route::{PageRoute, Routed, SiteRoute},
     slab::Ref,
@@ -481,11 +482,21 @@ impl Edge {
     ) -> Exchange {
         let entry = hit.local.entry();
         self.observe.count(label.metric());
+        let mut parts = None;
         let text = writer.text(&mut self.out);
-        let (status, has_body) = match hit.answer {
+        let (status, has_body) = match &hit.answer {
             cache::Answer::NotModified => {
                 text.extend_from_slice(&hit.local.not_modified_head());
                 (304, false)
+            }
+            cache::Answer::Parts(ranges) => {
+                let boundary = self.ids.make();
+                parts = Some(Parts::of(&hit.local, ranges, &boundary, text));
+                (206, true)
+            }
+            cache::Answer::Unsatisfiable(length) => {
+                write_unsatisfiable(&hit.local, *length, text);
+                (416, false)
             }
             cache::Answer::Full => {
                 text.extend_from_slice(entry.head_and_status());
@@ -505,7 +516,8 @@ impl Edge {
             text.extend_from_slice(b"\r\n");
         }
         let mut persistence = asked.persistence;
-        let coding = match (entry.has_length() || !has_body, persistence.http10) {
+        let is_known = entry.has_length() || !has_body || parts.is_some();
+        let coding = match (is_known, persistence.http10) {
             (true, _) => Coding::Length,
             (false, true) => {
                 persistence.keep_alive = false;
@@ -520,7 +532,10 @@ impl Edge {
         if !has_body {
             return Exchange::None;
         }
-        let mut body = StoredBody::new(hit.local.clone(), coding);
+        let mut body = match parts {
+            None => StoredBody::new(hit.local.clone(), coding),
+            Some(parts) => StoredBody::of_parts(hit.local.clone(), parts.list, parts.trailer),
+        };
         match body.write(self.waiter(scene.at), &mut self.out, writer) {
             Advance::Done => Exchange::None,
             _ => {

@@ -421,6 +421,7 @@ impl Model {
                     self.forget(stored);
                 }
             }
+            HeadOutcome::Again => panic!("nothing partial is stored"),
         }
     }
 
