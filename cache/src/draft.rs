@@ -55,7 +55,7 @@ impl Draft {
         storability::check(asked, response, &policy, &times, &stale)?;
         Ok(Self {
             variant: Variant::of(request, response.fields)?,
-            surrogate_keys: SurrogateKeys::of(response.fields)?,
+            surrogate_keys: SurrogateKeys::of(cache_key.host, response.fields)?,
             head: Head::of(response, &policy),
             first_hand: first_hand(response, &policy),
             times,
@@ -85,7 +85,7 @@ impl Draft {
         let is_same_choice = variant.same_names(&stored.variant);
         let draft = Self {
             variant: if is_same_choice { stored.variant.clone() } else { variant },
-            surrogate_keys: SurrogateKeys::of(&head)?,
+            surrogate_keys: SurrogateKeys::of(stored.cache_key.borrowed().host, &head)?,
             times,
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),

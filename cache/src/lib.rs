@@ -47,6 +47,7 @@ mod entry;
 mod eviction;
 mod fill;
 mod freshness;
+mod group;
 mod head;
 mod index;
 mod key;
@@ -181,22 +182,29 @@ impl Cache {
     }
 
     /// After an unsafe request succeeded (2xx or 3xx): what is stored for its target is outdated
-    /// (RFC 9111 §4.4).
-    pub fn invalidate(&self, cache_key: &CacheKeyRef<'_>) {
+    /// (RFC 9111 §4.4). Returns purges of what shares a group with it (RFC 9875 §2.2.1).
+    pub fn invalidate(&self, cache_key: &CacheKeyRef<'_>) -> Vec<PurgeCursor> {
         let removed = self.segment_by_hash(cache_key.hash()).invalidate(cache_key);
-        drop(removed);
+        self.purges_beside(cache_key.site(), removed.iter().map(|entry| &**entry))
     }
 
     /// The same for what its answer names in `Location` and `Content-Location`, as far as that is
     /// of the same origin.
-    pub fn invalidate_named(&self, cache_key: &CacheKeyRef<'_>, response: &dyn FieldSource) {
+    pub fn invalidate_named(
+        &self,
+        cache_key: &CacheKeyRef<'_>,
+        response: &dyn FieldSource,
+    ) -> Vec<PurgeCursor> {
+        let mut purges = Vec::new();
         for name in ["Location", "Content-Location"] {
             let Some(reference) = response.get(name) else { continue };
             let target = location::same_origin_target(cache_key, reference);
             if let Some(target) = target.filter(|target| **target != *cache_key.target()) {
-                self.invalidate(&self.cache_key(cache_key.site(), cache_key.host(), &target));
+                let named = self.cache_key(cache_key.site(), cache_key.host(), &target);
+                purges.extend(self.invalidate(&named));
             }
         }
+        purges
     }
 
     /// The right to store the answer to a POST that is about to be sent, should it allow that (RFC

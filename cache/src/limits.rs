@@ -32,6 +32,8 @@ pub const DELTA_SECONDS_MAX: u64 = 1 << 31;
 pub const HEURISTIC_LIFETIME_MS_MAX: u64 = 24 * 3_600_000;
 /// Bodies up to this length that arrived in several chunks are made one when complete.
 pub const COMPACT_BYTES_MAX: u64 = 256 * 1024;
+/// Groups that one answer may outdate (RFC 9875 §3 wants 32). Beyond: the rest stays.
+pub const GROUPS_INVALIDATED_MAX: usize = 64;
 /// Ranges in one request. Beyond: the answer is the whole.
 pub const RANGES_MAX: usize = 16;
 /// Stored parts of one representation. Beyond: only the newest is kept.

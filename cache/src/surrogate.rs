@@ -8,16 +8,18 @@
 use hashbrown::HashTable;
 use proto::field::list;
 
-use crate::{decision::NoStoreReason, limits, request::FieldSource};
+use crate::{decision::NoStoreReason, group, limits, request::FieldSource};
 
 /// The surrogate keys of one response: sorted, none twice.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct SurrogateKeys(Box<[Box<[u8]>]>);
 
 impl SurrogateKeys {
-    /// Reads them; too many or too long ones are a reason not to store.
-    pub fn of(fields: &dyn FieldSource) -> Result<Self, NoStoreReason> {
-        let mut found: Vec<&[u8]> = Vec::new();
+    /// Reads them, and the groups (RFC 9875) of a response from this host; too many or too long
+    /// ones are a reason not to store.
+    pub fn of(host: &[u8], fields: &dyn FieldSource) -> Result<Self, NoStoreReason> {
+        let groups = group::surrogate_keys(host, fields);
+        let mut found: Vec<&[u8]> = groups.iter().map(Vec::as_slice).collect();
         for name in ["Surrogate-Key", "xkey"] {
             fields.get_all(name, &mut |line| {
                 found
@@ -126,7 +128,7 @@ mod tests {
             ("Cache-Tag", "d e , f,"),
             ("Other", "g"),
         ];
-        let keys = SurrogateKeys::of(&&fields[..]).expect("few and short");
+        let keys = SurrogateKeys::of(b"h", &&fields[..]).expect("few and short");
         let found: Vec<_> = keys.iter().collect();
         assert_eq!(found, [b"a".as_slice(), b"b", b"c", b"d e", b"f"]);
         assert!(keys.contains(b"d e") && !keys.contains(b"g"));
@@ -138,7 +140,7 @@ mod tests {
         let long = "x".repeat(limits::SURROGATE_KEY_BYTES_MAX + 1);
         for value in [many, long] {
             let fields = [("Surrogate-Key", value.as_str())];
-            let refused = SurrogateKeys::of(&&fields[..]);
+            let refused = SurrogateKeys::of(b"h", &&fields[..]);
             assert_eq!(refused, Err(NoStoreReason::SurrogateKeys));
         }
     }

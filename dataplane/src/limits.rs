@@ -84,6 +84,10 @@ pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 30;
 pub const PIPELINED_BYTES: usize = 32 * 1024;
 /// Requests to origins of one shard at a time. Beyond: 503.
 pub const FETCHES_MAX: usize = 8 * 1024;
+/// Entries looked at in one go when cache groups are outdated. Beyond: in the next turns.
+pub const GROUP_CUT_BUDGET: usize = 8 * 1024;
+/// Outdated groups that wait for their turn. Beyond: the oldest is done with at once.
+pub const GROUP_CUTS_MAX: usize = 256;
 /// Bytes of interim heads (1xx) that wait for their client. Beyond: later ones are dropped.
 pub const INTERIM_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a relayed answer that wait for its client. Beyond: the origin is read no further.

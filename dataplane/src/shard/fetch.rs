@@ -773,10 +773,34 @@ impl Edge {
         let Some(key) = invalidates else { return };
         let host = key.host.as_bytes();
         let key = self.cache.cache_key(&key.site_id, host, key.target.as_bytes());
+        let fields = HeadFields(response.head.fields);
         if !is_stored {
-            self.cache.invalidate(&key);
+            self.outdated.extend(self.cache.invalidate(&key));
         }
-        self.cache.invalidate_named(&key, &HeadFields(response.head.fields));
+        self.outdated.extend(self.cache.invalidate_named(&key, &fields));
+        self.outdated.extend(self.cache.invalidate_groups(&key, &fields));
+        self.cut_groups();
+    }
+
+    /// Purges outdated groups (RFC 9875), a budget a turn.
+    pub fn cut_groups(&mut self) {
+        let mut budget = limits::GROUP_CUT_BUDGET;
+        loop {
+            let is_full = self.outdated.len() > limits::GROUP_CUTS_MAX;
+            let Some(purge) = self.outdated.front_mut() else { return };
+            if is_full {
+                budget = usize::MAX;
+            }
+            if !purge.step(&self.cache, budget).done {
+                return self.out.yield_turn();
+            }
+            self.outdated.pop_front();
+            // A step's cost is not told.
+            budget /= 2;
+            if budget == 0 && !self.outdated.is_empty() {
+                return self.out.yield_turn();
+            }
+        }
     }
 
     /// Passes a head on to the one who asked; without one there is no use in going on.

@@ -64,9 +64,11 @@ pub mod timers;
 pub mod topic;
 pub mod watermark;
 
-use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
+use std::{
+    collections::VecDeque, io::ErrorKind, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc,
+};
 
-use cache::{Cache, Near, Wake, WakeWith};
+use cache::{Cache, Near, PurgeCursor, Wake, WakeWith};
 use hashbrown::HashMap;
 use proto::feed::site::Site;
 
@@ -195,6 +197,8 @@ pub struct Edge {
     notices: Vec<Ref>,
     /// Waiters of any shard that the cache wants told.
     wakes: Vec<Wake>,
+    /// Cache groups that are outdated, on their way out.
+    outdated: VecDeque<PurgeCursor>,
     /// The connection that runs has ended.
     freed: Option<Ref>,
     draining: bool,
@@ -244,6 +248,7 @@ impl Edge {
             scratch: String::new(),
             notices: Vec::new(),
             wakes: Vec::new(),
+            outdated: VecDeque::new(),
             freed: None,
             draining: false,
             feed_state: Arc::default(),
@@ -528,6 +533,7 @@ impl Shard {
                 self.edge.out.yield_turn();
             }
         }
+        self.edge.cut_groups();
         let edge = &mut self.edge;
         let requests_wait = std::mem::take(&mut self.requests_wait);
         edge.streams.handle_continue(now, requests_wait, &mut edge.out);

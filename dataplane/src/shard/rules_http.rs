@@ -238,3 +238,60 @@ fn rfc9211_2_6_who_waited_for_another_says_so() {
     let told = "pharos-e1; key=\"a.example/x\"; fwd=miss; collapsed; ttl=60";
     assert_eq!(cache_status(&got), [told], "{got}");
 }
+
+#[test]
+fn rfc9875_3_an_unsafe_success_outdates_the_groups_that_it_names() {
+    let mut world = World::new(2);
+    let stored = |group: &str| {
+        let fields = format!("Cache-Control: max-age=60\r\nCache-Groups: {group}\r\n");
+        answer("200 OK", &fields, "old")
+    };
+    let groups = [("/a", "\"x\", \"y\""), ("/b", "\"y\""), ("/c", "\"Y\""), ("/d", "\"z\"")];
+    for (target, group) in groups {
+        exchange(&mut world, &request("GET", target, ""), &stored(group));
+    }
+    let named = "Cache-Group-Invalidation: \"y\", \"none\"\r\n";
+    let get = request("GET", "/other", "");
+    exchange(&mut world, &get, &answer("200 OK", named, ""));
+    assert!(is_stored(&mut world, "/a"), "a safe request outdates nothing");
+    let post = request("POST", "/other", "Content-Length: 0\r\n");
+    exchange(&mut world, &post, &answer("500 Oops", named, ""));
+    assert!(is_stored(&mut world, "/a"), "neither does an error");
+    exchange(
+        &mut world,
+        &post,
+        &answer("204 No Content", named, "").replace("Content-Length: 0\r\n", ""),
+    );
+    for (target, is_kept) in [("/a", false), ("/b", false), ("/c", true), ("/d", true)] {
+        assert_eq!(is_stored(&mut world, target), is_kept, "{target}");
+    }
+}
+
+#[test]
+fn rfc9875_2_2_1_what_shares_a_group_with_what_is_outdated_goes_too_but_no_further() {
+    let mut world = World::new(1);
+    for (target, group) in [("/a", "\"x\""), ("/b", "\"x\", \"y\""), ("/c", "\"y\"")] {
+        let fields = format!("Cache-Control: max-age=60\r\nCache-Groups: {group}\r\n");
+        exchange(&mut world, &request("GET", target, ""), &answer("200 OK", &fields, "old"));
+    }
+    exchange(&mut world, &request("DELETE", "/a", ""), &answer("200 OK", "", ""));
+    assert!(!is_stored(&mut world, "/b"));
+    assert!(is_stored(&mut world, "/c"));
+}
+
+#[test]
+fn rfc9875_3_groups_of_a_large_answer_are_cut_over_turns() {
+    let mut world = World::new(1);
+    let names: Vec<_> = (0..40).map(|at| format!("\"g{at}\"")).collect();
+    for (at, name) in names.iter().enumerate() {
+        let fields = format!("Cache-Control: max-age=60\r\nCache-Groups: {name}\r\n");
+        exchange(
+            &mut world,
+            &request("GET", &format!("/{at}"), ""),
+            &answer("200 OK", &fields, ""),
+        );
+    }
+    let named = format!("Cache-Group-Invalidation: {}\r\n", names.join(", "));
+    exchange(&mut world, &request("PATCH", "/other", ""), &answer("200 OK", &named, ""));
+    assert!((0..40).all(|at| !is_stored(&mut world, &format!("/{at}"))));
+}
