@@ -122,7 +122,7 @@ pub enum HeadOutcome {
     Stale(Arc<Entry>),
     /// Pass the response on, store nothing.
     NotStored(NoStoreReason),
-    /// What came cannot be joined with what was stored, which is gone: drop it and ask again.
+    /// What came is of no use with what was stored, which is gone: drop it and ask again.
     Again,
 }
 
@@ -184,6 +184,10 @@ impl Lease {
             return HeadOutcome::Stale(stale);
         }
         match (response.status, self.asked.method, self.stored.clone()) {
+            // It tells of something that is not stored, and must not update what is (§4.3.4).
+            (304, _, Some(stored)) if !validation::is_about(&stored, response.fields) => {
+                self.again(&stored, response, wakes)
+            }
             (304, _, Some(stored)) => self.updated(&stored, request, response, wakes),
             (206, Method::Get, _) => self.part(request, response, wakes),
             (416, _, Some(stored)) if self.joins => self.again(&stored, response, wakes),

@@ -32,6 +32,7 @@ pub(crate) struct Draft {
     times: Times,
     stale: StaleRules,
     is_no_cache: bool,
+    is_immutable: bool,
     /// What only the request behind the response may be given beside the head.
     pub(crate) first_hand: Box<[u8]>,
 }
@@ -61,6 +62,7 @@ impl Draft {
             times,
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),
+            is_immutable: policy.directives.immutable,
         })
     }
 
@@ -89,6 +91,7 @@ impl Draft {
             times,
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),
+            is_immutable: policy.directives.immutable,
             first_hand: first_hand(response, &policy),
             head: head.without_named(&policy),
         };
@@ -103,11 +106,29 @@ impl Draft {
         body: Arc<Body>,
         partial: Option<Partial>,
     ) -> Entry {
-        let Self { head, variant, surrogate_keys, times, stale, is_no_cache, first_hand: _ } = self;
+        let Self {
+            head,
+            variant,
+            surrogate_keys,
+            times,
+            stale,
+            is_no_cache,
+            is_immutable,
+            first_hand: _,
+        } = self;
         let cache_key = cache_key.clone();
         let status = cache_status::beginning(&cache.config().name, &cache_key.borrowed());
-        let parts =
-            Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body, partial };
+        let parts = Parts {
+            cache_key,
+            variant,
+            surrogate_keys,
+            times,
+            stale,
+            is_no_cache,
+            is_immutable,
+            body,
+            partial,
+        };
         Entry::new(cache.account(), head.with_tail(&status), parts)
     }
 }

@@ -41,6 +41,8 @@ pub struct Entry {
     pub(crate) is_no_cache: bool,
     /// Whether `partial` is to be looked at.
     is_partial: bool,
+    /// Whether it does not change while it is fresh (RFC 8246).
+    pub(crate) is_immutable: bool,
     pub(crate) variant: Variant,
     pub(crate) cache_key: CacheKey,
     pub(crate) times: Times,
@@ -64,14 +66,24 @@ pub(crate) struct Parts {
     pub(crate) times: Times,
     pub(crate) stale: StaleRules,
     pub(crate) is_no_cache: bool,
+    pub(crate) is_immutable: bool,
     pub(crate) body: Arc<Body>,
     pub(crate) partial: Option<Partial>,
 }
 
 impl Entry {
     pub(crate) fn new(account: &Arc<Account>, head: Head, parts: Parts) -> Self {
-        let Parts { cache_key, variant, surrogate_keys, times, stale, is_no_cache, body, partial } =
-            parts;
+        let Parts {
+            cache_key,
+            variant,
+            surrogate_keys,
+            times,
+            stale,
+            is_no_cache,
+            is_immutable,
+            body,
+            partial,
+        } = parts;
         let version = head
             .get("Pharos-Version")
             .and_then(|value| std::str::from_utf8(value).ok())
@@ -94,6 +106,7 @@ impl Entry {
             times,
             stale,
             is_no_cache,
+            is_immutable,
             is_partial: partial.is_some(),
             partial,
             cache_key,
@@ -117,6 +130,7 @@ impl Entry {
             times: stored.times,
             stale: stored.stale,
             is_no_cache: stored.is_no_cache,
+            is_immutable: stored.is_immutable,
             body,
             partial: None,
         };
@@ -351,6 +365,7 @@ mod loom_tests {
             times: Times::of(&response, &policy),
             stale: StaleRules::of(&policy, 0),
             is_no_cache: false,
+            is_immutable: false,
             body: Arc::new(Body::complete(account, b"".as_slice().into())),
             partial: None,
         };

@@ -196,6 +196,45 @@ mod tests {
     }
 
     #[test]
+    fn rfc9111_4_2_1_of_conflicting_values_the_first_counts() {
+        let later = ("Expires", "Sun, 06 Nov 1994 09:49:37 GMT");
+        check(&[EXPIRES, later], 60, LifetimeSource::Expires);
+        check(
+            &[("Cache-Control", "max-age=5"), ("Cache-Control", "max-age=9")],
+            5,
+            LifetimeSource::MaxAge,
+        );
+        check(&[("Cache-Control", "s-maxage=5, s-maxage=9")], 5, LifetimeSource::SMaxage);
+        let dates = [
+            EXPIRES,
+            ("Date", "Sun, 06 Nov 1994 08:49:07 GMT"),
+            ("Date", "Sun, 06 Nov 1994 08:50:07 GMT"),
+        ];
+        check(&dates, 90, LifetimeSource::Expires);
+    }
+
+    #[test]
+    fn rfc9111_1_2_2_malformed_seconds_are_no_lifetime_and_large_ones_are_long() {
+        for name in ["max-age", "s-maxage"] {
+            for (value, lifetime_s) in [
+                ("-5", 0),
+                ("5.0", 0),
+                ("x", 0),
+                ("", 0),
+                ("\"5\"", 5),
+                ("'5'", 0),
+                ("5 6", 0),
+                ("2147483648", limits::DELTA_SECONDS_MAX),
+                ("99999999999999999999", limits::DELTA_SECONDS_MAX),
+            ] {
+                let control = format!("{name}={value}");
+                let times = times(200, &[("Cache-Control", &control), EXPIRES]);
+                assert_eq!(times.lifetime_ms / 1000, lifetime_s, "{control}");
+            }
+        }
+    }
+
+    #[test]
     fn rfc9111_4_2_2_a_tenth_of_the_time_since_last_modified() {
         let modified = ("Last-Modified", "Sun, 06 Nov 1994 08:33:07 GMT");
         check(&[modified], 99, LifetimeSource::Heuristic);
@@ -217,9 +256,17 @@ mod tests {
     fn rfc9111_4_2_3_age_is_the_larger_of_age_and_time_since_date() {
         let base = [("Cache-Control", "max-age=100"), ("Date", "Sun, 06 Nov 1994 08:49:07 GMT")];
         assert_eq!(times(200, &base).initial_age_ms, 30_000);
-        for (age, expected_ms) in
-            [("50", 50_000), ("10", 30_000), ("-1", 30_000), ("x", 30_000), ("40, 1", 40_000)]
-        {
+        for (age, expected_ms) in [
+            ("50", 50_000),
+            ("10", 30_000),
+            ("-1", 30_000),
+            ("x", 30_000),
+            ("40, 1", 40_000),
+            ("50.5", 30_000),
+            ("\"50\"", 30_000),
+            ("50;a=b", 30_000),
+            ("99999999999999999999", limits::DELTA_SECONDS_MAX * 1000),
+        ] {
             let fields = [base[0], base[1], ("Age", age)];
             assert_eq!(times(200, &fields).initial_age_ms, expected_ms, "{age}");
         }

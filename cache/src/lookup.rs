@@ -333,8 +333,13 @@ fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
     if asks.no_cache {
         return refused();
     }
-    if asks.max_age_s.is_some_and(|max_s| entry.times.age_ms(now_ms) > max_s.saturating_mul(1000)) {
-        return refused();
+    let is_too_old = |max_s: u64| entry.times.age_ms(now_ms) > max_s.saturating_mul(1000);
+    if asks.max_age_s.is_some_and(is_too_old) {
+        // A reload does not ask again for what cannot have changed (RFC 8246 §2).
+        match entry.is_immutable && entry.times.is_fresh(now_ms) {
+            true => return Verdict::Serve(Freshness::Fresh),
+            false => return refused(),
+        }
     }
     if let Some(min_fresh_s) = asks.min_fresh_s {
         let left_ms = entry.times.fresh_until_ms().saturating_sub(now_ms);

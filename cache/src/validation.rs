@@ -158,6 +158,15 @@ pub(crate) fn push_conditions(entry: &Entry, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether a 304 is about `entry`: the entity tag it brings, if any, is the entry's (RFC 9111
+/// §4.3.4).
+pub(crate) fn is_about(entry: &Entry, fields: &dyn FieldSource) -> bool {
+    match (fields.get("ETag"), entry.get("ETag")) {
+        (Some(new), Some(stored)) => opaque(new) == opaque(stored),
+        (Some(_), None) | (None, _) => true,
+    }
+}
+
 /// Whether the answer to HEAD tells of the same representation as `entry` (RFC 9111 §4.3.5).
 pub(crate) fn head_matches(entry: &Entry, fields: &dyn FieldSource) -> bool {
     let same = |name| fields.get(name).is_none_or(|value| entry.get(name) == Some(value));

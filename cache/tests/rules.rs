@@ -86,6 +86,37 @@ fn rfc9111_5_2_1_requests_may_demand_more() {
 }
 
 #[test]
+fn rfc8246_2_a_reload_does_not_validate_what_is_immutable_and_fresh() {
+    for (request, passed_s, is_hit) in
+        [("max-age=0", 10, true), ("no-cache", 10, false), ("max-age=0", 100, false)]
+    {
+        let mut world = World::new();
+        let fields = [("Cache-Control", "max-age=100, immutable"), ("ETag", "\"a\"")];
+        world.store("/a", &fields, "hello");
+        world.pass_s(passed_s);
+        let decision = world.get(0, "/a", &[("Cache-Control", request)]);
+        assert_eq!(matches!(decision, Decision::Hit(_)), is_hit, "{request}");
+    }
+}
+
+#[test]
+fn rfc9111_4_3_4_a_304_about_something_else_updates_nothing() {
+    for (etag, is_update) in [("\"a\"", true), ("W/\"a\"", true), ("\"b\"", false)] {
+        let mut world = World::new();
+        world.store("/a", SECOND, "hello");
+        world.pass_s(5);
+        let lease = lease(world.get(0, "/a", &[]));
+        let fields = [("Cache-Control", "max-age=60"), ("ETag", etag)];
+        let outcome = world.answer(lease, &[], 304, &fields, None);
+        assert_eq!(matches!(outcome, HeadOutcome::Updated { .. }), is_update, "{etag}");
+        if !is_update {
+            assert!(matches!(outcome, HeadOutcome::Again));
+            assert!(matches!(world.get(0, "/a", &[]), Decision::Miss(_)), "asked for as a whole");
+        }
+    }
+}
+
+#[test]
 fn rfc9111_5_2_1_2_max_stale_allows_stale_unless_the_response_forbids() {
     for (control, request, is_served) in [
         ("max-age=1", "max-stale=2", true),
