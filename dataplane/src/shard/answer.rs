@@ -21,7 +21,8 @@ use proto::http1::{encode, framing::BodyFraming};
 use super::{
     Edge,
     conn::Exchange,
-    fetch::{Outcome, Piped, RelayHead},
+    fetch::Piped,
+    outcome::{Outcome, RelayHead},
     request::{Asked, Scene, Turn},
     respond::{Own, Writer},
     slab::Ref,

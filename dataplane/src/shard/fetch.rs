@@ -41,6 +41,7 @@ use super::{
     observe::Metric,
     origin::Acquired,
     out::Op,
+    outcome::{Failure, Outcome, RelayHead, StoredAnswer},
     request::{CacheLabel, HeadFields},
     slab::Ref,
     timers::Timer,
@@ -115,123 +116,6 @@ struct Outgoing {
     /// Some content was accepted: cannot be repeated.
     begun: bool,
     head_sent: bool,
-}
-
-/// What has become of a fetch, as its reader sees it.
-pub enum Outcome {
-    /// Nothing yet.
-    Pending,
-    /// The cache answers with this.
-    Stored(StoredAnswer),
-    /// Relayed: this head, then the pipe.
-    Relay(RelayHead),
-    /// There is no answer.
-    Failed(Failure),
-    /// What came is of no use with what was stored, which is gone: ask the cache again.
-    Again,
-    /// The reader has taken it.
-    Taken,
-}
-
-/// An entry to answer with.
-pub struct StoredAnswer {
-    /// Which.
-    pub entry: Arc<Entry>,
-    /// Why it may be served.
-    pub freshness: Freshness,
-    /// As what.
-    pub label: CacheLabel,
-    /// What is told of it.
-    pub told: CacheStatus,
-    /// Field lines for the one whom the fetch was for, behind the entry's head.
-    pub first_hand: Box<[u8]>,
-    /// The body's overflow is not lost before the reader has begun.
-    _hold: cache::Hold,
-}
-
-/// A head to pass on.
-pub struct RelayHead {
-    /// Status.
-    pub status: u16,
-    /// Status line and fields, without framing and without the empty line.
-    pub text: Vec<u8>,
-    /// How long the body is; `UntilClose` where only its end tells.
-    pub body: BodyFraming,
-    /// `Content-Length` of an answer without a body, to be passed on.
-    pub length: Option<u64>,
-    /// `text` has a `Date`.
-    pub has_date: bool,
-    /// Why it is relayed.
-    pub label: CacheLabel,
-    /// What is told of it.
-    pub told: CacheStatus,
-}
-
-impl StoredAnswer {
-    /// Because the origin failed.
-    fn of_failed(entry: Arc<Entry>, told: CacheStatus) -> Self {
-        let (freshness, label) = (Freshness::OriginFailed, CacheLabel::Stale);
-        let told = CacheStatus { detail: "origin-failed", ..told };
-        Self::new(entry, (freshness, label, told), Box::default())
-    }
-
-    fn new(
-        entry: Arc<Entry>,
-        (freshness, label, told): (Freshness, CacheLabel, CacheStatus),
-        first_hand: Box<[u8]>,
-    ) -> Self {
-        let hold = cache::Hold::new(&entry);
-        Self { entry, freshness, label, told, first_hand, _hold: hold }
-    }
-}
-
-/// Why there is no answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Failure {
-    /// The origin's name has no address.
-    Unresolved,
-    /// No connection.
-    Connect(io::ErrorKind),
-    /// No connection in time.
-    ConnectTimeout,
-    /// No head in time.
-    HeadTimeout,
-    /// The body stopped coming.
-    BodyTimeout,
-    /// The connection broke, or what came is no HTTP.
-    Response(ResponseError),
-    /// The request could not be sent.
-    Send,
-    /// This shard has as many fetches as it may.
-    Overloaded,
-}
-
-impl Failure {
-    /// Status and text for the client.
-    pub fn answer(self) -> (u16, String) {
-        match self {
-            Self::Unresolved => (502, "The origin's name has no address.".to_owned()),
-            Self::Connect(kind) => (502, format!("The origin could not be reached: {kind}.")),
-            Self::ConnectTimeout => (504, "The origin did not take a connection in time.".into()),
-            Self::HeadTimeout => (504, "The origin did not answer in time.".to_owned()),
-            Self::BodyTimeout => (504, "The origin stopped answering.".to_owned()),
-            Self::Response(error) => (502, format!("The origin's answer is of no use: {error}.")),
-            Self::Send => (502, "The origin did not take the request.".to_owned()),
-            Self::Overloaded => (503, "Too many requests wait for origins.".to_owned()),
-        }
-    }
-
-    fn metric(self) -> Metric {
-        match self {
-            Self::Unresolved | Self::Connect(_) | Self::Send => Metric::FetchConnectFailed,
-            Self::ConnectTimeout | Self::HeadTimeout | Self::BodyTimeout => Metric::FetchTimeout,
-            Self::Response(ResponseError::ClosedBeforeHead | ResponseError::Truncated) => {
-                Metric::FetchBroken
-            }
-            Self::Response(_) => Metric::FetchMalformed,
-            Self::Overloaded => Metric::Overloaded,
-        }
-    }
 }
 
 /// Content on its way from the origin to the one reader.

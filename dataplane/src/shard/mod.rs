@@ -41,6 +41,7 @@ pub mod mail;
 pub mod observe;
 pub mod origin;
 pub mod out;
+pub mod outcome;
 pub mod part;
 pub mod position;
 pub mod request;
