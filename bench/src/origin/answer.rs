@@ -11,9 +11,9 @@
 //! | `abort_at=N` | reset the connection after so many bytes of content |
 //! | `chunked=1`, `close=1` | framing by chunks; close behind the answer |
 //! | `max_age=N`, `cache_control=T` | `Cache-Control` |
-//! | `etag=T`, `last_modified=S` | validators (quotes are added; seconds since 1970); 304 on a
-//! match | | `vary=T`, `key=T`, `type=T` | `Vary`, `Surrogate-Key`, `Content-Type` | | `field=Name:
-//! value` | that field; may be repeated |
+//! | `etag=T`, `last_modified=S` | validators (quoted; seconds since 1970); 304 on a match |
+//! | `vary=T`, `key=T`, `type=T` | `Vary`, `Surrogate-Key`, `Content-Type` |
+//! | `field=Name: value` | that field; may be repeated |
 
 use jiff::Timestamp;
 

@@ -8,6 +8,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Output,
     time::Duration,
 };
 
@@ -112,12 +113,17 @@ impl Cluster {
 
     /// Runs an operator verb against control; its standard output, or panics with what it said.
     pub fn cli(&self, arguments: &[&str]) -> String {
-        let (url, key) = (format!("http://{}", self.api), self.key_file().display().to_string());
-        let output = run(&[arguments, &["--url", &url, "--key-file", &key]].concat());
+        let output = self.cli_output(arguments);
         let (told, said) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "pharos {}: {told}{said}", arguments.join(" "));
         told.into_owned()
+    }
+
+    /// Runs an operator verb and returns all of its outcome.
+    pub fn cli_output(&self, arguments: &[&str]) -> Output {
+        let (url, key) = (format!("http://{}", self.api), self.key_file().display().to_string());
+        run(&[arguments, &["--url", &url, "--key-file", &key]].concat())
     }
 
     /// A connection to the API that is kept.

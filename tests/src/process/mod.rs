@@ -9,5 +9,6 @@ pub mod cluster;
 pub mod load;
 pub mod nginx;
 pub mod node;
+pub mod origin;
 pub mod proxy;
 pub mod wait;
