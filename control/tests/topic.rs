@@ -137,6 +137,8 @@ fn events_leave_after_their_minutes_but_for_the_newest_of_each_event_key() {
     let refilled = events(&snapshot.upto(head(&control)));
     let kept: Vec<_> = refilled.iter().map(|event| &*event.data).collect();
     assert_eq!(kept, ["k", "2", "b"]);
+    let lone: Vec<_> = refilled.iter().map(|event| event.lone).collect();
+    assert_eq!(lone, [true, false, false], "others are missing behind the first");
     assert_eq!(client.get("/v1/topics/a").expect(200).body["events"], 4);
     // When the feed lets go of the newest too, the topic is forgotten, its last number is not.
     let last = refilled[2].dot.seq;

@@ -163,6 +163,19 @@ pub const HISTORY_AGE_MS_MAX: u64 = 15 * 60 * 1000;
 pub const HISTORY_COUNT_ALL_MAX: usize = 65_536;
 /// Bytes kept by one shard for all topics. Beyond: the oldest of all is let go.
 pub const HISTORY_BYTES_ALL_MAX: usize = 32 * 1024 * 1024;
+/// Event keys whose newest event is kept of one topic. Beyond: not kept, and a stream that begins
+/// with a snapshot is told a gap first.
+pub const LAST_VALUES_MAX: usize = 1_024;
+/// Bytes kept of one topic's newest events of each key; they count among those of all topics.
+/// Beyond: as above.
+pub const LAST_VALUES_BYTES_MAX: usize = 128 * 1024;
+/// Topics of one stream. Beyond: 400.
+pub const TOPICS_A_STREAM_MAX: usize = 16;
+/// Bytes of a token for private topics. Beyond: 401.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Audiences of one shard: topics listened to together under the same rules. Beyond: one that
+/// nobody listens in is forgotten; if all have streams, the new stream is refused.
+pub const AUDIENCES_MAX: usize = 131_072;
 /// Events let go in one turn for their age or for all topics' sake. The rest follows in the next.
 pub const EXPIRE_A_TURN_MAX: usize = 4096;
 /// Streams of one shard whose socket is full. Beyond: the next one that blocks is closed, and

@@ -114,6 +114,7 @@ pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Recor
                 key: None,
                 version: operation.version(),
                 refill: false,
+                lone: false,
             }));
             records
         }
@@ -138,6 +139,7 @@ pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Recor
             key: event.key.clone(),
             version: operation.version(),
             refill: false,
+            lone: false,
         })],
         Subject::Nothing => Vec::new(),
     }

@@ -33,7 +33,7 @@ use crate::{
         dot::{FeedCursor, StoreId, VersionVector},
     },
     state::stopped,
-    store::sqlite::{StoreError, records::Stored},
+    store::sqlite::{Reader, StoreError, records::Stored},
 };
 
 /// Where a feed starts.
@@ -291,12 +291,11 @@ impl Feed {
         let mut after =
             self.app.store.feed_reads.with(move |reader| reader.before_events(upto, limit)).await?;
         loop {
-            let events = self
-                .app
-                .store
-                .feed_reads
-                .with(move |reader| reader.events(after, upto, limits::FEED_BATCH_POSITIONS_MAX))
-                .await?;
+            let read = move |reader: &Reader<'_>| {
+                let events = reader.events(after, upto, limits::FEED_BATCH_POSITIONS_MAX)?;
+                Ok::<_, StoreError>((events, reader.compacted()?))
+            };
+            let (events, compacted) = self.app.store.feed_reads.with(read).await?;
             let Some(last) = events.last() else { return Ok(()) };
             after = last.position;
             let mut bytes = Vec::new();
@@ -304,6 +303,7 @@ impl Feed {
                 if let Ok(Record::Publish(mut publish)) = Record::parse(&stored.kind, &stored.data)
                 {
                     publish.refill = true;
+                    publish.lone = stored.position <= compacted;
                     append(&mut bytes, &Record::Publish(publish), None);
                 }
             }

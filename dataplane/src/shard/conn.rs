@@ -16,7 +16,7 @@
 //! to others: framing (`proto::http1::server`), what to answer (`request`), pieces of an answer
 //! under way (`answer`).
 
-use std::net::IpAddr;
+use std::{net::IpAddr, rc::Rc};
 
 use cache::WakeWith;
 use proto::http1::{
@@ -35,7 +35,8 @@ use super::{
     request::{Asked, Scene},
     respond::{Own, Persistence, Writer},
     slab::Ref,
-    stream::Subscribe,
+    stream::{Subscribe, Wanted},
+    stream_route::StreamRoute,
     timers::Timer,
 };
 use crate::{
@@ -82,13 +83,24 @@ pub enum Exchange {
 /// A request for a stream.
 #[derive(Debug)]
 pub struct StreamRequest {
-    /// Topic; `None` while this edge cannot know whether there is one, so that the client is to
-    /// come back.
-    pub topic: Option<String>,
+    /// What it listens to; `None` while this edge cannot know whether there is such a thing, so
+    /// that the client is to come back.
+    pub wanted: Option<WantedTopics>,
     /// Not yet understood.
     pub last_event_id: Option<String>,
     /// What was asked.
     pub asked: Asked,
+}
+
+/// What a stream is to listen to.
+#[derive(Debug)]
+pub struct WantedTopics {
+    /// Names: at least one, sorted, each once.
+    pub topics: Vec<String>,
+    /// By which rules.
+    pub route: Rc<StreamRoute>,
+    /// When its token expires, ms since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
 }
 
 /// What the connection waits for.
@@ -483,7 +495,11 @@ impl Conn {
         }
         let subscribe = Subscribe {
             socket: self.socket,
-            topic: request.topic.as_deref(),
+            wanted: request.wanted.as_ref().map(|wanted| Wanted {
+                topics: &wanted.topics,
+                route: &wanted.route,
+                expires_at_ms: wanted.expires_at_ms,
+            }),
             last_event_id: request.last_event_id.as_deref(),
             request_id: std::str::from_utf8(&request.asked.request_id).unwrap_or_default(),
             http10: request.asked.persistence.http10,

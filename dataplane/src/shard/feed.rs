@@ -830,6 +830,7 @@ mod tests {
             key: None,
             version: VersionVector::from_iter([dot]),
             refill,
+            lone: false,
         })
     }
 

@@ -2,14 +2,18 @@
 //! them.
 //!
 //! ```text
-//!   first                                         end
-//!     │ entry │ entry │ entry │ entry │ entry │ ◀── append
-//!     evicted by count, bytes, age        ▲ Reader { next, cursor }
+//!   topic a   ···│ 3 │   │ 5 │ 6 │   │ 8 │ ◀── append
+//!   topic b   ···│   │ 4 │   │   │ 7 │   │ ◀── append
+//!   evicted by count, bytes, age   ▲ Reader { next, cursor }
 //! ```
-//! A [`Reader`] is a place in this order of arrival and a cursor, the version vector that its
-//! client holds. Reading gives every entry that the cursor does not cover and nothing that it does.
-//! What is missing in between (evicted, or never arrived) is told by a `gap` event before the next
-//! entry, whose id says what the client may from now on regard as told.
+//! Entries are numbered in the order of their arrival on the shard, over all its topics, so that a
+//! [`Reader`] of several topics has one place in all of them. Beside its place it has a cursor, the
+//! version vector that its client holds. Reading gives every entry that the cursor does not cover
+//! and nothing that it does. What is missing in between (evicted, or never arrived) is told by a
+//! `gap` event before the next entry, whose id says what the client may from now on regard as told.
+//!
+//! Two policies give less to a reader that is behind: an entry that a later one with the same event
+//! key supersedes may be passed over, its id counts as held.
 //!
 //! An entry's frame is one chunk of the HTTP/1.1 response, so that a client behind a buffering
 //! chunk reader sees each event at once. It is shared by reference with every send.
@@ -31,16 +35,22 @@ use crate::seam::Mono;
 /// The newest entries of a topic.
 pub struct History {
     entries: VecDeque<Entry>,
-    /// Number of `entries[0]`; numbers count arrivals in this topic on this shard.
+    /// Everything held has this number or a higher one; nothing below it will ever be held.
     first: u64,
     bytes: usize,
-    /// The cursor of a reader that has read everything before `first`.
-    floor: Arc<VersionVector>,
+    /// The events that were held and are not any more, the newest of each replica.
+    gone: VersionVector,
+    /// Number of the newest of those, and one.
+    gone_to: u64,
 }
 
 /// One arrival.
 #[derive(Clone, Debug)]
 pub struct Entry {
+    /// Its place in the order of arrival on this shard.
+    pub number: u64,
+    /// Number of the next entry of this topic with the same event key; `u64::MAX` without one.
+    pub superseded_by: u64,
     /// How it came, and so who gets it.
     pub kind: Kind,
     /// The cursor of a reader that has this and everything before it.
@@ -98,22 +108,24 @@ pub struct Portion {
     pub frames_max: usize,
     /// For the streams that were there all the time: without what only fills the history.
     pub live_only: bool,
+    /// Without what a later entry of this portion supersedes.
+    pub conflate: bool,
 }
 
 impl History {
-    /// Nothing yet; a reader with `floor` has everything. The first entry will have number `first`.
-    pub fn new(first: u64, floor: Arc<VersionVector>) -> Self {
-        Self { entries: VecDeque::new(), first, bytes: 0, floor }
+    /// Nothing yet. Entries will have `first` or higher numbers.
+    pub fn new(first: u64) -> Self {
+        Self { entries: VecDeque::new(), first, bytes: 0, gone: VersionVector::new(), gone_to: 0 }
     }
 
-    /// Number of the oldest entry.
+    /// Nothing below this number is held.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// Number that the next entry will have.
+    /// Everything held is below this number.
     pub fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
+        self.entries.back().map_or(self.first, |entry| entry.number + 1)
     }
 
     /// Entries held.
@@ -156,30 +168,54 @@ impl History {
     /// Whether a reader with `cursor` needs an event from `number` on that is only refilled, and so
     /// given to nobody who was there all the time.
     pub fn needs_refilled(&self, number: u64, cursor: &VersionVector) -> bool {
-        let skipped = number.saturating_sub(self.first) as usize;
-        self.entries.iter().skip(skipped).any(|entry| match entry.kind {
+        self.from(number).any(|entry| match entry.kind {
             Kind::Refill(link) => !cursor.contains(link.dot),
             Kind::Live(_) | Kind::Gap => false,
         })
     }
 
-    /// Adds the newest entry; its number.
-    pub fn append(&mut self, entry: Entry) -> u64 {
+    /// The entries from a number on.
+    pub fn from(&self, number: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.index_of(number)..)
+    }
+
+    /// Adds the newest entry.
+    pub fn append(&mut self, entry: Entry) {
+        debug_assert!(entry.number >= self.end(), "entries are numbered in their order");
         self.bytes += weight(&entry);
         self.entries.push_back(entry);
-        self.end() - 1
+    }
+
+    /// Notes that the entry of this number, if it is still held, was superseded by another.
+    pub fn supersede(&mut self, number: u64, by: u64) {
+        let at = self.index_of(number);
+        if let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.number == number) {
+            entry.superseded_by = by;
+        }
     }
 
     /// Lets go of the oldest entry. Readers that have not reached it will be told.
     pub fn evict(&mut self) {
         let Some(entry) = self.entries.pop_front() else { return };
-        self.first += 1;
+        self.first = entry.number + 1;
+        self.gone_to = self.first;
         self.bytes -= weight(&entry);
-        if entry.id.covers(&self.floor) {
-            self.floor = entry.id;
-        } else {
-            Arc::make_mut(&mut self.floor).merge(&entry.id);
+        match entry.kind {
+            Kind::Live(link) | Kind::Refill(link) => {
+                self.gone.observe(link.dot);
+            }
+            Kind::Gap => self.gone.merge(&entry.id),
         }
+    }
+
+    /// What has been let go of before `reader` came to it, and its client does not have.
+    pub fn overtook(&self, reader: &Reader) -> Option<&VersionVector> {
+        let behind = reader.next < self.gone_to && !reader.cursor.covers(&self.gone);
+        behind.then_some(&self.gone)
+    }
+
+    fn index_of(&self, number: u64) -> usize {
+        self.entries.partition_point(|entry| entry.number < number)
     }
 
     /// Lets go of all entries.
@@ -193,56 +229,64 @@ impl History {
     pub fn has_refilled(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.kind, Kind::Refill(_)))
     }
+}
 
-    /// Gives out what comes next for `reader`, into `frames`, and moves it on.
-    pub fn read(
-        &self,
-        topic: &str,
-        reader: &mut Reader,
-        portion: Portion,
-        frames: &mut Vec<Bytes>,
-    ) {
-        let mut bytes_left = portion.bytes_max;
-        let start = frames.len();
-        if reader.next < self.first {
-            if !reader.cursor.covers(&self.floor) {
-                let gap = reader.gap(topic, &self.floor);
-                bytes_left = bytes_left.saturating_sub(gap.len());
-                frames.push(gap);
-            }
-            reader.next = self.first;
+/// Gives out what comes next for `reader` in these histories, into `frames`, and moves it on.
+pub fn read(
+    histories: &[&History],
+    topic: &str,
+    reader: &mut Reader,
+    portion: Portion,
+    frames: &mut Vec<Bytes>,
+) {
+    let mut bytes_left = portion.bytes_max;
+    let start = frames.len();
+    let mut gone = VersionVector::new();
+    histories.iter().filter_map(|history| history.overtook(reader)).for_each(|v| gone.merge(v));
+    if !gone.is_empty() {
+        let gap = reader.gap(topic, &gone);
+        bytes_left = bytes_left.saturating_sub(gap.len());
+        frames.push(gap);
+    }
+    while reader.next < portion.end {
+        let next = histories.iter().filter_map(|history| history.from(reader.next).next());
+        let next = next.min_by_key(|entry| entry.number);
+        let Some(entry) = next.filter(|entry| entry.number < portion.end) else {
+            reader.next = portion.end;
+            break;
+        };
+        // An entry gives at most two frames: a gap and itself.
+        let given = frames.len() - start;
+        let room = given == 0 || entry.frame.len() + GAP_BYTES_ROUGH <= bytes_left;
+        if !room || given + 2 > portion.frames_max {
+            break;
         }
-        while reader.next < portion.end {
-            let Some(entry) = self.entries.get((reader.next - self.first) as usize) else { break };
-            // An entry gives at most two frames: a gap and itself.
-            let given = frames.len() - start;
-            let room = given == 0 || entry.frame.len() + GAP_BYTES_ROUGH <= bytes_left;
-            if !room || given + 2 > portion.frames_max {
-                break;
-            }
-            let before = frames.len();
-            reader.take(topic, entry, portion.live_only, frames);
-            let taken: usize = frames[before..].iter().map(Bytes::len).sum();
-            bytes_left = bytes_left.saturating_sub(taken);
-            reader.next += 1;
-        }
+        let before = frames.len();
+        reader.take(topic, entry, &portion, frames);
+        let taken: usize = frames[before..].iter().map(Bytes::len).sum();
+        bytes_left = bytes_left.saturating_sub(taken);
+        reader.next = entry.number + 1;
     }
 }
 
 impl Reader {
     /// Gives out `entry` if the cursor does not cover it.
-    fn take(&mut self, topic: &str, entry: &Entry, live_only: bool, frames: &mut Vec<Bytes>) {
+    fn take(&mut self, topic: &str, entry: &Entry, portion: &Portion, frames: &mut Vec<Bytes>) {
         match entry.kind {
             Kind::Gap if self.cursor.covers(&entry.id) => {}
             Kind::Gap => frames.push(self.gap(topic, &entry.id)),
-            Kind::Refill(_) if live_only => {}
+            Kind::Refill(_) if portion.live_only => {}
             Kind::Live(link) | Kind::Refill(link) if self.cursor.contains(link.dot) => {}
             Kind::Live(link) | Kind::Refill(link) => {
                 if !link.follows(&self.cursor) {
                     let missed = Dot { replica: link.dot.replica, seq: link.prev };
                     frames.push(self.gap(topic, &VersionVector::from_iter([missed])));
                 }
-                frames.push(self.event(entry));
+                if portion.conflate && entry.superseded_by < portion.end {
+                    Arc::make_mut(&mut self.cursor).merge(&entry.id);
+                } else {
+                    frames.push(self.event(entry));
+                }
             }
         }
     }
@@ -341,24 +385,33 @@ mod tests {
         let dot = dot(&format!("a-00000000:{seq}"));
         let id = Arc::new(vector(id));
         let frame = event_frame(Some(&id), "incident", &format!(r#"{{"n":{seq}}}"#));
-        Entry { kind: Kind::Live(Link { dot, prev }), id, frame, at: Mono(seq) }
+        Entry {
+            number: 0,
+            superseded_by: u64::MAX,
+            kind: Kind::Live(Link { dot, prev }),
+            id,
+            frame,
+            at: Mono(seq),
+        }
     }
 
     fn history(entries: Vec<Entry>) -> History {
-        let mut history = History::new(0, Arc::default());
+        let mut history = History::new(0);
         for entry in entries {
-            history.append(entry);
+            history.append(Entry { number: history.end(), ..entry });
         }
         history
     }
 
+    const PORTION: Portion =
+        Portion { end: 20, bytes_max: 1 << 20, frames_max: 60, live_only: false, conflate: false };
+
     /// Texts of what a reader with this cursor gets, one event each.
     fn read(history: &History, next: u64, cursor: &str) -> Vec<String> {
         let mut reader = Reader { next, cursor: Arc::new(vector(cursor)) };
-        let portion =
-            Portion { end: history.end(), bytes_max: 1 << 20, frames_max: 60, live_only: false };
+        let portion = Portion { end: history.end(), ..PORTION };
         let mut frames = Vec::new();
-        history.read("page/p", &mut reader, portion, &mut frames);
+        super::read(&[history], "page/p", &mut reader, portion, &mut frames);
         assert_eq!(reader.next, history.end());
         frames.iter().map(|frame| String::from_utf8(unchunk(frame)).expect("UTF-8")).collect()
     }
@@ -413,6 +466,50 @@ mod tests {
     }
 
     #[test]
+    fn several_topics_are_read_in_the_order_of_arrival_with_one_cursor() {
+        let numbered = |number, entry| Entry { number, ..entry };
+        let (mut a, mut b) = (History::new(0), History::new(0));
+        a.append(numbered(0, live(2, 0, "a-00000000:2")));
+        b.append(numbered(1, live(4, 0, "a-00000000:4")));
+        a.append(numbered(2, live(5, 2, "a-00000000:5")));
+        b.append(numbered(3, live(9, 4, "a-00000000:9")));
+        let mut reader = Reader { next: 0, cursor: Arc::new(vector("a-00000000:2")) };
+        let mut frames = Vec::new();
+        super::read(&[&a, &b], "a,b", &mut reader, PORTION, &mut frames);
+        let ids: Vec<String> = frames
+            .iter()
+            .map(|frame| String::from_utf8(unchunk(frame)).expect("UTF-8"))
+            .map(|text| text.lines().nth(1).expect("an id").to_owned())
+            .collect();
+        assert_eq!(ids, ["id: a-00000000:4", "id: a-00000000:5", "id: a-00000000:9"]);
+        b.evict();
+        let mut behind = Reader { next: 0, cursor: Arc::new(vector("a-00000000:2")) };
+        frames.clear();
+        super::read(&[&a, &b], "a,b", &mut behind, PORTION, &mut frames);
+        let first = String::from_utf8(unchunk(&frames[0])).expect("UTF-8");
+        assert!(first.starts_with("event: gap\nid: a-00000000:4\n"), "{first}");
+        assert_eq!(frames.len(), 3, "what is held of the others comes all the same");
+    }
+
+    #[test]
+    fn a_superseded_entry_is_passed_over_only_if_its_successor_comes_too() {
+        let mut history = history(vec![
+            live(2, 0, "a-00000000:2"),
+            live(5, 2, "a-00000000:5"),
+            live(9, 5, "a-00000000:9"),
+        ]);
+        history.supersede(0, 2);
+        for (end, expected) in [(3, 2), (2, 2), (1, 1)] {
+            let mut reader = Reader { next: 0, cursor: Arc::default() };
+            let mut frames = Vec::new();
+            let portion = Portion { end, conflate: true, ..PORTION };
+            super::read(&[&history], "t", &mut reader, portion, &mut frames);
+            assert_eq!(frames.len(), expected, "up to {end}");
+            assert!(!frames.iter().any(|frame| frame.starts_with(b"event: gap")));
+        }
+    }
+
+    #[test]
     fn an_id_takes_nothing_back_of_what_the_client_has() {
         let history = history(vec![live(5, 2, "a-00000000:5")]);
         let got = read(&history, 0, "a-00000000:2,b-00000000:7");
@@ -437,8 +534,8 @@ mod tests {
         let (mut rounds, mut all) = (0, 0);
         while reader.next < history.end() {
             let mut frames = Vec::new();
-            let portion = Portion { end: 20, bytes_max: 600, frames_max: 60, live_only: true };
-            history.read("page/p", &mut reader, portion, &mut frames);
+            let portion = Portion { bytes_max: 600, live_only: true, ..PORTION };
+            super::read(&[&history], "page/p", &mut reader, portion, &mut frames);
             assert!(frames.iter().map(Bytes::len).sum::<usize>() <= 600);
             (rounds, all) = (rounds + 1, all + frames.len());
         }

@@ -24,6 +24,7 @@
 pub mod access;
 pub mod admin;
 pub mod answer;
+pub mod audience;
 pub mod conn;
 pub mod conn_table;
 pub mod drain;
@@ -36,6 +37,7 @@ pub mod history;
 pub mod jitter;
 pub mod kept_file;
 pub mod last_known;
+pub mod last_values;
 pub mod live;
 pub mod mail;
 pub mod observe;
@@ -57,11 +59,14 @@ pub mod session;
 pub mod slab;
 pub mod slow_consumer;
 pub mod stream;
+pub mod stream_request;
+pub mod stream_route;
 #[cfg(test)]
 mod stream_rules;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timers;
+pub mod token;
 pub mod topic;
 pub mod watermark;
 
@@ -90,6 +95,7 @@ use self::{
     route::{OriginName, Routes},
     slab::{Ref, Slab},
     stream::Streams,
+    stream_route::StreamRoute,
     timers::{Timer, Timers},
 };
 use crate::{
@@ -186,6 +192,8 @@ pub struct Edge {
     next_connect: u64,
     origins: Origins,
     streams: Streams,
+    /// By which rules pages have streams.
+    page_streams: Rc<StreamRoute>,
     sockets: ConnTable,
     timers: Timers,
     out: Out,
@@ -240,6 +248,7 @@ impl Edge {
             next_connect: 0,
             origins,
             streams: Streams::new(&settings),
+            page_streams: StreamRoute::of_pages(),
             sockets: ConnTable::new(settings.seed),
             timers: Timers::new(now.mono),
             out: Out::new(settings.shard, settings.shard_count),

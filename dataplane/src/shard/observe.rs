@@ -102,6 +102,20 @@ metrics! {
         "Streams that are opening, catching up, blocked, or ahead of this edge.",
     StreamsSlowClosed "pharos_streams_slow_closed_total" "" Counter
         "Streams closed because they were blocked too long or as one too many.",
+    StreamsSlowFollow "pharos_streams_slow_total" "policy=\"follow\"" Counter
+        "Times a stream fell behind, by the policy that it was treated by.",
+    StreamsSlowConflate "pharos_streams_slow_total" "policy=\"conflate\"" Counter
+        "Times a stream fell behind, by the policy that it was treated by.",
+    StreamsSlowSkip "pharos_streams_slow_total" "policy=\"skip\"" Counter
+        "Times a stream fell behind, by the policy that it was treated by.",
+    StreamsSlowDisconnect "pharos_streams_slow_total" "policy=\"disconnect\"" Counter
+        "Times a stream fell behind, by the policy that it was treated by.",
+    StreamsExpired "pharos_streams_expired_total" "" Counter
+        "Streams ended because their token had expired.",
+    StreamsAged "pharos_streams_aged_total" "" Counter
+        "Streams ended because they were as old as their route lets them be.",
+    TokensRefused "pharos_tokens_refused_total" "" Counter
+        "Requests for private topics without a token that is good for them.",
     StreamsOpenedWithGap "pharos_streams_opened_with_gap_total" "" Counter
         "Streams told of a gap when they opened.",
     StreamSends "pharos_stream_sends_total" "" Counter "Frames of events given to streams.",

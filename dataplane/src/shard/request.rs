@@ -46,7 +46,6 @@ use super::{
     respond::{Frame, Own, Persistence, Writer, usable_request_id, write_own},
     route::{PageRoute, Routed, SiteRoute},
     slab::Ref,
-    topic::is_name as is_topic_name,
 };
 use crate::{limits, seam::Now};
 
@@ -103,7 +102,8 @@ impl Asked {
 }
 
 impl AskedRef<'_> {
-    fn keep(&self) -> Asked {
+    /// For later.
+    pub fn keep(&self) -> Asked {
         let Self { persistence, to_head, request_id } = *self;
         Asked { persistence, to_head, request_id: request_id.into() }
     }
@@ -272,6 +272,9 @@ impl Edge {
                 exchange
             }
             Routed::Index => self.page(now, turn, request, asked, "/pages/", writer),
+            Routed::Streams(route, rest) => {
+                self.streams(now, request, asked, (&route, rest), writer)
+            }
             Routed::Events(page) => self.events(now, request, asked, &page, writer),
             Routed::AddSlash(page) => {
                 let query = head.target.query().map(|query| format!("?{query}"));
@@ -284,7 +287,7 @@ impl Edge {
             {
                 // Whatever it asks for may exist as soon as the configuration is here.
                 Exchange::Stream(Box::new(StreamRequest {
-                    topic: None,
+                    wanted: None,
                     last_event_id: None,
                     asked: asked.keep(),
                 }))
@@ -357,41 +360,6 @@ impl Edge {
             origins: &control.origins,
         };
         self.cached(now, request, asked, turn, place, writer)
-    }
-
-    fn events(
-        &mut self,
-        now: Now,
-        request: &Request<'_>,
-        asked: AskedRef<'_>,
-        page: &PageRoute,
-        writer: &mut Writer,
-    ) -> Exchange {
-        let head = &request.head;
-        match head.method {
-            Method::Get if !is_topic_name(&page.topic) => {
-                let own = Own::text(404, "This page can have no stream: its id is no topic.");
-                self.own(now, &own, asked, writer)
-            }
-            Method::Get => {
-                let last_event_id = match head.fields.known(Known::LastEventId) {
-                    Some(value) => std::str::from_utf8(value).ok().map(str::to_owned),
-                    None => query_value(head.target.query(), "last_event_id"),
-                };
-                let topic = Some(page.topic.clone());
-                Exchange::Stream(Box::new(StreamRequest {
-                    topic,
-                    last_event_id,
-                    asked: asked.keep(),
-                }))
-            }
-            Method::Head => {
-                let fields = "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n";
-                let own = Own { status: 200, content_type: "text/event-stream", fields, body: b"" };
-                self.own(now, &own, asked, writer)
-            }
-            _ => self.own(now, &only_get(), asked, writer),
-        }
     }
 
     /// Asks the cache.
@@ -836,7 +804,7 @@ fn unreadable() -> Own<'static> {
     Own::text(431, "The request head is too large to be asked again.")
 }
 
-fn only_get() -> Own<'static> {
+pub(super) fn only_get() -> Own<'static> {
     Own { fields: "Allow: GET, HEAD\r\n", ..Own::text(405, "Only GET and HEAD are offered here.") }
 }
 
@@ -925,28 +893,6 @@ fn write_page_target(page: &PageRoute, rest: &str, query: Option<&str>, to: &mut
     }
 }
 
-/// Value of a name in a query, percent-decoded.
-fn query_value(query: Option<&str>, name: &str) -> Option<String> {
-    let found = query?.split('&').find_map(|pair| match pair.split_once('=') {
-        Some((key, value)) if key == name => Some(value),
-        _ => None,
-    })?;
-    let mut bytes = Vec::with_capacity(found.len());
-    let mut rest = found.as_bytes();
-    while let [first, behind @ ..] = rest {
-        let decoded = match (first, behind) {
-            (b'%', [high, low, ..]) => {
-                let digit = |b: &u8| char::from(*b).to_digit(16);
-                digit(high).zip(digit(low)).map(|(high, low)| (high * 16 + low) as u8)
-            }
-            _ => None,
-        };
-        bytes.push(decoded.unwrap_or(*first));
-        rest = if decoded.is_some() { &behind[2..] } else { behind };
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -971,14 +917,6 @@ mod tests {
         };
         assert!(!may_have(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: b\r\n\r\n"));
         assert!(may_have(b"GET / HTTP/1.1\r\nHost: a\r\nif-none-match: b\r\n\r\n"));
-    }
-
-    #[test]
-    fn a_value_in_a_query_is_decoded() {
-        let find = |query| query_value(Some(query), "last_event_id");
-        assert_eq!(find("a=1&last_event_id=eu%3A1%2cus"), Some("eu:1,us".to_owned()));
-        assert_eq!(find("last_event_id=50%"), Some("50%".to_owned()));
-        assert_eq!(find("x_last_event_id=1"), None);
     }
 
     #[test]

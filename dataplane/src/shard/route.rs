@@ -19,7 +19,7 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use proto::feed::site::{Page, Policy, Site, page_key};
 
-use super::{mail::ConfigChange, origin::Origins};
+use super::{mail::ConfigChange, origin::Origins, stream_route::StreamRoute};
 use crate::{config::authority, limits};
 
 /// A site as the shard uses it.
@@ -34,7 +34,16 @@ pub struct SiteRoute {
     /// The origins' rows on this shard, once they were asked for.
     rows: OnceCell<Rc<[u32]>>,
     /// Longest prefix first.
-    prefixes: Vec<(String, Policy)>,
+    prefixes: Vec<(String, Below)>,
+}
+
+/// What is below a prefix.
+#[derive(Debug)]
+enum Below {
+    /// Something of an origin.
+    Origin(Policy),
+    /// Live streams.
+    Streams(Rc<StreamRoute>),
 }
 
 /// Where an origin is, not yet looked up.
@@ -66,6 +75,8 @@ pub enum Routed<'p> {
     Site(Rc<SiteRoute>, Policy),
     /// Part of a page; the path below the page, starting with `/`.
     Page(Rc<PageRoute>, &'p str),
+    /// Live streams of a site's topics; the path behind the route's prefix.
+    Streams(Rc<StreamRoute>, &'p str),
     /// A page's live stream.
     Events(Rc<PageRoute>),
     /// A page without its last slash.
@@ -149,7 +160,7 @@ impl Routes {
     /// without query.
     pub fn find<'p>(&self, host: &[u8], path: &'p str) -> Routed<'p> {
         match self.claim(host) {
-            Some(Claim::Site(site)) => Routed::Site(Rc::clone(site), site.policy(path)),
+            Some(Claim::Site(site)) => site.find(path),
             Some(Claim::Page(page)) if path == "/events" => Routed::Events(Rc::clone(page)),
             Some(Claim::Page(page)) => Routed::Page(Rc::clone(page), path),
             None if self.shared_host => self.find_shared(path),
@@ -263,8 +274,12 @@ impl SiteRoute {
         if origins.is_empty() {
             return None;
         }
-        let mut prefixes: Vec<(String, Policy)> =
-            site.routes.iter().map(|route| (route.prefix.clone(), route.policy)).collect();
+        let of_origins = site.routes.iter().filter(|route| route.policy != Policy::Stream);
+        let of_origins =
+            of_origins.map(|route| (route.prefix.clone(), Below::Origin(route.policy)));
+        let streams = StreamRoute::of_site(site).into_iter();
+        let streams = streams.map(|(prefix, route)| (prefix, Below::Streams(route)));
+        let mut prefixes: Vec<(String, Below)> = of_origins.chain(streams).collect();
         prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Some(Self {
             id: site.id.as_str().into(),
@@ -280,9 +295,15 @@ impl SiteRoute {
         self.rows.get_or_init(|| self.origins.iter().map(|name| origins.row(name)).collect())
     }
 
-    fn policy(&self, path: &str) -> Policy {
-        let found = self.prefixes.iter().find(|(prefix, _)| path.starts_with(prefix.as_str()));
-        found.map_or(Policy::Cache, |&(_, policy)| policy)
+    fn find<'p>(self: &Rc<Self>, path: &'p str) -> Routed<'p> {
+        let found = self.prefixes.iter().find_map(|(prefix, below)| {
+            path.strip_prefix(prefix.as_str()).map(|rest| (rest, below))
+        });
+        match found {
+            Some((rest, Below::Streams(route))) => Routed::Streams(Rc::clone(route), rest),
+            Some((_, Below::Origin(policy))) => Routed::Site(Rc::clone(self), *policy),
+            None => Routed::Site(Rc::clone(self), Policy::Cache),
+        }
     }
 }
 

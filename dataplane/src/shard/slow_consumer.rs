@@ -30,6 +30,8 @@ pub struct Aside {
     pub rest: Bytes,
     /// What it is doing.
     pub state: State,
+    /// It was blocked, and has not caught up since.
+    pub slow: bool,
 }
 
 /// What a stream outside the list is doing.
@@ -143,6 +145,7 @@ mod tests {
             reader: Reader { next: 0, cursor: Arc::default() },
             rest: Bytes::new(),
             state,
+            slow: false,
         }
     }
 

@@ -4,6 +4,7 @@
 use super::{
     observe::Metric,
     testing::{End, STREAMS_MAX, World, page},
+    token,
 };
 use crate::{
     limits,
@@ -107,4 +108,81 @@ fn a_draining_edge_refuses_a_stream_by_200_retry_and_a_close() {
     world.say(client, rest);
     let answer = world.take(client);
     check_refused(&mut world, client, &answer);
+}
+
+const LIVE: &str = r#"{"id": "s9", "name": "s9", "hosts": ["live.example"],
+    "origins": [{"url": "http://127.0.0.1:9000"}], "routes": [
+        {"prefix": "/live/", "policy": "stream", "stream": {"topics": ["orders/*", "news"]}},
+        {"prefix": "/mine/", "policy": "stream", "stream": {"topics": ["*"], "private": true}}],
+    "token_keys": [KEY]}"#;
+
+fn with_live() -> World {
+    let key = serde_json::to_string(&token::tests::secret_key("k1")).expect("JSON");
+    let site = serde_json::from_str(&LIVE.replace("KEY", &key)).expect("a site");
+    let mut world = World::unconfigured(1);
+    world.configure(vec![site], Vec::new());
+    world
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: live.example\r\n\r\n")
+}
+
+#[test]
+fn a_site_has_streams_of_the_topics_that_its_route_names() {
+    let mut world = with_live();
+    for target in ["/live/orders/eu", "/live/?topic=news&topic=orders%2Feu", "/live/news?x=1"] {
+        let (client, answer) = ask(&mut world, &get(target));
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{target}: {answer}");
+        assert!(answer.contains("event: beat") && !world.peer(client).closed, "{answer}");
+    }
+    assert_eq!(world.metric(Metric::Topics), 2);
+    for (target, status) in [
+        ("/live/other", 404),
+        ("/live/", 404),
+        ("/live/?topic=news&topic=other", 404),
+        ("/live/page/p1", 404),
+    ] {
+        let (_, answer) = ask(&mut world, &get(target));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
+        assert!(answer.contains("Cache-Control: no-store\r\n"));
+    }
+    let many: String = (0..17).map(|nth| format!("topic=orders/{nth}&")).collect();
+    let (_, answer) = ask(&mut world, &get(&format!("/live/?{many}")));
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[test]
+fn a_private_topic_is_opened_by_a_token_for_it_and_closed_when_that_expires() {
+    let mut world = with_live();
+    let exp = world.now.wall_ms / 1000 + 30;
+    let token = token::tests::hs256(&serde_json::json!({"exp": exp, "topics": ["mail/7"]}));
+    let by_field = |target: &str, token: &str| {
+        let request = get(target);
+        let (line, rest) = request.split_once("\r\n").expect("a line");
+        format!("{line}\r\nAuthorization: Bearer {token}\r\n{rest}")
+    };
+    for (request, status) in [
+        (get("/mine/mail/7"), 401),
+        (by_field("/mine/mail/7", "x.y.z"), 401),
+        (by_field("/mine/mail/8", &token), 403),
+        (get(&format!("/mine/?topic=mail/7&topic=mail/8&access_token={token}")), 403),
+    ] {
+        let (_, answer) = ask(&mut world, &request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        assert_eq!(answer.contains("WWW-Authenticate: Bearer"), status == 401, "{answer}");
+        assert!(!answer.contains("text/event-stream"), "permanent: {answer}");
+    }
+    assert_eq!(world.metric(Metric::TokensRefused), 4);
+    let (by_query, first) = ask(&mut world, &get(&format!("/mine/mail/7?access_token={token}")));
+    let (by_head, second) = ask(&mut world, &by_field("/mine/mail/7", &token));
+    assert!(first.contains("event: beat") && second.contains("event: beat"), "{first}{second}");
+    world.wait_ms(29_000);
+    assert!(!world.peer(by_query).closed && !world.peer(by_head).closed);
+    world.wait_ms(2_000);
+    for client in [by_query, by_head] {
+        assert!(world.take(client).contains("event: expired"));
+        assert_eq!(world.peer(client).close, Some(Close::Graceful));
+    }
+    assert_eq!(world.metric(Metric::StreamsExpired), 2);
 }

@@ -1,4 +1,4 @@
-//! Topics of one shard: what has been published, who is caught up, and where a resume begins.
+//! Topics of one shard: what has been published, and where a resume begins.
 //!
 //! Two vectors belong to all topics of a shard. `known`: everything up to here that concerns any
 //! topic has reached this shard; with it a quiet topic has a present cursor too, and a stream that
@@ -18,13 +18,17 @@
 //!  publish ─▶ seen before? ─yes▶ dropped
 //!               │no
 //!               ├ covered by known: refilled ▶ Refill, history only; else ▶ dropped
-//!               └ new ▶ [Gap if its predecessor never came] ▶ Live: history, then a pass
+//!               └ new ▶ [Gap if its predecessor never came] ▶ Live: history, then passes
 //! ```
-//! Leaves to others: the order of entries (`history`), sending (`stream`, `fanout`).
+//! A reader of several topics has one cursor for all: every dot names one operation of a replica,
+//! whatever its topic, so that a vector says of each topic what has been seen of it.
+//!
+//! Leaves to others: what is held and read (`history`), present states (`last_values`), who listens
+//! (`audience`), sending (`stream`, `fanout`).
 
 use std::{collections::VecDeque, hash::BuildHasher, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hashbrown::HashTable;
 use proto::feed::{
     cursor::{Dot, VersionVector},
@@ -32,8 +36,11 @@ use proto::feed::{
 };
 
 use super::{
-    fanout::Targets,
-    history::{Entry, History, Kind, Link, Portion, Reader, event_frame, gap_frame, is_event_name},
+    audience::merged,
+    history::{
+        self, Entry, History, Kind, Link, Portion, Reader, event_frame, gap_frame, is_event_name,
+    },
+    last_values::LastValues,
 };
 use crate::{limits, seam::Mono};
 
@@ -75,24 +82,12 @@ pub struct Topic {
     newest: VersionVector,
     /// The cursor of a reader that has everything.
     id: Arc<VersionVector>,
-    /// The caught-up streams.
-    pub targets: Targets,
-    /// Caught-up streams have everything before this number, or lack only the pass under way.
-    through: Reader,
-    /// Where those stand who lack it.
-    pass_start: Reader,
-    /// The frame of the pass under way; kept until its outcome is known everywhere.
-    frame: Bytes,
-    /// Streams (slots) outside the list that have read up to `through` and wait for more.
-    pub waiting: Vec<u32>,
-    /// Open streams, in the list or not.
+    /// Rows of the audiences that it belongs to.
+    pub listeners: Vec<u32>,
+    /// Open streams that carry it.
     pub streams: u32,
-    /// Whether it waits for its turn.
-    pub queued: bool,
-    /// Whether its streams are to be ended.
-    pub removed: bool,
-    /// When a frame last began its way to the streams.
-    pub sent_at: Mono,
+    /// Its present state, if its events have keys.
+    values: Option<Box<LastValues>>,
 }
 
 /// What became of a publish.
@@ -123,6 +118,8 @@ pub struct Topics {
     floor: Vec<Dot>,
     /// (topic, number) of all entries, oldest first; some already evicted by their topic's bounds.
     order: VecDeque<(u32, u64)>,
+    /// Number of the next entry of any topic.
+    next: u64,
     bytes: usize,
     limits: HistoryLimits,
     /// Where the search for a topic to forget goes on.
@@ -131,21 +128,14 @@ pub struct Topics {
 
 impl Topic {
     fn new(name: &str, first: u64, id: Arc<VersionVector>) -> Self {
-        let start = Reader { next: first, cursor: Arc::clone(&id) };
         Self {
             name: name.into(),
-            history: History::new(first, Arc::clone(&id)),
+            history: History::new(first),
             newest: VersionVector::new(),
             id,
-            targets: Targets::default(),
-            through: start.clone(),
-            pass_start: start,
-            frame: Bytes::new(),
-            waiting: Vec::new(),
+            listeners: Vec::new(),
             streams: 0,
-            queued: false,
-            removed: false,
-            sent_at: Mono(0),
+            values: None,
         }
     }
 
@@ -154,82 +144,20 @@ impl Topic {
         &self.name
     }
 
-    /// Whether something was published that the caught-up streams lack, apart from a pass under
-    /// way.
-    pub fn has_pending(&self) -> bool {
-        self.through.next < self.history.end()
-    }
-
-    /// The frame of the pass under way.
-    pub fn frame(&self) -> &Bytes {
-        &self.frame
-    }
-
-    /// Nobody's outcome is unknown any more: lets go of the frame unless the pass goes on.
-    pub fn settle(&mut self) {
-        if !self.targets.in_pass() {
-            self.frame = Bytes::new();
-        }
-    }
-
-    /// Where a stream stands that is in the list: behind the pass, or before it.
-    pub fn place_of(&self, was_sent: bool) -> Reader {
-        if was_sent { self.through.clone() } else { self.pass_start.clone() }
-    }
-
-    /// Starts a pass with what is pending. `false`: there was nothing to send.
-    pub fn begin_pass(&mut self, now: Mono) -> bool {
-        debug_assert!(!self.targets.in_pass(), "one pass at a time");
-        if self.targets.is_empty() {
-            self.through = Reader { next: self.history.end(), cursor: Arc::clone(&self.id) };
-            return false;
-        }
-        let mut frames = Vec::new();
-        let portion = Portion {
-            end: self.history.end(),
-            bytes_max: limits::FANOUT_FRAME_BYTES_MAX,
-            frames_max: usize::MAX,
-            live_only: true,
-        };
-        let mut through = self.through.clone();
-        self.history.read(&self.name, &mut through, portion, &mut frames);
-        self.pass_start = std::mem::replace(&mut self.through, through);
-        if frames.is_empty() {
-            return false;
-        }
-        self.frame = join(frames);
-        self.sent_at = now;
-        self.targets.begin_pass();
-        true
-    }
-
-    /// Reads on for a stream outside the list, at most to where the list is.
-    pub fn read(&self, reader: &mut Reader, frames: &mut Vec<Bytes>) {
-        let portion = Portion {
-            end: self.through.next,
-            bytes_max: limits::CATCH_UP_BYTES_MAX,
-            // Beside these: the head, a gap before them, the beat behind them.
-            frames_max: limits::SEGMENTS_MAX - 4,
-            live_only: false,
-        };
-        self.history.read(&self.name, reader, portion, frames);
-    }
-
-    /// Whether a reader stands where the list stands, so that its next frame is everyone's: nothing
-    /// it already has may come again.
-    pub fn is_caught_up(&self, reader: &Reader, known: &VersionVector) -> bool {
-        let in_place = reader.next == self.through.next;
-        if !in_place || self.history.needs_refilled(reader.next, &reader.cursor) {
-            return false;
-        }
-        let through = &self.through.cursor;
-        through.covers(&reader.cursor)
-            || !self.has_pending()
-                && reader.cursor.iter().all(|dot| through.contains(dot) || known.contains(dot))
+    /// Bytes held for it.
+    fn bytes(&self) -> usize {
+        self.history.bytes() + self.values.as_ref().map_or(0, |values| values.bytes())
     }
 
     /// Adds an event that was not seen before.
-    fn store(&mut self, record: &Publish, kind: Kind, known: &VersionVector, now: Mono) {
+    fn store(
+        &mut self,
+        record: &Publish,
+        kind: Kind,
+        known: &VersionVector,
+        number: u64,
+        now: Mono,
+    ) {
         let id = match kind {
             // What a refilled event implies is only its own line of events: others of the
             // topic may be refilled after it.
@@ -249,17 +177,32 @@ impl Topic {
         };
         self.newest.observe(record.dot);
         let frame = event_frame(Some(&id), &record.event, &record.data);
-        self.history.append(Entry { kind, id, frame, at: now });
+        self.history.append(Entry { number, superseded_by: u64::MAX, kind, id, frame, at: now });
+    }
+
+    /// Keeps an event with a key as part of the topic's present state.
+    fn keep_value(&mut self, record: &Publish, number: Option<u64>) {
+        if record.key.is_none() {
+            return;
+        }
+        let superseded = self.values.get_or_insert_default().put(record, number);
+        if let (Some(superseded), Some(number)) = (superseded, number) {
+            self.history.supersede(superseded, number);
+        }
     }
 
     /// Notes that something up to `to` may be missing.
-    fn store_gap(&mut self, to: &VersionVector, now: Mono) {
-        let from = self.id.to_string();
-        let id = Arc::make_mut(&mut self.id);
-        id.merge(to);
-        let frame = gap_frame(&self.name, &from, id);
-        let id = Arc::clone(&self.id);
-        self.history.append(Entry { kind: Kind::Gap, id, frame, at: now });
+    fn store_gap(&mut self, to: &VersionVector, number: u64, now: Mono) {
+        Arc::make_mut(&mut self.id).merge(to);
+        self.history.append(Entry {
+            number,
+            superseded_by: u64::MAX,
+            kind: Kind::Gap,
+            id: Arc::clone(&self.id),
+            // Each reader is told what it lacks itself.
+            frame: Bytes::new(),
+            at: now,
+        });
     }
 
     /// What a cursor lacks that the history cannot tell of. `floor`: from where on nothing is
@@ -302,6 +245,7 @@ impl Topics {
             partly_refilled: false,
             floor: Vec::new(),
             order: VecDeque::new(),
+            next: 1,
             bytes: 0,
             limits,
             hand: 0,
@@ -349,6 +293,53 @@ impl Topics {
         self.index.find(hash, |&row| *self.rows[row as usize].name == *name).copied()
     }
 
+    /// Names of some, as a gap tells them.
+    pub fn names(&self, members: &[u32]) -> String {
+        let names: Vec<&str> = members.iter().map(|&row| &*self.at(row).name).collect();
+        names.join(",")
+    }
+
+    /// Where a reader stands that has everything of some topics.
+    pub fn end(&self, members: &[u32]) -> Reader {
+        let cursor = merged(members.iter().map(|&row| &self.at(row).id));
+        Reader { next: self.end_of(members), cursor }
+    }
+
+    /// The place behind everything published to some topics.
+    pub fn end_of(&self, members: &[u32]) -> u64 {
+        members.iter().map(|&row| self.at(row).history.end()).max().unwrap_or(0)
+    }
+
+    /// Gives out what comes next of some topics, see [`history::read`].
+    pub fn read(
+        &self,
+        members: &[u32],
+        name: &str,
+        reader: &mut Reader,
+        portion: Portion,
+        frames: &mut Vec<Bytes>,
+    ) {
+        match members {
+            [only] => history::read(&[&self.at(*only).history], name, reader, portion, frames),
+            all => {
+                let all: Vec<&History> = all.iter().map(|&row| &self.at(row).history).collect();
+                history::read(&all, name, reader, portion, frames);
+            }
+        }
+    }
+
+    /// Whether a reader needs an event that is only refilled, see [`History::needs_refilled`].
+    pub fn needs_refilled(&self, members: &[u32], reader: &Reader) -> bool {
+        let mut histories = members.iter().map(|&row| &self.at(row).history);
+        histories.any(|history| history.needs_refilled(reader.next, &reader.cursor))
+    }
+
+    /// The present state of a topic as one frame, if its events have keys.
+    pub fn snapshot(&mut self, row: u32) -> Option<Bytes> {
+        let topic = self.at_mut(row);
+        topic.values.as_mut().map(|values| values.snapshot(&topic.name))
+    }
+
     /// The topic of this name, new if need be. `None`: not a name, or no room.
     pub fn find_or_add(&mut self, name: &str) -> Option<u32> {
         if let Some(found) = self.find(name) {
@@ -364,17 +355,17 @@ impl Topics {
         Some(row)
     }
 
-    /// A row with a new topic in it, instead of one without streams where there is no room.
+    /// A row with a new topic in it, instead of one that nobody listens to where there is no room.
     fn free_row(&mut self, name: &str) -> Option<u32> {
         let known = Arc::clone(&self.known);
         if self.rows.len() < self.limits.topics_max {
-            self.rows.push(Topic::new(name, 0, known));
+            self.rows.push(Topic::new(name, self.next, known));
             return Some(self.rows.len() as u32 - 1);
         }
         for _ in 0..self.rows.len().min(FORGET_LOOKS_MAX) {
             self.hand = (self.hand + 1) % self.rows.len();
             let old = &self.rows[self.hand];
-            if old.streams > 0 || old.queued {
+            if !old.listeners.is_empty() {
                 continue;
             }
             let row = self.hand as u32;
@@ -388,8 +379,8 @@ impl Topics {
             for first in &mut self.floor {
                 first.seq = first.seq.max(old.newest.get(first.replica) + 1);
             }
-            self.bytes -= old.history.bytes();
-            self.rows[self.hand] = Topic::new(name, old.history.end(), known);
+            self.bytes -= old.bytes();
+            self.rows[self.hand] = Topic::new(name, self.next, known);
             return Some(row);
         }
         None
@@ -416,7 +407,7 @@ impl Topics {
         if record.refill && !self.known.contains(record.dot) {
             return Published::Early;
         }
-        if record.refill {
+        if record.refill && !record.lone {
             self.note_floor(record.dot);
         }
         let Some(row) = self.find_or_add(&record.topic) else {
@@ -426,32 +417,43 @@ impl Topics {
         };
         let known = Arc::clone(&self.known);
         let topic = &mut self.rows[row as usize];
-        if topic.newest.contains(record.dot) {
-            return Published::Seen;
-        }
-        let before = (topic.history.bytes(), topic.history.end());
         let link = Link { dot: record.dot, prev: record.prev };
         let unseen = !known.contains(record.dot);
-        if !unseen && (!record.refill || topic.history.implies(record.dot)) {
-            // A gap that was told stands for it, but perhaps not for long.
-            self.raise_floor(record.dot);
+        let implied = !unseen && (!record.refill || topic.history.implies(record.dot));
+        let seen = topic.newest.contains(record.dot);
+        let before = topic.bytes();
+        let fits = record.data.len() <= limits::EVENT_DATA_BYTES_MAX;
+        let mut next = self.next;
+        if seen || implied {
+            if record.refill && fits {
+                topic.keep_value(record, None);
+                self.bytes = self.bytes - before + topic.bytes();
+            }
+            if !seen {
+                // A gap that was told stands for it, but perhaps not for long.
+                self.raise_floor(record.dot);
+            }
             return Published::Seen;
         }
-        if record.data.len() > limits::EVENT_DATA_BYTES_MAX || !is_event_name(&record.event) {
+        if !fits || !is_event_name(&record.event) {
             topic.newest.observe(record.dot);
-            topic.store_gap(&VersionVector::from_iter([record.dot]), now);
+            topic.store_gap(&VersionVector::from_iter([record.dot]), next, now);
         } else if unseen {
             if !link.follows(&topic.newest) && !link.follows(&known) {
                 let missed = Dot { replica: record.dot.replica, seq: record.prev };
-                topic.store_gap(&VersionVector::from_iter([missed]), now);
+                topic.store_gap(&VersionVector::from_iter([missed]), next, now);
+                next += 1;
             }
-            topic.store(record, Kind::Live(link), &known, now);
+            topic.store(record, Kind::Live(link), &known, next, now);
+            topic.keep_value(record, Some(next));
         } else {
             (self.refilled, self.partly_refilled) = (false, true);
-            topic.store(record, Kind::Refill(link), &known, now);
+            topic.store(record, Kind::Refill(link), &known, next, now);
+            topic.keep_value(record, Some(next));
         }
-        self.bytes = self.bytes - before.0 + topic.history.bytes();
-        self.order.extend((before.1..topic.history.end()).map(|number| (row, number)));
+        self.bytes = self.bytes - before + topic.bytes();
+        self.order.extend((self.next..=next).map(|number| (row, number)));
+        self.next = next + 1;
         self.bound(row);
         self.expire(now);
         Published::Stored(row)
@@ -494,59 +496,90 @@ impl Topics {
         let known = Arc::clone(&self.known);
         self.base.merge(&known);
         let mut told = Vec::new();
+        self.order.clear();
         for (row, topic) in self.rows.iter_mut().enumerate() {
             topic.history.clear();
             if topic.streams > 0 {
-                topic.store_gap(&known, now);
+                topic.store_gap(&known, self.next, now);
+                self.order.push_back((row as u32, self.next));
+                self.next += 1;
                 told.push(row as u32);
             } else {
                 topic.id = Arc::clone(&known);
-                topic.through = Reader { next: topic.history.end(), cursor: Arc::clone(&known) };
             }
         }
-        self.order.clear();
-        self.order.extend(told.iter().map(|&row| (row, self.rows[row as usize].history.first())));
-        self.bytes = self.rows.iter().map(|topic| topic.history.bytes()).sum();
+        self.bytes = self.rows.iter().map(Topic::bytes).sum();
         told
     }
 
-    /// Where a stream begins: at the present without a cursor, else behind what its cursor covers.
-    /// A gap to be told first is put into `frames`.
-    pub fn open(&self, row: u32, last_event_id: Option<&str>, frames: &mut Vec<Bytes>) -> Reader {
-        let topic = &self.rows[row as usize];
-        let mut present = Arc::clone(&topic.id);
+    /// Where a stream of some topics begins: at the present without a cursor, else behind what its
+    /// cursor covers. A gap to be told first is put into `frames`.
+    pub fn open(
+        &self,
+        members: &[u32],
+        name: &str,
+        last_event_id: Option<&str>,
+        frames: &mut Vec<Bytes>,
+    ) -> Reader {
+        let Reader { next: end, cursor: mut present } = self.end(members);
         if !present.covers(&self.known) {
             Arc::make_mut(&mut present).merge(&self.known);
         }
         let Some(text) = last_event_id.filter(|text| !text.is_empty()) else {
-            return Reader { next: topic.history.end(), cursor: present };
+            return Reader { next: end, cursor: present };
         };
         let Ok(cursor) = text.parse::<VersionVector>() else {
-            frames.push(gap_frame(&topic.name, "", &present));
-            return Reader { next: topic.history.end(), cursor: present };
+            frames.push(gap_frame(name, "", &present));
+            return Reader { next: end, cursor: present };
         };
         if cursor.iter().any(|dot| present.get(dot.replica) == 0) {
             // Nothing is known of a replica that the client has events of, as on an edge that has
             // just started without control: what it missed cannot be told from what it has.
             // Taking its cursor back would send it again what it has, once control is there.
             Arc::make_mut(&mut present).merge(&cursor);
-            frames.push(gap_frame(&topic.name, &cursor.to_string(), &present));
-            return Reader { next: topic.history.end(), cursor: present };
+            frames.push(gap_frame(name, &cursor.to_string(), &present));
+            return Reader { next: end, cursor: present };
         }
         let floor = self.refilled.then_some(&*self.floor);
-        let missing = topic.missing(&cursor, &self.base, floor);
-        let mut reader = Reader { next: topic.history.first(), cursor: Arc::new(cursor) };
+        let mut missing = VersionVector::new();
+        for &row in members {
+            missing.merge(&self.at(row).missing(&cursor, &self.base, floor));
+        }
+        if members.len() > 1 {
+            missing.merge(&self.overshadowed(members, &cursor));
+        }
+        let first = members.iter().map(|&row| self.at(row).history.first()).min();
+        let mut reader = Reader { next: first.unwrap_or(0), cursor: Arc::new(cursor) };
         if !missing.is_empty() {
-            frames.push(reader.gap(&topic.name, &missing));
+            frames.push(reader.gap(name, &missing));
         }
         reader
     }
 
-    /// The cursor of a reader that has everything of this topic.
-    pub fn present(&self, row: u32, reader: &Reader) -> Option<Arc<VersionVector>> {
-        let topic = &self.rows[row as usize];
-        (reader.next == topic.history.end()).then(|| {
-            let mut present = VersionVector::clone(&topic.id);
+    /// Refilled events that a reader of several topics would take for read: an event of another
+    /// topic stands before them whose id says that everything up to them has been read.
+    fn overshadowed(&self, members: &[u32], cursor: &VersionVector) -> VersionVector {
+        let histories = members.iter().map(|&row| &self.at(row).history);
+        let mut entries: Vec<&Entry> = histories.flat_map(|history| history.from(0)).collect();
+        entries.sort_unstable_by_key(|entry| entry.number);
+        let (mut told, mut missing) = (cursor.clone(), VersionVector::new());
+        for entry in entries {
+            match entry.kind {
+                Kind::Refill(link) if cursor.contains(link.dot) => {}
+                Kind::Refill(link) if told.contains(link.dot) => {
+                    missing.observe(link.dot);
+                }
+                _ => told.merge(&entry.id),
+            }
+        }
+        missing
+    }
+
+    /// The cursor of a reader that has everything of some topics; `None` when this one has not.
+    pub fn present(&self, members: &[u32], reader: &Reader) -> Option<Arc<VersionVector>> {
+        let end = self.end(members);
+        (reader.next == end.next).then(|| {
+            let mut present = VersionVector::clone(&end.cursor);
             present.merge(&self.known);
             present.merge(&reader.cursor);
             Arc::new(present)
@@ -597,18 +630,6 @@ impl Topics {
 pub fn is_name(name: &str) -> bool {
     (1..=limits::TOPIC_NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
-}
-
-/// One piece of several.
-fn join(mut frames: Vec<Bytes>) -> Bytes {
-    if frames.len() == 1 {
-        return frames.remove(0);
-    }
-    let mut all = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
-    for frame in &frames {
-        all.extend_from_slice(frame);
-    }
-    all.freeze()
 }
 
 /// Topics looked at to find one to forget. Beyond: no room.

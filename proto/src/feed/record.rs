@@ -132,6 +132,9 @@ pub struct Publish {
     /// Sent again to refill history after a start: not delivered to streams that already had it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refill: bool,
+    /// Of what is sent again: events behind this one, of any topic, may have been removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lone: bool,
 }
 
 /// "I am here, and this is my clock."

@@ -124,9 +124,9 @@ impl SlowPolicy {
 }
 
 impl StreamRules {
-    /// Whether a topic of this name may be asked for.
+    /// Whether a topic of this name may be asked for. Those of pages are pages' own.
     pub fn allows(&self, topic: &str) -> bool {
-        self.topics.iter().any(|pattern| matches(pattern, topic))
+        !topic.starts_with(PAGE_TOPICS) && self.topics.iter().any(|it| matches(it, topic))
     }
 
     /// The topic of a request that names none: the only one there is.

@@ -14,8 +14,14 @@ use crate::{
 
 impl Streams {
     /// Response head and the first lines of the stream.
-    pub(super) fn head(&mut self, now: Now, request_id: &str, out: &mut Out) -> Vec<u8> {
-        let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms);
+    pub(super) fn head(
+        &mut self,
+        now: Now,
+        request_id: &str,
+        retry_ms: u64,
+        out: &mut Out,
+    ) -> Vec<u8> {
+        let retry_ms = self.jitter.half_to_three_halves(retry_ms);
         let mut head = out.buffer();
         head.extend_from_slice(HEAD);
         encode::date_field(&mut head, Known::Date, (now.wall_ms / 1000) as i64);

@@ -17,14 +17,22 @@ pub(super) struct Ending {
 impl Streams {
     /// Ends a stream of our own accord, with a `retry:` if its body stands between two chunks.
     pub(super) fn dismiss(&mut self, socket: SocketId, out: &mut Out) {
+        self.dismiss_with(socket, b"", out);
+    }
+
+    /// The same, with something said before, in chunks.
+    pub(super) fn dismiss_with(&mut self, socket: SocketId, said: &[u8], out: &mut Out) {
         let Some(record) = self.records.get(socket.slot, socket) else { return };
         let between = match record.place.row() {
             None => true,
             Some(row) => matches!(self.side.get(row).state, State::Waiting { .. }),
         };
         if between {
-            let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms);
+            let route = self.audiences.at(record.audience).route();
+            let retry_ms = route.rules.retry_ms.unwrap_or(self.limits.retry_ms);
+            let retry_ms = self.jitter.half_to_three_halves(retry_ms);
             let mut last = out.buffer();
+            last.extend_from_slice(said);
             last.extend_from_slice(&chunk(format!("retry: {retry_ms}\n\n").as_bytes()));
             last.extend_from_slice(LAST_CHUNK);
             out.send(socket, Payload::One(Segment::Owned(last)));

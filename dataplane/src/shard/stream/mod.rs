@@ -21,6 +21,7 @@
 
 mod answer;
 mod ending;
+mod lifetime;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -31,31 +32,34 @@ mod table;
 mod testing;
 mod turn;
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, rc::Rc};
 
 use bytes::Bytes;
 use hashbrown::HashSet;
 use proto::feed::{
     cursor::VersionVector,
     record::Publish,
-    site::{Page, page_key},
+    site::{Page, SlowPolicy, page_key},
 };
 
 use self::{
     answer::{NEEDS_HTTP11, payload},
     ending::Ending,
+    lifetime::Lifetimes,
     table::{Place, Record, Records},
 };
 use super::{
     Settings,
+    audience::{Audience, Audiences},
     fanout::{Budget, Turns},
     heartbeat::{Heartbeat, stamp},
-    history::event_frame,
+    history::{Reader, event_frame},
     jitter::Jitter,
     mail::{Advance, ConfigChange},
     observe::{Metric, Observe},
     out::Out,
     slow_consumer::{Aside, SideTable, State},
+    stream_route::StreamRoute,
     topic::{HistoryLimits, Published, Topics},
 };
 use crate::{
@@ -69,14 +73,25 @@ use crate::{
 pub struct Subscribe<'a> {
     /// The connection, which is the streams' from now on.
     pub socket: SocketId,
-    /// `page/<id>`; `None` while this edge has no configuration that could tell: refused.
-    pub topic: Option<&'a str>,
+    /// What it listens to; `None` while this edge has no configuration that could tell: refused.
+    pub wanted: Option<Wanted<'a>>,
     /// From `Last-Event-ID` or, without that field, `?last_event_id=`; not yet understood.
     pub last_event_id: Option<&'a str>,
     /// For `X-Request-Id` in the response head.
     pub request_id: &'a str,
     /// An HTTP/1.0 client: no chunked framing, the close ends the body.
     pub http10: bool,
+}
+
+/// What a stream listens to.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Names of its topics: at least one, sorted, each once.
+    pub topics: &'a [String],
+    /// By which rules.
+    pub route: &'a Rc<StreamRoute>,
+    /// When its token expires, ms since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
 }
 
 /// What the streams of a shard are made with.
@@ -94,6 +109,8 @@ pub struct StreamLimits {
     pub blocked_max: usize,
     /// Of the histories.
     pub history: HistoryLimits,
+    /// Most audiences.
+    pub audiences_max: usize,
 }
 
 impl StreamLimits {
@@ -106,6 +123,7 @@ impl StreamLimits {
             blocked_ms_max: limits::BLOCKED_MS_MAX,
             blocked_max: limits::BLOCKED_STREAMS_MAX,
             history: HistoryLimits::default(),
+            audiences_max: limits::AUDIENCES_MAX,
         }
     }
 }
@@ -116,6 +134,8 @@ pub struct Streams {
     records: Records,
     count: u32,
     topics: Topics,
+    audiences: Audiences,
+    lifetimes: Lifetimes,
     side: SideTable,
     turns: Turns,
     woken: VecDeque<SocketId>,
@@ -149,6 +169,12 @@ pub struct Counts {
     pub slow_closed: u64,
     /// Streams told of a gap when they opened.
     pub opened_with_gap: u64,
+    /// Times a stream fell behind, by the policy that it was treated by.
+    pub slow: [u64; SlowPolicy::ALL.len()],
+    /// Streams ended because their token had expired.
+    pub expired: u64,
+    /// Streams ended because they were as old as their route lets them be.
+    pub aged: u64,
 }
 
 /// What a turn fanned out.
@@ -171,6 +197,8 @@ impl Streams {
             records: Records::default(),
             count: 0,
             topics: Topics::new(limits.history, seed),
+            audiences: Audiences::new(limits.audiences_max, seed),
+            lifetimes: Lifetimes::default(),
             side: SideTable::default(),
             turns: Turns::default(),
             woken: VecDeque::new(),
@@ -211,6 +239,12 @@ impl Streams {
             (Metric::StreamSends, self.counts.sends),
             (Metric::StreamSendsBlocked, self.counts.blocked),
             (Metric::StreamBeats, self.counts.beats),
+            (Metric::StreamsSlowFollow, self.counts.slow[SlowPolicy::Follow as usize]),
+            (Metric::StreamsSlowConflate, self.counts.slow[SlowPolicy::Conflate as usize]),
+            (Metric::StreamsSlowSkip, self.counts.slow[SlowPolicy::Skip as usize]),
+            (Metric::StreamsSlowDisconnect, self.counts.slow[SlowPolicy::Disconnect as usize]),
+            (Metric::StreamsExpired, self.counts.expired),
+            (Metric::StreamsAged, self.counts.aged),
             (Metric::EventsPublished, self.counts.published),
             (Metric::EventsSeen, self.counts.seen),
             (Metric::Topics, self.topics.count() as u64),
@@ -231,36 +265,72 @@ impl Streams {
             return None;
         }
         let full = self.count >= self.limits.streams_max || self.ending.is_some();
-        let topic = request.topic.filter(|_| !full);
-        let topic = topic.and_then(|name| self.topics.find_or_add(name));
-        let Some(topic) = topic else {
+        let wanted = request.wanted.filter(|_| !full);
+        let audience = wanted.and_then(|wanted| self.audience_of(wanted));
+        let (Some(audience), Some(wanted)) = (audience, wanted) else {
             self.refuse(now, socket, out);
             return None;
         };
         let mut frames = Vec::new();
-        let mut reader = self.topics.open(topic, request.last_event_id, &mut frames);
-        self.counts.opened_with_gap += u64::from(!frames.is_empty());
-        self.topics.at(topic).read(&mut reader, &mut frames);
-        if let Some(present) = self.topics.present(topic, &reader) {
-            let id = (!present.is_empty()).then_some(&*present);
-            frames.push(event_frame(id, "beat", "{}"));
-            reader.cursor = present;
-        }
-        let head = self.head(now, request.request_id, out);
+        let reader = self.opening(audience, request.last_event_id, &mut frames);
+        let retry_ms = wanted.route.rules.retry_ms.unwrap_or(self.limits.retry_ms);
+        let head = self.head(now, request.request_id, retry_ms, out);
         out.send(socket, payload(Some(Segment::Owned(head)), Bytes::new(), frames));
         out.watch(socket, true, false);
 
-        let aside = Aside { socket, reader, rest: Bytes::new(), state: State::Sending };
+        let aside =
+            Aside { socket, reader, rest: Bytes::new(), state: State::Sending, slow: false };
         let row = self.side.add(aside);
-        let record = Record { topic, place: Place::aside(row), heard: stamp(now.mono) };
+        let record = Record { audience, place: Place::aside(row), heard: stamp(now.mono) };
         self.records.put(socket, record);
         if self.count == 0 {
             self.heartbeat.start(now.mono);
         }
         self.count += 1;
-        self.topics.at_mut(topic).streams += 1;
+        let joined = self.audiences.at_mut(audience);
+        joined.streams += 1;
+        joined.members().iter().for_each(|&topic| self.topics.at_mut(topic).streams += 1);
         self.counts.opened += 1;
+        self.limit_lifetime(now, socket, wanted);
         Some(socket.slot)
+    }
+
+    /// The audience that a new stream joins; `None` when there is no room for another.
+    fn audience_of(&mut self, wanted: Wanted<'_>) -> Option<u32> {
+        let names = wanted.topics.iter();
+        let members =
+            names.map(|name| self.topics.find_or_add(name)).collect::<Option<Vec<_>>>()?;
+        let found = self.audiences.find_or_add(&members, wanted.route, &mut self.topics)?;
+        let audience = self.audiences.at_mut(found);
+        if audience.streams == 0 {
+            audience.begin(&self.topics);
+        }
+        Some(found)
+    }
+
+    /// What a new stream is told first: a gap, a snapshot or what its cursor does not cover, and
+    /// where it is then.
+    fn opening(
+        &mut self,
+        audience: u32,
+        last_event_id: Option<&str>,
+        frames: &mut Vec<Bytes>,
+    ) -> Reader {
+        let audience = self.audiences.at(audience);
+        let mut reader = audience.open(&self.topics, last_event_id, frames);
+        self.counts.opened_with_gap += u64::from(!frames.is_empty());
+        let fresh = last_event_id.is_none_or(str::is_empty);
+        if fresh && audience.route().rules.snapshot {
+            let topics = audience.members().iter();
+            frames.extend(topics.filter_map(|&topic| self.topics.snapshot(topic)));
+        }
+        audience.read(&self.topics, &mut reader, frames);
+        if let Some(present) = self.topics.present(audience.members(), &reader) {
+            let id = (!present.is_empty()).then_some(&*present);
+            frames.push(event_frame(id, "beat", "{}"));
+            reader.cursor = present;
+        }
+        reader
     }
 
     /// A send of a stream ended.
@@ -276,10 +346,12 @@ impl Streams {
         out.recycle(payload);
         let Some(record) = self.records.get_mut(stream, socket) else { return };
         record.heard = stamp(now.mono);
+        let audience = record.audience;
         let Some(row) = record.place.row() else { return };
         match result {
             Ok(()) => {
                 self.side.set_state(row, State::Woken);
+                self.skip_missed(audience, row);
                 self.read_on(now, socket, out);
             }
             Err(_) => self.end(socket, Close::Abort, out),
@@ -306,24 +378,30 @@ impl Streams {
             self.counts.slow_closed += 1;
             return self.end(socket, Close::Abort, out);
         }
-        let topic = self.topics.at(record.topic);
+        let audience = self.audiences.at(record.audience);
+        let slow = audience.slow();
+        self.counts.slow[slow as usize] += 1;
+        if slow == SlowPolicy::Disconnect {
+            return self.end(socket, Close::Graceful, out);
+        }
         let sent_bytes = sent_bytes as usize;
         let (frame, reader) = match self.last_turn {
-            Turn::Beats => (&self.beat, topic.place_of(topic.targets.was_sent(place))),
+            Turn::Beats => (&self.beat, audience.place_of(audience.targets.was_sent(place))),
             // Nothing of the frame went out: the stream stands where it stood before the pass, and
             // nobody holds the frame for it.
-            Turn::Events => (topic.frame(), topic.place_of(sent_bytes > 0)),
+            Turn::Events => (audience.frame(), audience.place_of(sent_bytes > 0)),
         };
         let rest = match sent_bytes {
             0 => Bytes::new(),
             _ => frame.slice(sent_bytes.min(frame.len())..),
         };
-        self.leave_list(record.topic, place);
+        self.leave_list(record.audience, place);
         let row = self.side.add(Aside {
             socket,
             reader,
             rest,
             state: State::Blocked { since: now.mono },
+            slow: true,
         });
         self.records.at(socket.slot).place = Place::aside(row);
         out.watch(socket, true, true);
@@ -336,6 +414,7 @@ impl Streams {
         if matches!(self.side.get(row).state, State::Blocked { .. }) {
             self.side.set_state(row, State::Woken);
             out.watch(socket, true, false);
+            self.skip_missed(record.audience, row);
             self.read_on(now, socket, out);
         }
     }
@@ -353,7 +432,7 @@ impl Streams {
         match self.topics.publish(now.mono, record) {
             Published::Stored(topic) => {
                 self.counts.published += 1;
-                self.has_turn(topic, out);
+                self.have_turns(topic, out);
             }
             Published::Seen => self.counts.seen += 1,
             Published::Early | Published::NoTopic => {}
@@ -377,50 +456,72 @@ impl Streams {
             }
             Advance::Jumped => {
                 for topic in self.topics.jump(now.mono, applied) {
-                    self.has_turn(topic, out);
+                    self.have_turns(topic, out);
                 }
             }
         }
     }
 
-    /// Streams of pages that are gone for good end.
+    /// Streams of pages that are gone for good end, and those of routes that are not any more what
+    /// they were when the stream began.
     pub fn handle_config(&mut self, change: &ConfigChange, out: &mut Out) {
         match change {
             ConfigChange::Change(change) => {
                 for id in &change.removed_pages {
                     if let Some(topic) = self.topics.find(&page_key(id)) {
-                        self.remove(topic, out);
+                        for audience in self.topics.at(topic).listeners.clone() {
+                            self.remove(audience, out);
+                        }
                     }
+                }
+                for id in &change.removed_sites {
+                    self.keep_of_site(id, &[], out);
+                }
+                for site in &change.sites {
+                    self.keep_of_site(&site.id, &StreamRoute::of_site(site), out);
                 }
             }
-            ConfigChange::Replace { pages, .. } => {
-                let left: HashSet<String> = pages.iter().map(Page::key).collect();
-                for topic in self.topics.numbers() {
-                    if !left.contains(self.topics.at(topic).name()) {
-                        self.remove(topic, out);
-                    }
-                }
+            ConfigChange::Replace { pages, sites } => {
+                let pages: HashSet<String> = pages.iter().map(Page::key).collect();
+                let routes: Vec<_> = sites.iter().flat_map(StreamRoute::of_site).collect();
+                let keeps = |audience: &Audience| match &*audience.route().site_id {
+                    "" => pages.contains(&*self.topics.names(audience.members())),
+                    _ => routes.iter().any(|(_, route)| route == audience.route()),
+                };
+                let removed = self.audiences.iter().filter(|(_, audience)| !keeps(audience));
+                let removed: Vec<u32> = removed.map(|(row, _)| row).collect();
+                removed.into_iter().for_each(|audience| self.remove(audience, out));
             }
         }
     }
 
-    fn remove(&mut self, topic: u32, out: &mut Out) {
-        let removed = self.topics.at_mut(topic);
+    fn keep_of_site(&mut self, id: &str, routes: &[(String, Rc<StreamRoute>)], out: &mut Out) {
+        let of_site = self.audiences.iter().filter(|(_, it)| *it.route().site_id == *id);
+        let removed =
+            of_site.filter(|(_, it)| !routes.iter().any(|(_, route)| route == it.route()));
+        let removed: Vec<u32> = removed.map(|(row, _)| row).collect();
+        removed.into_iter().for_each(|audience| self.remove(audience, out));
+    }
+
+    fn remove(&mut self, audience: u32, out: &mut Out) {
+        let removed = self.audiences.at_mut(audience);
         if removed.streams > 0 {
             removed.removed = true;
-            self.has_turn(topic, out);
+            self.has_turn(audience, out);
         }
     }
 
     /// A turn that was asked for by `Out::yield_turn`, by anyone. `requests_wait`: requests came
     /// since the last one.
     pub fn handle_continue(&mut self, now: Now, requests_wait: bool, out: &mut Out) {
-        for topic in self.turns.settled() {
-            self.topics.at_mut(topic).settle();
+        for audience in self.turns.settled() {
+            self.audiences.settle(audience);
         }
         let mut budget = Budget::for_turn(requests_wait);
         let beats_wait = self.heartbeat.is_due();
-        if self.ending_wanted(now.mono) > 0 {
+        if self.lifetimes.is_due(now.mono) {
+            self.end_due(now, &mut budget, out);
+        } else if self.ending_wanted(now.mono) > 0 {
             self.end_some(now.mono, &mut budget, out);
         } else if beats_wait && (self.turns.is_empty() || self.last_turn == Turn::Events) {
             self.last_turn = Turn::Beats;
@@ -436,6 +537,7 @@ impl Streams {
             self.read_on(now, socket, out);
         }
         let more = self.heartbeat.is_due() || !self.turns.is_empty() || !self.woken.is_empty();
+        let more = more || self.lifetimes.is_due(now.mono);
         if more || self.ending_wanted(now.mono) > 0 {
             out.yield_turn();
         }
@@ -447,7 +549,8 @@ impl Streams {
         if self.count > 0 {
             self.heartbeat.tick(now.mono, self.records.slots());
         }
-        if self.heartbeat.is_due() || self.ending_wanted(now.mono) > 0 {
+        let ends = self.ending_wanted(now.mono) > 0 || self.lifetimes.is_due(now.mono);
+        if self.heartbeat.is_due() || ends {
             out.yield_turn();
         }
     }
@@ -465,7 +568,8 @@ impl Streams {
     pub fn next_deadline(&self) -> Option<Mono> {
         let beat = (self.count > 0).then(|| self.heartbeat.next_deadline());
         let ending = self.ending.as_ref().and_then(|ending| ending.next_deadline(self));
-        [self.topics.next_expiry(), beat, ending].into_iter().flatten().min()
+        let lifetime = self.lifetimes.next_deadline();
+        [self.topics.next_expiry(), beat, ending, lifetime].into_iter().flatten().min()
     }
 }
 

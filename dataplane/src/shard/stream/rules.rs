@@ -1,8 +1,10 @@
 //! What the streams of a shard promise; each test is named by its rule.
 
+use std::rc::Rc;
+
 use proto::feed::{
     record::{Config, Publish},
-    site::Page,
+    site::{Page, Site, SlowPolicy, StreamRules},
 };
 
 use super::{
@@ -10,7 +12,10 @@ use super::{
     answer::NEEDS_HTTP11,
     testing::{Seen, World, dots, event, small, vector},
 };
-use crate::shard::mail::{Advance, ConfigChange};
+use crate::shard::{
+    mail::{Advance, ConfigChange},
+    stream_route::StreamRoute,
+};
 
 #[test]
 fn a_fresh_stream_begins_at_the_present_and_says_where_that_is() {
@@ -144,6 +149,24 @@ fn a_quiet_topic_is_told_no_gap_behind_what_was_refilled() {
     // A new refill, or a jump, has to show it anew.
     world.applied(&vector("a-00000000:40,b-00000000:9"), Advance::Refilling);
     assert!(gap(&mut world, 6, "a-00000000:25,b-00000000:9"));
+}
+
+#[test]
+fn a_lone_event_that_comes_again_says_nothing_of_what_lies_behind_it() {
+    let mut world = World::new(small());
+    world.applied(&vector("a-00000000:40"), Advance::Jumped);
+    let lone = Publish { lone: true, refill: true, ..event("page/q", "a", 20, 5) };
+    world.publish(&lone);
+    world.publish(&Publish { refill: true, ..event("page/q", "a", 30, 25) });
+    world.applied(&vector("a-00000000:40"), Advance::Refilled);
+    for (slot, cursor, expected) in [(1, "a-00000000:21", true), (2, "a-00000000:29", false)] {
+        world.open(slot, "page/p", Some(cursor));
+        let told = world.events(slot).first().is_some_and(|event| event.event == "gap");
+        assert_eq!(told, expected, "{cursor}");
+    }
+    world.open(3, "page/q", Some("a-00000000:10"));
+    let seen: Vec<_> = world.events(3).into_iter().map(|seen| seen.event).collect();
+    assert_eq!(seen, ["incident", "gap", "incident"]);
 }
 
 #[test]
@@ -366,4 +389,234 @@ fn an_http10_client_is_told_why_it_cannot_have_a_stream() {
     let (head, body) =
         std::str::from_utf8(NEEDS_HTTP11).expect("text").split_once("\r\n\r\n").expect("head");
     assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+}
+
+fn by(rules: StreamRules) -> Rc<StreamRoute> {
+    Rc::new(StreamRoute { rules, site_id: "s1".into(), ..StreamRoute::default() })
+}
+
+fn slow(slow: SlowPolicy) -> Rc<StreamRoute> {
+    by(StreamRules { slow, ..StreamRules::default() })
+}
+
+/// An event of topic `t` with an event key.
+fn keyed(seq: u64, key: &str) -> Publish {
+    Publish { key: Some(key.into()), ..event("t", "a", seq, seq - 1) }
+}
+
+#[test]
+fn a_stream_of_several_topics_gets_their_events_in_order_and_resumes_by_one_cursor() {
+    let mut world = World::new(small());
+    let route = slow(SlowPolicy::Follow);
+    world.open_by(1, &["a", "b"], &route, None, None);
+    world.open_by(2, &["a"], &route, None, None);
+    world.publish(&event("a", "a", 1, 0));
+    world.publish(&event("b", "a", 2, 0));
+    world.publish(&event("a", "a", 3, 1));
+    world.run();
+    assert_eq!(dots(&world, 1), ["a-00000000:1", "a-00000000:2", "a-00000000:3"]);
+    assert_eq!(dots(&world, 2), ["a-00000000:1", "a-00000000:3"]);
+    world.publish(&event("c", "a", 4, 0));
+    world.publish(&event("b", "a", 5, 2));
+    world.run();
+    assert_eq!(world.last_id(1).as_deref(), Some("a-00000000:5"));
+    world.close(1);
+    world.open_by(3, &["a", "b"], &route, Some("a-00000000:2"), None);
+    assert_eq!(dots(&world, 3), ["a-00000000:3", "a-00000000:5"]);
+}
+
+#[test]
+fn what_left_one_topic_of_several_is_told_and_the_others_come() {
+    let mut world = World::new(small());
+    let route = slow(SlowPolicy::Follow);
+    for seq in 1..=9 {
+        world.publish(&event("a", "a", seq, seq - 1));
+    }
+    world.publish(&event("b", "a", 10, 0));
+    world.run();
+    world.open_by(1, &["a", "b"], &route, Some("a-00000000:1"), None);
+    let events = world.events(1);
+    assert_eq!((events[0].event.as_str(), events[0].id.as_deref()), ("gap", Some("a-00000000:5")));
+    assert!(events[0].data.contains(r#""topic":"a,b""#));
+    assert_eq!(events.len(), 6, "four of a are held, and one of b");
+}
+
+#[test]
+fn a_slow_stream_that_conflates_is_told_the_newest_of_each_event_key() {
+    let mut world = World::new(StreamLimits::new(100));
+    world.open_by(1, &["t"], &slow(SlowPolicy::Conflate), None, None);
+    world.stall(1, 0);
+    for (seq, key) in [(1, "x"), (2, "y"), (3, "x"), (4, "x")] {
+        world.publish(&keyed(seq, key));
+    }
+    world.publish(&event("t", "a", 5, 4));
+    world.run();
+    world.unstall(1);
+    assert_eq!(dots(&world, 1), ["a-00000000:2", "a-00000000:4", "a-00000000:5"]);
+    assert_eq!(world.streams.counts().slow, [0, 1, 0, 0]);
+    world.publish(&keyed(6, "x"));
+    world.run();
+    assert_eq!(dots(&world, 1).len(), 4, "and goes on as everyone does");
+}
+
+#[test]
+fn a_slow_stream_that_skips_is_told_a_gap_and_goes_on_at_the_present() {
+    let mut world = World::new(StreamLimits::new(100));
+    world.open_by(1, &["t"], &slow(SlowPolicy::Skip), None, None);
+    world.stall(1, 4);
+    for seq in 1..=5 {
+        world.publish(&event("t", "a", seq, seq - 1));
+        world.run();
+    }
+    world.unstall(1);
+    let events = world.events(1);
+    assert_eq!(events[0].data, "a-00000000:1", "the begun frame is finished");
+    assert_eq!((events[1].event.as_str(), events[1].id.as_deref()), ("gap", Some("a-00000000:5")));
+    assert_eq!(events.len(), 2);
+    world.publish(&event("t", "a", 6, 5));
+    world.run();
+    assert_eq!(dots(&world, 1)[2], "a-00000000:6");
+}
+
+#[test]
+fn a_slow_stream_that_is_to_be_disconnected_is_closed_and_loses_nothing_by_its_cursor() {
+    let mut world = World::new(StreamLimits::new(100));
+    let route = slow(SlowPolicy::Disconnect);
+    world.open_by(1, &["t"], &route, None, None);
+    world.open_by(2, &["t"], &route, None, None);
+    world.stall(1, 9);
+    for seq in 1..=3 {
+        world.publish(&event("t", "a", seq, seq - 1));
+        world.run();
+    }
+    assert!(world.clients[&1].closed && !world.clients[&2].closed);
+    assert_eq!(world.streams.counts().slow, [0, 0, 0, 1]);
+    assert_eq!(dots(&world, 2).len(), 3);
+    world.open_by(4, &["t"], &route, Some("a-00000000:1"), None);
+    assert_eq!(dots(&world, 4), ["a-00000000:2", "a-00000000:3"]);
+}
+
+#[test]
+fn a_fresh_stream_is_told_the_present_state_first_and_a_resumed_one_is_not() {
+    let mut world = World::new(small());
+    let route = by(StreamRules { snapshot: true, ..StreamRules::default() });
+    for (seq, key) in [(1, "x"), (2, "y"), (3, "x")] {
+        world.publish(&keyed(seq, key));
+    }
+    for seq in 4..=9 {
+        world.publish(&event("t", "a", seq, seq - 1));
+    }
+    world.run();
+    world.open_by(1, &["t"], &route, None, None);
+    let seen = world.seen(1);
+    let told: Vec<_> = seen.iter().map(|seen| (&*seen.data, seen.id.as_deref())).collect();
+    assert_eq!(
+        told,
+        [("a-00000000:2", None), ("a-00000000:3", None), ("{}", Some("a-00000000:9"))],
+        "though the history has let go of them"
+    );
+    world.open_by(2, &["t"], &route, Some("a-00000000:8"), None);
+    assert_eq!(dots(&world, 2), ["a-00000000:9"]);
+    world.open_by(3, &["t"], &slow(SlowPolicy::Follow), None, None);
+    assert!(dots(&world, 3).is_empty(), "only where the route says so");
+}
+
+#[test]
+fn the_present_state_comes_back_with_what_is_refilled() {
+    let mut world = World::new(small());
+    world.applied(&vector("a-00000000:40"), Advance::Jumped);
+    for seq in [7, 9] {
+        world.publish(&Publish { refill: true, ..keyed(seq, "x") });
+    }
+    world.applied(&vector("a-00000000:40"), Advance::Refilled);
+    world.run();
+    let route = by(StreamRules { snapshot: true, ..StreamRules::default() });
+    world.open_by(1, &["t"], &route, None, None);
+    assert_eq!(dots(&world, 1), ["a-00000000:9"]);
+}
+
+#[test]
+fn a_stream_ends_at_its_age_with_a_retry_and_not_all_at_once() {
+    let mut world = World::new(small());
+    let route =
+        by(StreamRules { age_s_max: Some(100), retry_ms: Some(9000), ..StreamRules::default() });
+    for slot in 0..40 {
+        world.open_by(slot, &["t"], &route, None, None);
+    }
+    let mut ends = std::collections::BTreeSet::new();
+    for second in 0..=130 {
+        world.pass_ms(1000);
+        let open = world.streams.count();
+        if open < 40 - ends.len() as u32 {
+            ends.insert(second);
+        }
+        assert!(open == 40 || second >= 74, "at three quarters of it at the earliest");
+    }
+    assert_eq!((world.streams.count(), world.streams.counts().aged), (0, 40));
+    assert!(ends.len() > 10, "{ends:?}");
+    let text = String::from_utf8_lossy(&world.clients[&0].bytes).into_owned();
+    let (_, last) = text.rsplit_once("retry: ").expect("told when to come back");
+    let retry_ms: u64 = last.split('\n').next().and_then(|ms| ms.parse().ok()).expect("a number");
+    assert!((4500..=13_500).contains(&retry_ms) && text.ends_with("0\r\n\r\n"), "{retry_ms}");
+}
+
+#[test]
+fn a_stream_ends_when_its_token_expires_and_is_told_so() {
+    let mut world = World::new(small());
+    let route = slow(SlowPolicy::Follow);
+    let at_ms = world.now.wall_ms + 5_000;
+    world.open_by(1, &["t"], &route, None, Some(at_ms));
+    world.open_by(2, &["t"], &route, None, None);
+    world.pass_ms(4_000);
+    world.publish(&event("t", "a", 1, 0));
+    world.run();
+    assert_eq!(dots(&world, 1).len(), 1);
+    world.pass_ms(2_000);
+    assert_eq!(world.events(1).last().expect("told").event, "expired");
+    assert!(world.clients[&1].closed && !world.clients[&2].closed);
+    assert_eq!(world.streams.counts().expired, 1);
+    assert_eq!(world.streams.next_deadline().map(|at| at > world.now.mono), Some(true));
+}
+
+#[test]
+fn streams_end_when_the_rules_they_began_with_are_gone() {
+    let site = |json: &str| -> Site {
+        let routes = format!(r#"[{{"prefix": "/l/", "policy": "stream", "stream": {json}}}]"#);
+        let text = format!(
+            r#"{{"id": "s1", "name": "s", "hosts": [], "origins": [], "routes": {routes}}}"#
+        );
+        serde_json::from_str(&text).expect("a site")
+    };
+    let old = site(r#"{"topics": ["*"]}"#);
+    let mut world = World::new(small());
+    let route = Rc::clone(&StreamRoute::of_site(&old)[0].1);
+    world.open_by(1, &["t"], &route, None, None);
+    let change =
+        |site: Site| ConfigChange::Change(Config { sites: vec![site], ..Config::default() });
+    world.streams.handle_config(&change(old), &mut world.out);
+    world.run();
+    assert!(!world.clients[&1].closed, "nothing has changed");
+    world.streams.handle_config(&change(site(r#"{"topics": ["t"]}"#)), &mut world.out);
+    world.run();
+    assert!(world.clients[&1].closed);
+    assert_eq!(world.streams.audiences.iter().count(), 0, "and nothing is left of it");
+}
+
+#[test]
+fn audiences_and_topics_that_nobody_listens_to_make_room() {
+    let mut limits = small();
+    limits.history.topics_max = 3;
+    limits.audiences_max = 2;
+    let mut world = World::new(limits);
+    let route = slow(SlowPolicy::Follow);
+    world.open_by(1, &["a", "b"], &route, None, None);
+    for slot in 2..20 {
+        world.open_by(slot, &[&format!("t{slot}")], &route, None, None);
+        assert!(!world.clients[&slot].closed, "{slot}");
+        world.close(slot);
+    }
+    world.open_by(20, &["c"], &route, None, None);
+    world.open_by(21, &["a"], &route, None, None);
+    assert!(world.clients[&21].closed, "no room for a third audience");
+    assert!(!world.clients[&1].closed && !world.clients[&20].closed);
 }

@@ -7,15 +7,15 @@ use crate::seam::SocketId;
 /// What a stream is when nothing happens: sixteen bytes, the table's generation included.
 #[derive(Clone, Copy)]
 pub(super) struct Record {
-    /// Its topic.
-    pub(super) topic: u32,
+    /// What it listens to.
+    pub(super) audience: u32,
     /// Where it is.
     pub(super) place: Place,
     /// When something was last sent to it alone, see [`stamp`].
     pub(super) heard: u32,
 }
 
-/// In the topic's list, in the side table, or nowhere.
+/// In its audience's list, in the side table, or nowhere.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
@@ -40,7 +40,7 @@ impl Place {
         (self.0 & Self::ASIDE != 0 && !self.is_none()).then_some(self.0 & !Self::ASIDE)
     }
 
-    /// Place in the topic's list.
+    /// Place in its audience's list.
     pub(super) fn in_list(self) -> Option<u32> {
         (self.0 & Self::ASIDE == 0).then_some(self.0)
     }
@@ -116,4 +116,4 @@ impl Records {
 
 const CHUNK_SLOTS: usize = 4096;
 const FREE: Slot =
-    Slot { generation: 0, record: Record { topic: 0, place: Place::NONE, heard: 0 } };
+    Slot { generation: 0, record: Record { audience: 0, place: Place::NONE, heard: 0 } };

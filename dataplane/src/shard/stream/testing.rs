@@ -1,17 +1,17 @@
 //! A small world for tests of the streams: clients with an engine as bad as the seam allows.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, rc::Rc};
 
 use proto::feed::{
     cursor::{Dot, Replica, VersionVector},
     record::Publish,
 };
 
-use super::{StreamLimits, Streams, Subscribe};
+use super::{StreamLimits, Streams, Subscribe, Wanted};
 use crate::{
     limits,
     seam::{Effect, Now, Payload, SocketId},
-    shard::{mail::Advance, out::Out},
+    shard::{mail::Advance, out::Out, stream_route::StreamRoute},
 };
 
 /// An event as a client reads it.
@@ -60,16 +60,24 @@ impl World {
     }
 
     pub(super) fn open(&mut self, slot: u32, topic: &str, last_event_id: Option<&str>) {
+        let route = StreamRoute::of_pages();
+        self.open_by(slot, &[topic], &route, last_event_id, None);
+    }
+
+    pub(super) fn open_by(
+        &mut self,
+        slot: u32,
+        topics: &[&str],
+        route: &Rc<StreamRoute>,
+        last_event_id: Option<&str>,
+        expires_at_ms: Option<u64>,
+    ) {
         let generation = self.clients.get(&slot).map_or(0, |old| old.generation + 1);
         self.clients.insert(slot, Client { generation, ..Client::default() });
         let socket = SocketId { slot, generation };
-        let request = Subscribe {
-            socket,
-            topic: Some(topic),
-            last_event_id,
-            request_id: "r1",
-            http10: false,
-        };
+        let topics: Vec<String> = topics.iter().map(|&topic| topic.to_owned()).collect();
+        let wanted = Some(Wanted { topics: &topics, route, expires_at_ms });
+        let request = Subscribe { socket, wanted, last_event_id, request_id: "r1", http10: false };
         self.out.begin();
         self.streams.subscribe(self.now, request, &mut self.out);
         self.run();
@@ -287,6 +295,7 @@ pub(super) fn event(topic: &str, replica_name: &str, seq: u64, prev: u64) -> Pub
         key: None,
         version: VersionVector::from_iter([dot]),
         refill: false,
+        lone: false,
     }
 }
 

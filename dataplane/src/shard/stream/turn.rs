@@ -15,55 +15,64 @@ use crate::{
 };
 
 impl Streams {
-    pub(super) fn has_turn(&mut self, topic: u32, out: &mut Out) {
-        self.turns.add(topic, &mut self.topics.at_mut(topic).queued);
+    pub(super) fn has_turn(&mut self, audience: u32, out: &mut Out) {
+        self.turns.add(audience, &mut self.audiences.at_mut(audience).queued);
         out.yield_turn();
     }
 
-    /// A batch of events: each waiting topic once, as far as the budget goes.
+    /// Something was published to a topic.
+    pub(super) fn have_turns(&mut self, topic: u32, out: &mut Out) {
+        for &audience in &self.topics.at(topic).listeners {
+            self.turns.add(audience, &mut self.audiences.at_mut(audience).queued);
+            out.yield_turn();
+        }
+    }
+
+    /// A batch of events: each waiting audience once, as far as the budget goes.
     pub(super) fn serve_some(&mut self, now: Now, budget: &mut Budget, out: &mut Out) {
         for waiting in (1..=self.turns.len()).rev() {
             if budget.is_spent() {
                 break;
             }
-            let Some(topic) = self.turns.take_next() else { break };
-            self.topics.at_mut(topic).queued = false;
-            self.serve(now, topic, budget.share(waiting), budget, out);
+            let Some(audience) = self.turns.take_next() else { break };
+            self.audiences.at_mut(audience).queued = false;
+            self.serve(now, audience, budget.share(waiting), budget, out);
+            self.forget_if_idle(audience);
         }
     }
 
     fn serve(&mut self, now: Now, row: u32, share: u32, budget: &mut Budget, out: &mut Out) {
-        if self.topics.at(row).removed {
-            return self.end_topic(row, share, budget, out);
+        if self.audiences.at(row).removed {
+            return self.end_audience(row, share, budget, out);
         }
-        let topic = self.topics.at_mut(row);
-        if !topic.targets.in_pass() && topic.has_pending() {
-            let started = topic.begin_pass(now.mono);
+        let audience = self.audiences.at_mut(row);
+        if !audience.targets.in_pass() && audience.has_pending(&self.topics) {
+            let started = audience.begin_pass(&self.topics, now.mono);
             self.wake_waiting(row);
             // A pass over nothing that is live, or over nobody, ends where it began.
             if !started {
                 budget.spend(1);
             }
         }
-        let topic = self.topics.at_mut(row);
-        if topic.targets.in_pass() {
-            let frame = topic.frame().clone();
-            let targets = topic.targets.take(share);
+        let audience = self.audiences.at_mut(row);
+        if audience.targets.in_pass() {
+            let frame = audience.frame().clone();
+            let targets = audience.targets.take(share);
             let sends = targets.len() as u32;
             out.fanout(frame, targets.iter().copied());
             self.turns.note_served(row);
             self.counts.sends += u64::from(sends);
             budget.spend(sends);
         }
-        let topic = self.topics.at_mut(row);
-        if topic.targets.in_pass() || topic.has_pending() {
-            self.turns.add(row, &mut topic.queued);
+        let audience = self.audiences.at_mut(row);
+        if audience.targets.in_pass() || audience.has_pending(&self.topics) {
+            self.turns.add(row, &mut audience.queued);
         }
     }
 
     /// The list has moved on: those who wait for it read on.
-    pub(super) fn wake_waiting(&mut self, topic: u32) {
-        for slot in std::mem::take(&mut self.topics.at_mut(topic).waiting) {
+    pub(super) fn wake_waiting(&mut self, audience: u32) {
+        for slot in std::mem::take(&mut self.audiences.at_mut(audience).waiting) {
             let (socket, record) = self.records.socket(slot);
             if let Some(row) = record.place.row() {
                 self.side.set_state(row, State::Woken);
@@ -72,15 +81,15 @@ impl Streams {
         }
     }
 
-    /// Ends streams of a topic that was removed. Those outside its list end when they read on.
-    fn end_topic(&mut self, row: u32, share: u32, budget: &mut Budget, out: &mut Out) {
+    /// Ends streams of an audience that was removed. Those outside its list end when they read on.
+    fn end_audience(&mut self, row: u32, share: u32, budget: &mut Budget, out: &mut Out) {
         self.wake_waiting(row);
         for _ in 0..share {
-            let Some(socket) = self.topics.at(row).targets.last() else { return };
+            let Some(socket) = self.audiences.at(row).targets.last() else { return };
             self.dismiss(socket, out);
             budget.spend(1);
         }
-        self.turns.add(row, &mut self.topics.at_mut(row).queued);
+        self.turns.add(row, &mut self.audiences.at_mut(row).queued);
     }
 
     /// A batch of visits: beats for who has been silent, an end for who has been blocked too long.
@@ -92,8 +101,8 @@ impl Streams {
             match record.place.row() {
                 Some(row) => self.visit_aside(now, socket, row, out),
                 None if record.place.in_list().is_some() => {
-                    let topic = self.topics.at(record.topic);
-                    let heard = later(record.heard, stamp(topic.sent_at));
+                    let audience = self.audiences.at(record.audience);
+                    let heard = later(record.heard, stamp(audience.sent_at));
                     if self.heartbeat.is_wanted(now.mono, heard) {
                         self.records.at(slot).heard = stamp(now.mono);
                         targets.push(socket);
@@ -118,8 +127,8 @@ impl Streams {
             State::Waiting { at } => {
                 let record = self.records.at(socket.slot);
                 let wanted = self.heartbeat.is_wanted(now.mono, record.heard);
-                let topic = record.topic;
-                self.leave_waiting(topic, at);
+                let audience = record.audience;
+                self.leave_waiting(audience, at);
                 if wanted {
                     self.counts.beats += 1;
                     self.side.set_state(row, State::Sending);
