@@ -236,5 +236,9 @@ pub const REPORT_URGENT_MS: u64 = 20;
 pub const REPORT_CHANGED_MS: u64 = 250;
 /// Between two reports, at most.
 pub const REPORT_EVERY_MS: u64 = 5_000;
+/// Between two counts of who listens to customers' topics.
+pub const TALLY_EVERY_MS: u64 = 5_000;
+/// Topics whose listeners are reported. Beyond: those most listened to.
+pub const REPORT_TOPICS_MAX: usize = 500;
 /// Time for one report. Beyond: a new connection.
 pub const REPORT_MS_MAX: u64 = 5_000;

@@ -93,6 +93,7 @@ impl Edge {
                 "control": self.settings.control.is_some(),
             },
             "streams": board.sum(Metric::Streams),
+            "topics": &*state.topics,
             "sites": sites,
             "pages": pages,
             "cache": {

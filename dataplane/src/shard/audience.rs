@@ -10,8 +10,8 @@
 //! here: which topics, what becomes of a slow one, how far the caught-up ones are. A pass gives all
 //! pending events of all its topics to the caught-up streams as one frame.
 //!
-//! Leaves to others: what was published (`topic`, `history`), who is in the list (`fanout`), what is
-//! sent to whom (`stream`).
+//! Leaves to others: what was published (`topic`, `history`), who is in the list (`fanout`), what
+//! is sent to whom (`stream`).
 
 use std::{hash::BuildHasher, rc::Rc, sync::Arc};
 

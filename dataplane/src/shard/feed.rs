@@ -15,12 +15,14 @@
 //!
 //! Leaves to others: the connection (`session`), what a shard does with its mail (`mod`).
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
 use cache::{Cache, PurgeCursor};
 use proto::feed::{
     cursor::{FeedCursor, VersionVector},
-    record::{Config, Position, Publish, Purge, Record, RecordError, Scope, Snapshot},
+    record::{
+        Config, Position, Publish, Purge, Record, RecordError, Scope, Snapshot, TopicStreams,
+    },
     site::{Page, Site},
 };
 
@@ -32,6 +34,7 @@ use super::{
     out::Out,
     position::Reporter,
     session::{Lost, Resume, Session},
+    stream::tally::most,
     watermark::Fence,
 };
 use crate::{
@@ -59,6 +62,9 @@ pub struct Feed {
     tell_at: Option<Mono>,
     told_at: Mono,
     was_following: bool,
+    /// Streams of customers' topics, by shard, and of all.
+    topics_by_shard: BTreeMap<ShardId, Vec<TopicStreams>>,
+    topics: Arc<[TopicStreams]>,
 }
 
 /// From events to what is to be applied.
@@ -129,6 +135,8 @@ impl Feed {
             tell_at: None,
             told_at: Mono(0),
             was_following: false,
+            topics_by_shard: BTreeMap::new(),
+            topics: Arc::default(),
         })
     }
 
@@ -287,7 +295,8 @@ impl Feed {
         }
         self.hold_back(now, out);
         let (cursor, observe) = (self.cursor.as_ref(), &self.observe);
-        let position = || cursor.map(|cursor| position(cursor, observe.board()));
+        let topics = &self.topics;
+        let position = || cursor.map(|cursor| position(cursor, topics, observe.board()));
         self.reporter.go_on(now, self.session.address(), position, out);
         self.tell(now, out);
         self.report();
@@ -382,6 +391,19 @@ impl Feed {
         self.session.set_receiving(now, !self.is_held_back, out);
     }
 
+    /// A shard has counted who listens to customers' topics.
+    pub fn handle_topic_streams(&mut self, now: Now, from: ShardId, counts: Vec<TopicStreams>) {
+        self.topics_by_shard.insert(from, counts);
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for told in self.topics_by_shard.values().flatten() {
+            *sums.entry(&told.topic).or_default() += told.streams;
+        }
+        let sums = sums.into_iter();
+        let sums = sums.map(|(topic, streams)| TopicStreams { topic: topic.to_owned(), streams });
+        self.topics = most(sums.collect()).into();
+        self.want_tell(now);
+    }
+
     fn want_tell(&mut self, now: Now) {
         let at = self.told_at.after_ms(limits::FEED_STATE_MS).max(now.mono);
         let _ = self.tell_at.get_or_insert(at);
@@ -404,6 +426,7 @@ impl Feed {
             connected: following,
             cursor: self.cursor.as_ref().map(ToString::to_string).unwrap_or_default(),
             lag_ms: lag,
+            topics: Arc::clone(&self.topics),
         });
         out.mail_all(|| Mail::FeedState(Arc::clone(&state)));
     }
@@ -595,7 +618,7 @@ impl Intake {
 }
 
 /// What is reported to control.
-fn position(cursor: &FeedCursor, board: &Board) -> Position {
+fn position(cursor: &FeedCursor, topics: &[TopicStreams], board: &Board) -> Position {
     let hits = board.sum(Metric::Hit) + board.sum(Metric::Stale);
     let others = board.sum(Metric::Miss) + board.sum(Metric::Revalidated);
     Position {
@@ -604,7 +627,7 @@ fn position(cursor: &FeedCursor, board: &Board) -> Position {
         streams: board.sum(Metric::Streams),
         hits,
         lookups: hits + others,
-        topics: Vec::new(),
+        topics: topics.to_vec(),
     }
 }
 

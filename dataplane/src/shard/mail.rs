@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cache::Wake;
 use proto::feed::{
     cursor::VersionVector,
-    record::{Config, Publish},
+    record::{Config, Publish, TopicStreams},
     site::{Page, Site},
 };
 
@@ -46,6 +46,8 @@ pub enum Mail {
     /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any
     /// shard).
     FeedState(Arc<FeedState>),
+    /// How many of the sender's streams carry each of customers' topics; for shard 0, which reports.
+    TopicStreams(Vec<TopicStreams>),
     /// A response of a page was stored; for shard 0, which keeps pages on disk.
     PageStored(Arc<cache::Entry>),
     /// A request of the shard waited for a lease or a filling body that has moved on.
@@ -95,4 +97,6 @@ pub struct FeedState {
     pub cursor: String,
     /// Age of the newest beat or record when last looked at, in ms; absent before the first.
     pub lag_ms: Option<u64>,
+    /// Streams of customers' topics on this edge, the most listened to first.
+    pub topics: Arc<[TopicStreams]>,
 }

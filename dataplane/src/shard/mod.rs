@@ -483,6 +483,11 @@ impl Shard {
                     feed.handle_page_stored(now, entry);
                 }
             }
+            Mail::TopicStreams(counts) => {
+                if let Some(feed) = &mut self.feed {
+                    feed.handle_topic_streams(now, from, counts);
+                }
+            }
             Mail::FeedState(state) => edge.feed_state = state,
             Mail::Wake(wake) => self.wake(now, wake.waiter.id, wake.with),
             Mail::Drain { on: true } => self.drain(now, false),
@@ -513,6 +518,9 @@ impl Shard {
         let edge = &mut self.edge;
         edge.flush_access_when_due(now);
         edge.streams.handle_deadline(now, &mut edge.out);
+        if let Some(counts) = edge.streams.tally(now.mono) {
+            edge.out.mail(0, Mail::TopicStreams(counts));
+        }
         edge.streams.report(&edge.observe);
         if let Some(feed) = &mut self.feed {
             feed.handle_deadline(now, &mut self.edge.out);

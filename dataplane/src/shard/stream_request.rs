@@ -1,8 +1,8 @@
 //! A request for a stream: which topics, from which cursor, and whether its bearer may.
 //!
-//! What is wrong for good is told by a status of its own, which ends an `EventSource`: no such topic,
-//! no good token. What may be right later is left to the streams, which refuse by 200, `retry:` and
-//! a close.
+//! What is wrong for good is told by a status of its own, which ends an `EventSource`: no such
+//! topic, no good token. What may be right later is left to the streams, which refuse by 200,
+//! `retry:` and a close.
 //!
 //! Leaves to others: which route it is (`route`), topics of a route (`stream_route`), judging a
 //! token (`token`), opening the stream (`conn`, `stream`).

@@ -117,9 +117,13 @@ const LIVE: &str = r#"{"id": "s9", "name": "s9", "hosts": ["live.example"],
     "token_keys": [KEY]}"#;
 
 fn with_live() -> World {
+    with_live_on(1)
+}
+
+fn with_live_on(shards: u16) -> World {
     let key = serde_json::to_string(&token::tests::secret_key("k1")).expect("JSON");
     let site = serde_json::from_str(&LIVE.replace("KEY", &key)).expect("a site");
-    let mut world = World::unconfigured(1);
+    let mut world = World::unconfigured(shards);
     world.configure(vec![site], Vec::new());
     world
 }
@@ -185,4 +189,27 @@ fn a_private_topic_is_opened_by_a_token_for_it_and_closed_when_that_expires() {
         assert_eq!(world.peer(client).close, Some(Close::Graceful));
     }
     assert_eq!(world.metric(Metric::StreamsExpired), 2);
+}
+
+#[test]
+fn who_listens_to_a_topic_is_counted_over_all_shards_and_told_to_the_operator() {
+    let mut world = with_live_on(2);
+    let other = world.connect(1);
+    world.say(other, &get("/live/news"));
+    let (client, _) = ask(&mut world, &get("/live/?topic=news&topic=orders/eu"));
+    world.wait_ms(limits::TALLY_EVERY_MS + limits::FEED_STATE_MS);
+    let told = |world: &mut World| -> serde_json::Value {
+        let operator = world.accept(1, 1);
+        world.say(operator, "GET /v1/status HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = world.take(operator);
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        serde_json::from_str::<serde_json::Value>(body).expect("JSON")["topics"].take()
+    };
+    let both = serde_json::json!([
+        {"topic": "news", "streams": 2}, {"topic": "orders/eu", "streams": 1},
+    ]);
+    assert_eq!(told(&mut world), both);
+    world.hang_up(client);
+    world.wait_ms(limits::TALLY_EVERY_MS + limits::FEED_STATE_MS);
+    assert_eq!(told(&mut world), serde_json::json!([{"topic": "news", "streams": 1}]));
 }

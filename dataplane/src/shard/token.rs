@@ -1,8 +1,8 @@
-//! Tokens for private topics: a JSON Web Token (RFC 7519, JWS compact form RFC 7515 §3.1) says which
-//! topics its bearer may listen to, and until when.
+//! Tokens for private topics: a JSON Web Token (RFC 7519, JWS compact form RFC 7515 §3.1) says
+//! which topics its bearer may listen to, and until when.
 //!
-//! A key is for one algorithm, and the token's header only chooses among the keys: it never says how
-//! a key is to be used. So a public key is never taken for a secret, and `none` is no key's.
+//! A key is for one algorithm, and the token's header only chooses among the keys: it never says
+//! how a key is to be used. So a public key is never taken for a secret, and `none` is no key's.
 //!
 //! Pure: the time is an argument. Leaves to others: where a token stands in a request
 //! (`stream_request`), ending a stream whose token expires (`stream`).

@@ -28,6 +28,7 @@ mod model;
 mod rules;
 mod standing;
 mod table;
+pub mod tally;
 #[cfg(test)]
 mod testing;
 mod turn;
@@ -47,6 +48,7 @@ use self::{
     ending::Ending,
     lifetime::Lifetimes,
     table::{Place, Record, Records},
+    tally::Tally,
 };
 use super::{
     Settings,
@@ -136,6 +138,7 @@ pub struct Streams {
     topics: Topics,
     audiences: Audiences,
     lifetimes: Lifetimes,
+    tally: Tally,
     side: SideTable,
     turns: Turns,
     woken: VecDeque<SocketId>,
@@ -199,6 +202,7 @@ impl Streams {
             topics: Topics::new(limits.history, seed),
             audiences: Audiences::new(limits.audiences_max, seed),
             lifetimes: Lifetimes::default(),
+            tally: Tally::default(),
             side: SideTable::default(),
             turns: Turns::default(),
             woken: VecDeque::new(),
@@ -290,6 +294,7 @@ impl Streams {
         let joined = self.audiences.at_mut(audience);
         joined.streams += 1;
         joined.members().iter().for_each(|&topic| self.topics.at_mut(topic).streams += 1);
+        self.tally.streams += u32::from(!wanted.route.site_id.is_empty());
         self.counts.opened += 1;
         self.limit_lifetime(now, socket, wanted);
         Some(socket.slot)
@@ -568,8 +573,8 @@ impl Streams {
     pub fn next_deadline(&self) -> Option<Mono> {
         let beat = (self.count > 0).then(|| self.heartbeat.next_deadline());
         let ending = self.ending.as_ref().and_then(|ending| ending.next_deadline(self));
-        let lifetime = self.lifetimes.next_deadline();
-        [self.topics.next_expiry(), beat, ending, lifetime].into_iter().flatten().min()
+        let others = [self.lifetimes.next_deadline(), self.tally.next_deadline()];
+        [self.topics.next_expiry(), beat, ending].into_iter().chain(others).flatten().min()
     }
 }
 

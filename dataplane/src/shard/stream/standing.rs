@@ -65,6 +65,7 @@ impl Streams {
         self.count -= 1;
         let audience = self.audiences.at_mut(record.audience);
         audience.streams -= 1;
+        self.tally.streams -= u32::from(!audience.route().site_id.is_empty());
         audience.members().iter().for_each(|&topic| self.topics.at_mut(topic).streams -= 1);
         if audience.streams == 0 {
             // Its last turn.

@@ -133,6 +133,7 @@ impl World {
         if self.streams.next_deadline().is_some_and(|at| at <= self.now.mono) {
             self.out.begin();
             self.streams.handle_deadline(self.now, &mut self.out);
+            self.streams.tally(self.now.mono);
         }
         self.run();
     }
