@@ -70,7 +70,10 @@ pub enum WakeWith {
     /// Look up again: what came is not for sharing.
     Retry,
     /// The fetch failed and nothing stored may be served: answer as its holder does.
-    Failed,
+    Failed {
+        /// Something is stored, but must not be used without validation.
+        must_validate: bool,
+    },
     /// A body that it follows has changed: read on.
     Progress,
 }
@@ -135,6 +138,12 @@ impl Lease {
     /// What is stored already, stale or soft-purged.
     pub fn stored(&self) -> Option<&Arc<Entry>> {
         self.stored.as_ref()
+    }
+
+    /// Whether something is stored that must not be used without validation: if the origin cannot
+    /// be asked, the answer is 504 (RFC 9111 §5.2.2.2).
+    pub fn must_validate(&self) -> bool {
+        self.stored.as_ref().is_some_and(|stored| stored.stale.forbidden)
     }
 
     /// The method to fetch with: GET, or HEAD where HEAD was asked of something stored, or of
@@ -501,7 +510,7 @@ impl Lease {
                     WakeWith::Entry(Arc::clone(entry))
                 }
                 Release::Failed(Some(stale)) => WakeWith::Stale(Arc::clone(stale)),
-                Release::Failed(None) => WakeWith::Failed,
+                Release::Failed(None) => WakeWith::Failed { must_validate: self.must_validate() },
                 _ => WakeWith::Retry,
             };
             Wake { waiter: waiting.waiter, with }

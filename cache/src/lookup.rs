@@ -85,7 +85,7 @@ impl Cache {
             WakeWith::Entry(entry) => (entry, Freshness::Collapsed),
             // One that was purged for good meanwhile is not for anyone.
             WakeWith::Stale(entry) if !entry.state().is_dead() => (entry, Freshness::OriginFailed),
-            WakeWith::Stale(_) | WakeWith::Retry | WakeWith::Failed | WakeWith::Progress => {
+            WakeWith::Stale(_) | WakeWith::Retry | WakeWith::Failed { .. } | WakeWith::Progress => {
                 return self.lookup(near, request, asking);
             }
         };

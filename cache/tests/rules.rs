@@ -632,7 +632,7 @@ fn a_failure_with_nothing_stored_is_told_to_the_waiters() {
     let fetch = lease(world.get(0, "/a", &[]));
     assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
     assert!(fetch.fail(world.now_ms, &mut world.wakes).is_none());
-    assert!(matches!(world.wakes[0].with, WakeWith::Failed));
+    assert!(matches!(world.wakes[0].with, WakeWith::Failed { must_validate: false }));
 }
 
 // -- purge --

@@ -79,6 +79,7 @@ fn warm_shard(body_bytes: usize) -> Shard {
         shard: 0,
         shard_count: 1,
         seed: 1,
+        forward: Default::default(),
         edge_id: "bench".into(),
         pop: "bench".into(),
         engine: "null".into(),

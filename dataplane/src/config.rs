@@ -61,6 +61,9 @@ pub struct Config {
     /// What one peer may have.
     #[serde(default)]
     pub limits: Limits,
+    /// Who origins are told that the client is.
+    #[serde(default)]
+    pub forward: Forward,
     /// What is waited for, and how long.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -89,6 +92,20 @@ pub struct Cache {
     /// Bytes of stored heads and bodies, of all shards together; `"512MiB"` or a number.
     #[serde(serialize_with = "write_size", deserialize_with = "read_size")]
     pub memory: u64,
+    /// Response fields whose directives count for this edge before `Cache-Control` and `Expires`,
+    /// most specific first (RFC 9213); none for none.
+    pub targets: Vec<String>,
+}
+
+/// Who origins are told that the client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Forward {
+    /// Whether `X-Forwarded-For` is extended and `-Proto` and `-Host` are sent; if not, none of
+    /// them reaches an origin.
+    pub x_forwarded: bool,
+    /// Whether `Forwarded` (RFC 7239) is extended; if not, it does not reach an origin.
+    pub forwarded: bool,
 }
 
 /// Live streams' share.
@@ -230,7 +247,13 @@ impl Default for Timeouts {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { memory: 256 << 20 }
+        Self { memory: 256 << 20, targets: vec!["CDN-Cache-Control".to_owned()] }
+    }
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self { x_forwarded: true, forwarded: true }
     }
 }
 
@@ -375,6 +398,10 @@ impl Config {
         self.timeouts.check()?;
         if self.cache.memory < CACHE_MEMORY_MIN {
             return refuse("cache.memory", "at least 1MiB");
+        }
+        let is_name = |name: &String| proto::field::name::is_token(name.as_bytes());
+        if !self.cache.targets.iter().all(is_name) {
+            return refuse("cache.targets", "names of fields, such as \"CDN-Cache-Control\"");
         }
         check_sites(&self.sites)
     }
@@ -622,6 +649,7 @@ mod tests {
             ("[cache]\nmemory = \"1TB\"", "edge.toml:2: \"1TB\": expected a size"),
             ("[timeouts]\ndrain_ms = 0", "timeouts.drain_ms: 0: 1 to 3600000"),
             ("[cache]\nmemory = 5", "cache.memory: at least 1MiB"),
+            ("[cache]\ntargets = [\"a b\"]", "cache.targets: names of fields"),
             ("[[site]]\nname = \"a\"\nhosts = []\norigins = []", "site[0].hosts: at least one"),
             (
                 "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"https://a\"}]",

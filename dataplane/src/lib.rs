@@ -85,6 +85,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let mut cache_config = cache::Config::new(config.cache.memory, seeds.cache);
     // One large file must fit, or a small cache stores nothing of use.
     cache_config.entry_bytes_max = config.cache.memory / 2;
+    cache_config.targets.clone_from(&config.cache.targets);
     cache_config.name = shard::forward::Names::pseudonym(&config.id);
     let cache = Cache::new(cache_config);
     let boards = OnceLock::new();
@@ -240,6 +241,7 @@ fn settings(
         near_entries: limits::NEAR_ENTRIES,
         board,
         timeouts: config.timeouts,
+        forward: config.forward,
         live,
     }
 }

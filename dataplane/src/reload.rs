@@ -158,6 +158,7 @@ impl Config {
                 (self.data != new.data, "data"),
                 (self.shards != new.shards, "shards"),
                 (self.engine != new.engine, "engine"),
+                (self.forward != new.forward, "forward"),
                 (self.cache != new.cache, "cache"),
                 (same_kind && url(self) != url(new), "control.url"),
                 (!same_kind, "control"),

@@ -174,9 +174,10 @@ impl Answer {
             let next = match &mut self.state {
                 State::Collapsed { woken } => match woken.take() {
                     None => return Advance::Waiting,
-                    Some(WakeWith::Failed) => {
+                    Some(WakeWith::Failed { must_validate }) => {
                         let text = "The origin failed while this request waited for its answer.";
-                        let (own, asked) = (Own::text(502, text), self.asked.lend());
+                        let status = if must_validate { 504 } else { 502 };
+                        let (own, asked) = (Own::text(status, text), self.asked.lend());
                         edge.unfetched(now, &own, &self.kept, asked, writer)
                     }
                     Some(with) => {

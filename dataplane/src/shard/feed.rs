@@ -653,6 +653,7 @@ mod tests {
             shard: 0,
             shard_count: SHARDS,
             seed: 5,
+            forward: Default::default(),
             edge_id: "edge-1".into(),
             pop: "p".into(),
             engine: "simulated".into(),

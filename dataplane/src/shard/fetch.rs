@@ -766,8 +766,10 @@ impl Edge {
         self.observe.count(failure.metric());
         match fetch.lease.take() {
             Some(lease) => {
+                let must_validate = lease.must_validate();
                 let stale = lease.fail(now.wall_ms, &mut self.wakes);
                 fetch.outcome = match stale {
+                    None if must_validate => Outcome::Failed(Failure::Unvalidated),
                     Some(entry) => Outcome::Stored(StoredAnswer::of_failed(entry, fetch.told)),
                     None => Outcome::Failed(failure),
                 };

@@ -22,6 +22,8 @@ use proto::{
     },
 };
 
+use crate::config::Forward;
+
 /// This edge's name in messages, and the lines made of it once.
 #[derive(Clone, Debug)]
 pub struct Names {
@@ -31,6 +33,7 @@ pub struct Names {
     via_line: Vec<u8>,
     /// `Cache-Status: pharos-<id>`, to be gone on with.
     status_start: Vec<u8>,
+    forward: Forward,
 }
 
 /// What the client said that the origin is told beside its own fields.
@@ -61,11 +64,11 @@ pub struct Upstream<'a> {
 
 impl Names {
     /// For the edge with this id.
-    pub fn new(edge_id: &str) -> Self {
+    pub fn new(edge_id: &str, forward: Forward) -> Self {
         let pseudonym = Self::pseudonym(edge_id);
         let via_line = format!("Via: 1.1 {pseudonym}\r\n").into_bytes();
         let status_start = format!("Cache-Status: {pseudonym}").into_bytes();
-        Self { pseudonym, via_line, status_start }
+        Self { pseudonym, via_line, status_start, forward }
     }
 
     /// What the edge with this id is called in messages; a token.
@@ -119,20 +122,25 @@ impl Names {
         let _ = write!(to, "1.1 {}\r\n", self.pseudonym);
         write_joined("CDN-Loop", fields.known_all(Known::CdnLoop), to);
         let _ = write!(to, "{}\r\n", self.pseudonym);
-        write_joined("X-Forwarded-For", fields.known_all(Known::XForwardedFor), to);
-        let _ = write!(to, "{peer}\r\nX-Forwarded-Proto: http\r\n");
-        if !host.is_empty() {
-            let _ = write!(to, "X-Forwarded-Host: {host}\r\n");
+        if self.forward.x_forwarded {
+            write_joined("X-Forwarded-For", fields.known_all(Known::XForwardedFor), to);
+            let _ = write!(to, "{peer}\r\nX-Forwarded-Proto: http\r\n");
+            if !host.is_empty() {
+                let _ = write!(to, "X-Forwarded-Host: {host}\r\n");
+            }
         }
-        write_joined("Forwarded", fields.known_all(Known::Forwarded), to);
-        let _ = match peer {
-            IpAddr::V4(peer) => write!(to, "for={peer}"),
-            IpAddr::V6(peer) => write!(to, "for=\"[{peer}]\""),
-        };
-        if !host.is_empty() {
-            let _ = write!(to, ";host=\"{host}\"");
+        if self.forward.forwarded {
+            write_joined("Forwarded", fields.known_all(Known::Forwarded), to);
+            let _ = match peer {
+                IpAddr::V4(peer) => write!(to, "for={peer}"),
+                IpAddr::V6(peer) => write!(to, "for=\"[{peer}]\""),
+            };
+            if !host.is_empty() {
+                let _ = write!(to, ";host=\"{host}\"");
+            }
+            let _ = write!(to, ";proto=http\r\n");
         }
-        let _ = write!(to, ";proto=http\r\nX-Request-Id: {request_id}\r\n");
+        let _ = write!(to, "X-Request-Id: {request_id}\r\n");
     }
 }
 
@@ -235,6 +243,10 @@ mod tests {
     use super::*;
 
     fn forwarded(request: &str, for_cache: bool) -> String {
+        forwarded_as(request, for_cache, Forward::default())
+    }
+
+    fn forwarded_as(request: &str, for_cache: bool, forward: Forward) -> String {
         let mut space = FieldSpace::new();
         let (head, _) =
             parse_request(request.as_bytes(), &mut space).expect("well-formed").expect("complete");
@@ -248,7 +260,7 @@ mod tests {
         let client =
             Client { peer: [10, 0, 0, 1].into(), host: "a.example:8080", request_id: "id1" };
         let mut to = Vec::new();
-        Names::new("e1").write_request(&head, upstream, client, &mut to);
+        Names::new("e1", forward).write_request(&head, upstream, client, &mut to);
         String::from_utf8(to).expect("text")
     }
 
@@ -291,6 +303,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_to_be_told_of_the_client_is_not_passed_on_either() {
+        let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\n\
+                       Forwarded: for=1.2.3.4\r\n\r\n";
+        for (x_forwarded, forwarded) in [(true, false), (false, true), (false, false)] {
+            let sent = forwarded_as(request, false, Forward { x_forwarded, forwarded });
+            assert_eq!(sent.contains("X-Forwarded-"), x_forwarded, "{sent}");
+            assert_eq!(sent.contains("\nForwarded: "), forwarded, "{sent}");
+        }
+    }
+
+    #[test]
     fn conditionals_and_ranges_pass_only_when_the_answer_is_not_for_the_cache() {
         let request =
             "GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\nRange: bytes=0-1\r\n\r\n";
@@ -313,7 +336,7 @@ mod tests {
             let (head, _) = parse_request(request.as_bytes(), &mut space)
                 .expect("well-formed")
                 .expect("complete");
-            Names::new("e1").is_loop(&head.fields)
+            Names::new("e1", Forward::default()).is_loop(&head.fields)
         };
         assert!(is_loop("x, Pharos-E1; v=1"));
         assert!(!is_loop("pharos-e11, x;y=\"pharos-e1\""));

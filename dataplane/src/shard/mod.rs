@@ -117,6 +117,8 @@ pub struct Settings {
     pub seed: u64,
     /// The edge's id, in `Via`, `CDN-Loop` and reports to control.
     pub edge_id: Arc<str>,
+    /// Who origins are told that the client is.
+    pub forward: crate::config::Forward,
     /// The PoP's name.
     pub pop: Arc<str>,
     /// Which engine drives the shard and why; for people.
@@ -238,7 +240,7 @@ impl Edge {
         });
         Self {
             timeouts,
-            names: Names::new(&settings.edge_id),
+            names: Names::new(&settings.edge_id, settings.forward),
             routes: Routes::new(settings.seed, settings.control.is_some()),
             control,
             cache: Arc::clone(&settings.cache),

@@ -97,6 +97,8 @@ pub enum Failure {
     Send,
     /// This shard has as many fetches as it may.
     Overloaded,
+    /// One of these, and what is stored must be validated before it is used (RFC 9111 §5.2.2.2).
+    Unvalidated,
 }
 
 impl Failure {
@@ -110,6 +112,10 @@ impl Failure {
             Self::BodyTimeout => (504, "The origin stopped answering.".to_owned()),
             Self::Response(error) => (502, format!("The origin's answer is of no use: {error}.")),
             Self::Send => (502, "The origin did not take the request.".to_owned()),
+            Self::Unvalidated => {
+                let text = "What is stored must be validated, and the origin cannot be asked.";
+                (504, text.to_owned())
+            }
             Self::Overloaded => (503, "Too many requests wait for origins.".to_owned()),
         }
     }
@@ -122,7 +128,7 @@ impl Failure {
             Self::Response(ResponseError::ClosedBeforeHead | ResponseError::Truncated) => {
                 Metric::FetchBroken
             }
-            Self::Response(_) => Metric::FetchMalformed,
+            Self::Response(_) | Self::Unvalidated => Metric::FetchMalformed,
             Self::Overloaded => Metric::Overloaded,
         }
     }

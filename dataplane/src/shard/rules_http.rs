@@ -295,3 +295,43 @@ fn rfc9875_3_groups_of_a_large_answer_are_cut_over_turns() {
     exchange(&mut world, &request("PATCH", "/other", ""), &answer("200 OK", &named, ""));
     assert!((0..40).all(|at| !is_stored(&mut world, &format!("/{at}"))));
 }
+
+#[test]
+fn rfc9111_5_2_2_2_what_must_be_validated_is_a_504_when_the_origin_is_gone() {
+    for (control, status) in [
+        ("max-age=1, must-revalidate", "504"),
+        ("max-age=1, proxy-revalidate, stale-if-error=60", "504"),
+        ("s-maxage=1", "504"),
+        ("no-cache", "504"),
+        ("max-age=1", "200"),
+        ("max-age=1, stale-if-error=0", "502"),
+    ] {
+        let mut world = World::new(1);
+        let fields = format!("Cache-Control: {control}\r\nETag: \"a\"\r\n");
+        exchange(&mut world, GET, &answer("200 OK", &fields, "hello"));
+        let upstream = world.upstream();
+        world.eof(upstream);
+        world.wait_ms(10_000);
+        world.connect = Err(std::io::ErrorKind::ConnectionRefused);
+        let got = ask(&mut world, GET).expect("an answer");
+        assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{control}: {got}");
+        assert_eq!(got.contains("X-Cache-Status: STALE\r\n"), status == "200", "{control}: {got}");
+    }
+}
+
+#[test]
+fn rfc9111_5_2_2_2_who_waits_for_a_validation_that_fails_is_told_504_too() {
+    let mut world = World::new(2);
+    let fields = "Cache-Control: max-age=1, must-revalidate\r\nETag: \"a\"\r\n";
+    exchange(&mut world, GET, &answer("200 OK", fields, "hello"));
+    world.wait_ms(5_000);
+    let clients = [world.connect(0), world.connect(1)];
+    for client in clients {
+        world.say(client, GET);
+    }
+    world.wait_ms(6_000);
+    for client in clients {
+        let got = world.take(client);
+        assert!(got.starts_with("HTTP/1.1 504 "), "{got}");
+    }
+}

@@ -133,6 +133,7 @@ impl World {
             shard,
             shard_count,
             seed: 11 + u64::from(shard),
+            forward: Default::default(),
             edge_id: "e1".into(),
             pop: "p".into(),
             engine: "scripted".into(),

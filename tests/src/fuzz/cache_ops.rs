@@ -477,7 +477,7 @@ impl Model {
             for Wake { waiter, with } in wakes {
                 let asked = self.waiting.remove(&waiter.id).expect("woken once, and waiting");
                 assert_eq!(asked.shard, usize::from(waiter.shard));
-                if matches!(with, WakeWith::Failed) {
+                if matches!(with, WakeWith::Failed { .. }) {
                     continue;
                 }
                 let fields = [("Accept-Language", language_name(asked.language))];

@@ -151,6 +151,7 @@ impl Run {
             shard: 0,
             shard_count: shards,
             seed,
+            forward: Default::default(),
             edge_id: edge_name(at).into(),
             pop: "pop".into(),
             engine: "simulated".into(),
