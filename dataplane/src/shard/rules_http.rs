@@ -335,3 +335,99 @@ fn rfc9111_5_2_2_2_who_waits_for_a_validation_that_fails_is_told_504_too() {
         assert!(got.starts_with("HTTP/1.1 504 "), "{got}");
     }
 }
+
+#[test]
+fn rfc9111_3_1_trailers_are_not_combined_with_fields_and_unknown_fields_are_kept() {
+    let mut world = World::new(1);
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60, new=1\r\n\
+                   X-New: 1\r\n\r\n5\r\nhello\r\n0\r\nX-Late: 2\r\nETag: \"late\"\r\n\r\n";
+    exchange(&mut world, GET, chunked);
+    let got = ask(&mut world, GET).expect("a hit");
+    assert!(got.contains("X-New: 1\r\n") && got.contains("max-age=60, new=1\r\n"), "{got}");
+    assert!(!got.contains("X-Late") && !got.contains("ETag"), "{got}");
+}
+
+#[test]
+fn rfc9111_4_2_2_every_heuristically_cacheable_status_is_stored_and_served() {
+    for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+        let mut world = World::new(1);
+        let fields = "Last-Modified: Tue, 07 Nov 2023 22:13:20 GMT\r\n";
+        let answer = match status {
+            204 => format!("HTTP/1.1 204 No Content\r\n{fields}\r\n"),
+            _ => answer(&format!("{status} X"), fields, "body"),
+        };
+        exchange(&mut world, GET, &answer);
+        world.wait_ms(3_600_000);
+        let hit = ask(&mut world, GET).expect("a hit");
+        assert!(hit.starts_with(&format!("HTTP/1.1 {status} ")), "{hit}");
+        assert!(hit.contains("X-Cache-Status: HIT\r\n"), "{hit}");
+    }
+    for status in [302, 307, 400, 403, 500, 503, 599] {
+        let mut world = World::new(1);
+        let fields = "Last-Modified: Tue, 07 Nov 2023 22:13:20 GMT\r\n";
+        exchange(&mut world, GET, &answer(&format!("{status} X"), fields, "body"));
+        assert!(ask(&mut world, GET).is_none(), "{status}");
+    }
+}
+
+#[test]
+fn rfc9111_3_any_final_status_with_a_lifetime_is_stored() {
+    for status in [200, 299, 302, 307, 400, 499, 500, 503, 599] {
+        let mut world = World::new(1);
+        let fields = "Cache-Control: max-age=60\r\n";
+        exchange(&mut world, GET, &answer(&format!("{status} X"), fields, "body"));
+        let hit = ask(&mut world, GET).expect("a hit");
+        assert!(hit.starts_with(&format!("HTTP/1.1 {status} ")), "{hit}");
+    }
+}
+
+#[test]
+fn rfc9213_2_2_what_the_target_says_counts_before_cache_control() {
+    for (targeted, is_kept) in [
+        ("no-store", false),
+        ("no-cache", false),
+        ("private", false),
+        ("max-age=1", false),
+        ("max-age=0", false),
+        ("max-age=60", true),
+        ("&&&", true),
+    ] {
+        let mut world = World::new(1);
+        let fields = format!(
+            "Cache-Control: max-age=60\r\nExpires: Tue, 14 Nov 2033 22:13:20 GMT\r\n\
+             CDN-Cache-Control: {targeted}\r\n"
+        );
+        exchange(&mut world, GET, &answer("200 OK", &fields, "x"));
+        world.wait_ms(2_000);
+        assert_eq!(is_stored(&mut world, "/x"), is_kept, "{targeted}");
+    }
+}
+
+#[test]
+fn rfc8586_2_and_rfc9110_7_6_3_a_request_goes_on_with_our_name_and_comes_round_to_508() {
+    let mut world = World::new(1);
+    let fields = "CDN-Loop: other\r\nVia: 1.0 other\r\n";
+    let get = request("GET", "/x", fields);
+    let (asked, got) = exchange(&mut world, &get, &answer("200 OK", "", ""));
+    assert!(asked.contains("CDN-Loop: other, pharos-e1\r\n"), "{asked}");
+    assert!(asked.contains("Via: 1.0 other, 1.1 pharos-e1\r\n"), "{asked}");
+    assert!(got.contains("Via: 1.1 pharos-e1\r\n"), "{got}");
+    let round = request("GET", "/x", "CDN-Loop: other, pharos-e1\r\n");
+    assert!(ask(&mut world, &round).expect("an answer").starts_with("HTTP/1.1 508 "));
+}
+
+#[test]
+fn rfc9211_2_answers_of_our_own_have_no_cache_status() {
+    let mut world = World::new(1);
+    for asked in [
+        request("GET", "/x", "Cache-Control: only-if-cached\r\n"),
+        request("TRACE", "/x", ""),
+        GET.replace("a.example", "b.example"),
+    ] {
+        let got = ask(&mut world, &asked).expect("an answer");
+        assert!(cache_status(&got).is_empty(), "{got}");
+    }
+    world.connect = Err(std::io::ErrorKind::ConnectionRefused);
+    let got = ask(&mut world, GET).expect("an answer");
+    assert!(got.starts_with("HTTP/1.1 502 ") && cache_status(&got).is_empty(), "{got}");
+}
