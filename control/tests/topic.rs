@@ -54,6 +54,8 @@ fn an_event_is_told_to_edges_with_the_one_before_it_in_its_topic() {
     assert_eq!(told[1].key.as_deref(), Some("AAPL"));
     assert_eq!(told[3].prev, told[0].dot.seq);
     assert_eq!((told[1].prev, told[2].prev), (0, told[1].dot.seq));
+    let topics = control.app().counters.topics.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(topics, 2);
     let list = client.get("/v1/topics?limit=1").expect(200);
     assert_eq!(
         (list.text("/items/0/topic"), list.body["items"][0]["events"].clone()),

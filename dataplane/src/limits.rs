@@ -166,9 +166,10 @@ pub const HISTORY_BYTES_ALL_MAX: usize = 32 * 1024 * 1024;
 /// Event keys whose newest event is kept of one topic. Beyond: not kept, and a stream that begins
 /// with a snapshot is told a gap first.
 pub const LAST_VALUES_MAX: usize = 1_024;
-/// Bytes kept of one topic's newest events of each key; they count among those of all topics.
-/// Beyond: as above.
+/// Bytes kept of one topic's newest events of each key. Beyond: as above.
 pub const LAST_VALUES_BYTES_MAX: usize = 128 * 1024;
+/// Bytes kept of all topics' newest events of each key, a shard. Beyond: as above.
+pub const LAST_VALUES_BYTES_ALL_MAX: usize = 32 * 1024 * 1024;
 /// Topics of one stream. Beyond: 400.
 pub const TOPICS_A_STREAM_MAX: usize = 16;
 /// Bytes of a token for private topics. Beyond: 401.

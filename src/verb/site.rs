@@ -130,7 +130,14 @@ const COLUMNS: &[Column] = &[
     ("ROUTES", |site| {
         let routes = site["routes"].as_array().into_iter().flatten();
         routes
-            .map(|route| format!("{}={}", text(route, "/prefix"), text(route, "/policy")))
+            .map(|route| {
+                let topics = route.pointer("/stream/topics").and_then(Value::as_array);
+                let topics = topics.into_iter().flatten().filter_map(Value::as_str);
+                let topics = topics.collect::<Vec<_>>().join(",");
+                let colon = if topics.is_empty() { "" } else { ":" };
+                let (prefix, policy) = (text(route, "/prefix"), text(route, "/policy"));
+                format!("{prefix}={policy}{colon}{topics}")
+            })
             .collect::<Vec<_>>()
             .join(" ")
     }),

@@ -45,9 +45,13 @@ pub async fn publish(Path(name): Path<String>, call: Call) -> Result<Response, F
     let events = read_events(call.fields()?)?;
     let (count, dry_run) = (events.len() as u64, call.query().dry_run);
     let topics = app.counters.topics.load(Relaxed);
+    let counters = Arc::clone(&app.counters);
     let response = call
         .write(move |txn| {
+            // Counted at once, counted anew by retention.
+            let is_new = u64::from(txn.topic(&name)?.is_none());
             let published = publish::publish(txn, &name, events, topics)?;
+            counters.topics.fetch_add(if dry_run { 0 } else { is_new }, Relaxed);
             let events = published.iter().map(|event| PublishedEvent {
                 id: event.dot.to_string(),
                 position: event.position,

@@ -36,9 +36,9 @@ struct Value {
 }
 
 impl LastValues {
-    /// Takes an event with a key. `number`: of its entry, if it has one. Returns the number of the
-    /// entry that it supersedes.
-    pub fn put(&mut self, record: &Publish, number: Option<u64>) -> Option<u64> {
+    /// Takes an event with a key. `number`: of its entry, if it has one; `room`: bytes that all
+    /// topics may still take. Returns the number of the entry that it supersedes.
+    pub fn put(&mut self, record: &Publish, number: Option<u64>, room: usize) -> Option<u64> {
         let key = record.key.as_deref()?;
         let live = number.is_some() && !record.refill;
         let old = self.by_key.get(key).map(|value| (value.number, value.position));
@@ -51,7 +51,8 @@ impl LastValues {
         let value = Value { number: number.unwrap_or(0), position: record.position, frame };
         let bytes = self.bytes - held + weight(key, &value);
         let count = self.by_key.len() + usize::from(old.is_none());
-        if bytes > limits::LAST_VALUES_BYTES_MAX || count > limits::LAST_VALUES_MAX {
+        let fits = bytes <= limits::LAST_VALUES_BYTES_MAX && count <= limits::LAST_VALUES_MAX;
+        if !fits || bytes > self.bytes.saturating_add(room) {
             self.incomplete = true;
             self.by_key.remove(key);
             self.bytes -= held;
@@ -123,9 +124,9 @@ mod tests {
     #[test]
     fn the_newest_of_each_key_is_told_in_the_order_of_arrival() {
         let mut values = LastValues::default();
-        assert_eq!(values.put(&event("x", 1, false), Some(10)), None);
-        values.put(&event("y", 2, false), Some(11));
-        assert_eq!(values.put(&event("x", 3, false), Some(12)), Some(10));
+        assert_eq!(values.put(&event("x", 1, false), Some(10), usize::MAX), None);
+        values.put(&event("y", 2, false), Some(11), usize::MAX);
+        assert_eq!(values.put(&event("x", 3, false), Some(12), usize::MAX), Some(10));
         assert_eq!(told(&mut values), ["y2", "x3"]);
         assert!(!String::from_utf8_lossy(&values.snapshot("t")).contains("id:"));
     }
@@ -133,9 +134,9 @@ mod tests {
     #[test]
     fn what_comes_again_does_not_take_back_what_is_newer() {
         let mut values = LastValues::default();
-        values.put(&event("x", 5, false), Some(10));
-        values.put(&event("x", 3, true), Some(11));
-        values.put(&event("y", 4, true), None);
+        values.put(&event("x", 5, false), Some(10), usize::MAX);
+        values.put(&event("x", 3, true), Some(11), usize::MAX);
+        values.put(&event("y", 4, true), None, usize::MAX);
         assert_eq!(told(&mut values), ["y4", "x5"]);
     }
 
@@ -143,11 +144,14 @@ mod tests {
     fn what_does_not_fit_is_told_as_a_gap() {
         let mut values = LastValues::default();
         for nth in 0..=limits::LAST_VALUES_MAX as u64 {
-            values.put(&event(&format!("k{nth}"), nth + 1, false), Some(nth));
+            values.put(&event(&format!("k{nth}"), nth + 1, false), Some(nth), usize::MAX);
         }
         let told = told(&mut values);
         assert!((500..=limits::LAST_VALUES_MAX + 1).contains(&told.len()), "{}", told.len());
         assert!(told[0].contains(r#""kind":"gap""#));
         assert!(values.bytes() <= limits::LAST_VALUES_BYTES_MAX);
+        let mut without_room = LastValues::default();
+        without_room.put(&event("x", 1, false), Some(1), 10);
+        assert_eq!(without_room.bytes(), 0);
     }
 }

@@ -46,7 +46,8 @@ pub enum Mail {
     /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any
     /// shard).
     FeedState(Arc<FeedState>),
-    /// How many of the sender's streams carry each of customers' topics; for shard 0, which reports.
+    /// How many of the sender's streams carry each of customers' topics; for shard 0, which
+    /// reports.
     TopicStreams(Vec<TopicStreams>),
     /// A response of a page was stored; for shard 0, which keeps pages on disk.
     PageStored(Arc<cache::Entry>),

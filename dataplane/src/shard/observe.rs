@@ -114,6 +114,12 @@ metrics! {
         "Streams ended because their token had expired.",
     StreamsAged "pharos_streams_aged_total" "" Counter
         "Streams ended because they were as old as their route lets them be.",
+    StreamTableBytes "pharos_stream_table_bytes" "" Gauge
+        "Bytes of the streams' records, those of free slots included.",
+    StreamsAsideBytes "pharos_streams_aside_bytes" "" Gauge
+        "Bytes of the rows of streams that are not caught up, begun frames not included.",
+    LastValuesBytes "pharos_last_values_bytes" "" Gauge
+        "Bytes of the newest events of each event key.",
     TokensRefused "pharos_tokens_refused_total" "" Counter
         "Requests for private topics without a token that is good for them.",
     StreamsOpenedWithGap "pharos_streams_opened_with_gap_total" "" Counter

@@ -72,6 +72,11 @@ impl SideTable {
         self.len() == 0
     }
 
+    /// Bytes held, without the frames that streams have begun.
+    pub fn bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Option<Aside>>() + self.free.capacity() * size_of::<u32>()
+    }
+
     /// Streams whose socket is full.
     pub fn blocked(&self) -> usize {
         self.blocked
@@ -130,6 +135,7 @@ impl Aside {
     }
 }
 
+const _: () = assert!(size_of::<Option<Aside>>() <= 88, "the memory contract of a slow stream");
 /// Rows that an emptied table may keep.
 const ROWS_KEPT: usize = 1024;
 

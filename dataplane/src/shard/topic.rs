@@ -121,6 +121,8 @@ pub struct Topics {
     /// Number of the next entry of any topic.
     next: u64,
     bytes: usize,
+    /// Bytes of all topics' present states.
+    values_bytes: usize,
     limits: HistoryLimits,
     /// Where the search for a topic to forget goes on.
     hand: usize,
@@ -144,9 +146,8 @@ impl Topic {
         &self.name
     }
 
-    /// Bytes held for it.
-    fn bytes(&self) -> usize {
-        self.history.bytes() + self.values.as_ref().map_or(0, |values| values.bytes())
+    fn values_bytes(&self) -> usize {
+        self.values.as_ref().map_or(0, |values| values.bytes())
     }
 
     /// Adds an event that was not seen before.
@@ -181,11 +182,14 @@ impl Topic {
     }
 
     /// Keeps an event with a key as part of the topic's present state.
-    fn keep_value(&mut self, record: &Publish, number: Option<u64>) {
+    fn keep_value(&mut self, record: &Publish, number: Option<u64>, all_bytes: &mut usize) {
         if record.key.is_none() {
             return;
         }
-        let superseded = self.values.get_or_insert_default().put(record, number);
+        let before = self.values_bytes();
+        let room = limits::LAST_VALUES_BYTES_ALL_MAX.saturating_sub(*all_bytes);
+        let superseded = self.values.get_or_insert_default().put(record, number, room);
+        *all_bytes = *all_bytes - before + self.values_bytes();
         if let (Some(superseded), Some(number)) = (superseded, number) {
             self.history.supersede(superseded, number);
         }
@@ -247,6 +251,7 @@ impl Topics {
             order: VecDeque::new(),
             next: 1,
             bytes: 0,
+            values_bytes: 0,
             limits,
             hand: 0,
         }
@@ -265,6 +270,11 @@ impl Topics {
     /// Bytes held in histories.
     pub fn history_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes held of present states.
+    pub fn values_bytes(&self) -> usize {
+        self.values_bytes
     }
 
     /// Topics there are.
@@ -379,7 +389,8 @@ impl Topics {
             for first in &mut self.floor {
                 first.seq = first.seq.max(old.newest.get(first.replica) + 1);
             }
-            self.bytes -= old.bytes();
+            self.bytes -= old.history.bytes();
+            self.values_bytes -= old.values_bytes();
             self.rows[self.hand] = Topic::new(name, self.next, known);
             return Some(row);
         }
@@ -421,13 +432,12 @@ impl Topics {
         let unseen = !known.contains(record.dot);
         let implied = !unseen && (!record.refill || topic.history.implies(record.dot));
         let seen = topic.newest.contains(record.dot);
-        let before = topic.bytes();
+        let before = topic.history.bytes();
         let fits = record.data.len() <= limits::EVENT_DATA_BYTES_MAX;
         let mut next = self.next;
         if seen || implied {
             if record.refill && fits {
-                topic.keep_value(record, None);
-                self.bytes = self.bytes - before + topic.bytes();
+                topic.keep_value(record, None, &mut self.values_bytes);
             }
             if !seen {
                 // A gap that was told stands for it, but perhaps not for long.
@@ -445,13 +455,13 @@ impl Topics {
                 next += 1;
             }
             topic.store(record, Kind::Live(link), &known, next, now);
-            topic.keep_value(record, Some(next));
+            topic.keep_value(record, Some(next), &mut self.values_bytes);
         } else {
             (self.refilled, self.partly_refilled) = (false, true);
             topic.store(record, Kind::Refill(link), &known, next, now);
-            topic.keep_value(record, Some(next));
+            topic.keep_value(record, Some(next), &mut self.values_bytes);
         }
-        self.bytes = self.bytes - before + topic.bytes();
+        self.bytes = self.bytes - before + topic.history.bytes();
         self.order.extend((self.next..=next).map(|number| (row, number)));
         self.next = next + 1;
         self.bound(row);
@@ -508,7 +518,7 @@ impl Topics {
                 topic.id = Arc::clone(&known);
             }
         }
-        self.bytes = self.rows.iter().map(Topic::bytes).sum();
+        self.bytes = self.rows.iter().map(|topic| topic.history.bytes()).sum();
         told
     }
 

@@ -277,6 +277,24 @@ mod tests {
     }
 
     #[test]
+    fn an_older_store_is_copied_and_migrated_with_what_it_holds() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = file(dir.path());
+        let conn = Connection::open(&path).expect("new");
+        conn.execute_batch(FIRST).expect("the first format");
+        conn.execute_batch("INSERT INTO topic VALUES ('page/1', 'eu-00000001', 7)").expect("kept");
+        conn.pragma_update(None, "application_id", APPLICATION).expect("set");
+        conn.pragma_update(None, "user_version", 1).expect("set");
+        drop(conn);
+        let conn = open_writer(&path).expect("migrated");
+        let kept: (u64, u64) = conn
+            .query_row("SELECT seq, events FROM topic", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .expect("there");
+        assert_eq!(kept, (7, 0));
+        assert!(dir.path().join("control.db.v1").exists(), "for the way back");
+    }
+
+    #[test]
     fn a_foreign_database_is_refused() {
         let dir = tempfile::tempdir().expect("directory");
         let path = file(dir.path());

@@ -66,6 +66,11 @@ impl Records {
         (self.chunks.len() * CHUNK_SLOTS) as u32
     }
 
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.len() * size_of::<[Slot; CHUNK_SLOTS]>()
+    }
+
     pub(super) fn put(&mut self, socket: SocketId, record: Record) {
         while self.slots() <= socket.slot {
             self.chunks.push(Box::new([FREE; CHUNK_SLOTS]));
