@@ -11,7 +11,8 @@
 //! The holder of a lease carries out the fetch. Whatever ends the lease hands back every waiter
 //! exactly once; the holder mails them. A waiter gets the response only if it could have been given
 //! it by the rules of its own request: an entry is handed on only when it was fresh when it
-//! arrived, and never to one who came after a purge that the fetch began before (DESIGN §6).
+//! arrived. Neither it, nor a failure, nor what is stale instead goes to one who came after a purge
+//! that the fetch began before (DESIGN §6): where that can be known, such a one does not wait for it.
 //!
 //! Leaves to others: mail, sockets, deadlines of fetches (`dataplane`).
 
@@ -509,6 +510,8 @@ impl Lease {
                 Release::Entry { entry, before } if waiting.began < before => {
                     WakeWith::Entry(Arc::clone(entry))
                 }
+                // Who came after a purge asked for something newer than this fetch could bring.
+                Release::Failed(_) if waiting.began > self.began => WakeWith::Retry,
                 Release::Failed(Some(stale)) => WakeWith::Stale(Arc::clone(stale)),
                 Release::Failed(None) => WakeWith::Failed { must_validate: self.must_validate() },
                 _ => WakeWith::Retry,
@@ -571,6 +574,8 @@ enum Release<'a> {
 #[derive(Debug)]
 pub(crate) struct LeaseState {
     id: u64,
+    /// Purges the segment had seen when it began.
+    began: u64,
     /// The variant it is for, as far as names are known; `None` if nobody may join.
     joinable: Option<Variant>,
     /// The range that its request wants, if not the whole.
@@ -639,14 +644,24 @@ impl Segment {
         let slot = self.slot_or_new(key);
         let is_room = slot.leases.len() < limits::LEASES_PER_KEY_MAX;
         let joinable = (joinable && is_room).then_some(variant);
-        slot.leases.push(LeaseState { id, joinable, serves, waiting: Vec::new() });
+        slot.leases.push(LeaseState { id, began, joinable, serves, waiting: Vec::new() });
         let cache_key = slot.cache_key().clone();
         Ticket { cache_key, id, began, forward, range: None, joins: false }
     }
 
     /// Whether a lease is out that a request with these fields may wait for.
     pub(crate) fn has_lease(&self, key: &CacheKeyRef<'_>, request: &Request<'_>) -> bool {
-        self.slot(key).is_some_and(|slot| slot.leases.iter().any(|lease| lease.is_for(request)))
+        self.lease_for(key, request).is_some()
+    }
+
+    /// The place of that lease. One that began before a purge which may reach what it fetches is
+    /// for nobody who comes later (DESIGN §6).
+    fn lease_for(&self, key: &CacheKeyRef<'_>, request: &Request<'_>) -> Option<usize> {
+        let slot = self.slot(key)?;
+        let known = self.any_variant(slot).map(|entry| &entry.surrogate_keys);
+        slot.leases.iter().position(|lease| {
+            lease.is_for(request) && !self.recents.may_reach(lease.began, key, known)
+        })
     }
 
     /// Waits for the lease that [`Segment::has_lease`] told of; `false` if too many do.
@@ -658,9 +673,8 @@ impl Segment {
         waiters_max: usize,
     ) -> bool {
         let began = self.recents.count();
-        let lease = self
-            .slot_mut(key)
-            .and_then(|slot| slot.leases.iter_mut().find(|lease| lease.is_for(request)));
+        let Some(at) = self.lease_for(key, request) else { return false };
+        let lease = self.slot_mut(key).and_then(|slot| slot.leases.get_mut(at));
         match lease {
             Some(lease) if lease.waiting.len() < waiters_max => {
                 lease.waiting.push(Waiting { waiter, began });

@@ -242,6 +242,25 @@ impl Recents {
             .find(|(count, target)| *count > began && target.reaches(cache_key, surrogate_keys))
             .map_or(Since::Nothing, |&(count, _)| Since::Purged(count))
     }
+
+    /// Whether a purge since `began` may reach what a fetch will bring, whose surrogate keys are not
+    /// known yet: `known` are those of what is stored, if anything is. Without them every surrogate
+    /// key of its site counts.
+    pub(crate) fn may_reach(
+        &self,
+        began: u64,
+        cache_key: &CacheKeyRef<'_>,
+        known: Option<&SurrogateKeys>,
+    ) -> bool {
+        let may_reach = |target: &Target| match (target, known) {
+            (Target::Scope(Scope::Key { site, .. }), None) => {
+                cache_key.site == site.as_deref().unwrap_or_default()
+            }
+            (_, known) => target.reaches(cache_key, known.unwrap_or(&SurrogateKeys::default())),
+        };
+        began < self.forgotten
+            || self.kept.iter().any(|(count, target)| *count > began && may_reach(target))
+    }
 }
 
 /// What visiting a segment costs, in entries looked at.

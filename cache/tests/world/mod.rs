@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use pharos_cache::{
-    Answer, Asking, Cache, Config, Decision, HeadOutcome, Hit, Lease, Local, Method, Near, Piece,
-    Request, Response, Waiter, Wake, WakeWith,
+    Answer, Asking, Cache, Config, Decision, Entry, HeadOutcome, Hit, Lease, Local, Method, Near,
+    Piece, Request, Response, Waiter, Wake, WakeWith,
 };
 use proto::feed::{
     cursor::VersionVector,
@@ -134,6 +134,11 @@ impl World {
                 return progress.purged_count;
             }
         }
+    }
+
+    /// The fetch fails; what may be served instead.
+    pub fn fail(&mut self, lease: Lease) -> Option<Arc<Entry>> {
+        lease.fail(self.now_ms, &mut self.wakes)
     }
 
     pub fn sweep_all(&mut self) {

@@ -92,6 +92,8 @@ struct Filling {
 struct PurgeState {
     cursor: Option<PurgeCursor>,
     reached: Vec<usize>,
+    /// By a surrogate key, so that it may reach what is not known yet.
+    is_by_key: bool,
     soft: bool,
     began: usize,
     done: Option<usize>,
@@ -229,6 +231,7 @@ impl Model {
                 if let Some(fetch) = take_one(&mut self.fetches, which) {
                     let now_ms = self.now_ms;
                     let stale = fetch.lease.fail(now_ms, &mut self.wakes);
+                    self.check_failure(fetch.target, fetch.began);
                     if let Some(entry) = stale {
                         let version = version_of(&entry);
                         self.check_purged(version, fetch.began, false);
@@ -275,6 +278,7 @@ impl Model {
                 self.purges.push(PurgeState {
                     cursor: None,
                     reached: vec![target],
+                    is_by_key: false,
                     soft: false,
                     began: self.now,
                     done: Some(self.now),
@@ -413,6 +417,7 @@ impl Model {
             }
             HeadOutcome::Stale(entry) => {
                 assert_eq!(kind, Kind::Error);
+                self.check_failure(target, began);
                 self.check_purged(version_of(&entry), began, false);
             }
             HeadOutcome::NotStored(_) => {
@@ -442,6 +447,7 @@ impl Model {
     fn begin_purge(&mut self, scope: usize, target: usize, soft: bool) {
         let site = String::from("site");
         let name = target_name(target);
+        let is_by_key = scope == 1;
         let (scope, reached) = match scope {
             0 => (Scope::Url { site, target: name }, vec![target]),
             1 => {
@@ -453,7 +459,7 @@ impl Model {
         };
         let cursor = self.cache.purge(&Purge { position: 1, scope, soft });
         let (began, done, cursor) = (self.now, None, Some(cursor));
-        self.purges.push(PurgeState { cursor, reached, soft, began, done });
+        self.purges.push(PurgeState { cursor, reached, is_by_key, soft, began, done });
     }
 
     fn step_purge(&mut self, at: usize, budget: usize) {
@@ -524,6 +530,16 @@ impl Model {
         assert!(version.stored.is_none() || newer.is_none(), "{version:?} is older than {newer:?}");
     }
 
+    /// A fetch that failed says nothing to who came after a purge that it began before.
+    fn check_failure(&self, target: usize, began: usize) {
+        let failed = |wake: &&Wake| matches!(wake.with, WakeWith::Failed | WakeWith::Stale(_));
+        for wake in self.wakes.iter().filter(failed) {
+            let asked = self.waiting[&wake.waiter.id].asked;
+            let is_between = |purge: &PurgeState| purge.done.is_some_and(|done| done < asked);
+            assert!(!self.purges_since(target, began).any(is_between), "{asked} joined {began}");
+        }
+    }
+
     /// No purge that reaches this version was done when the request came, apart from soft ones
     /// where it is not served as fresh.
     fn check_purged(&self, number: usize, asked: usize, is_fresh: bool) {
@@ -563,10 +579,22 @@ impl Model {
     /// One fetch at a time for what can be shared.
     fn check_alone(&self, target: usize) {
         if target != VARYING && self.is_shared(target) {
-            let is_other = |fetch: &&Fetch| fetch.target == target && fetch.is_joinable;
+            let is_other = |fetch: &&Fetch| {
+                fetch.target == target && fetch.is_joinable && !self.is_outdated(fetch)
+            };
             let others = self.fetches.iter().filter(is_other).count();
             assert_eq!(others, 0, "two fetches for {target}");
         }
+    }
+
+    /// Whether a purge has come since it began that may reach what it brings: by its target, or by
+    /// any surrogate key, since those of its answer are not known yet.
+    fn is_outdated(&self, fetch: &Fetch) -> bool {
+        let is_since = |purge: &&PurgeState| purge.done.is_none_or(|done| done >= fetch.began);
+        self.purges
+            .iter()
+            .filter(is_since)
+            .any(|purge| purge.reached.contains(&fetch.target) || purge.is_by_key)
     }
 
     /// Whether no answer lately said that the target is not for sharing.
