@@ -651,7 +651,7 @@ fn who_comes_after_a_purge_does_not_wait_for_a_fetch_begun_before() {
             assert!(matches!(world.get(2, "/a", &[]), Decision::Wait), "for the new one");
             assert!(world.fail(old).is_none());
             assert_eq!(world.wakes.len(), 1, "{scope:?}");
-            assert!(matches!(world.wakes[0].with, WakeWith::Failed));
+            assert!(matches!(world.wakes[0].with, WakeWith::Failed { .. }));
             drop(new);
         }
     }

@@ -30,7 +30,7 @@ use proto::{
         client::{Client, ClientEof, ClientStep, Response, ResponseError},
         encode,
         framing::BodyFraming,
-        head::{FieldSpace, Fields, ResponseHead, parse_request},
+        head::{FieldSpace, ResponseHead, parse_request},
     },
 };
 
@@ -589,6 +589,16 @@ impl Edge {
             self.fetch_invalidate(invalidates, response, false);
             return self.fetch_relay(at, response);
         };
+        let mut space = FieldSpace::new();
+        let kept = Rc::clone(&fetch.kept);
+        let Ok(Some((head, _))) = parse_request(&kept, &mut space) else {
+            // Without the fields that `Vary` may name, nobody knows for whom the answer is: it is
+            // for the one who asked alone. `keep_head` writes what can be read again.
+            drop(lease);
+            self.fetch_invalidate(invalidates, response, false);
+            return self.fetch_relay(at, response);
+        };
+        let asked = HeadFields(head.fields);
         let (label, told) = (fetch.label, fetch.told);
         let fields = HeadFields(response.head.fields);
         let arrived = cache::Response {
@@ -599,12 +609,6 @@ impl Edge {
             request_at_ms: fetch.started_wall_ms,
             response_at_ms: now.wall_ms,
             append: self.names.via_line(),
-        };
-        let mut space = FieldSpace::new();
-        let kept = Rc::clone(&fetch.kept);
-        let asked = match parse_request(&kept, &mut space) {
-            Ok(Some((head, _))) => HeadFields(head.fields),
-            _ => HeadFields(Fields::EMPTY),
         };
         let outcome = lease.head(&asked, &arrived, &mut self.wakes);
         let freshness = Freshness::Fresh;

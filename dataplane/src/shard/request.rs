@@ -834,17 +834,21 @@ fn min_version(fields: &Fields<'_>) -> Option<VersionVector> {
 fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
     let mut text = Vec::with_capacity(512);
     let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    let target = head.target.path_and_query();
-    for part in [head.method.as_str(), " ", target, " ", version, "\r\n"] {
+    let host = &head.authority.host;
+    let has_host = head.fields.known(Known::Host).is_some();
+    text.extend_from_slice(head.method.as_str().as_bytes());
+    text.push(b' ');
+    // A host that came in the target stays there: one more field could be one too many.
+    if !has_host && !host.is_empty() {
+        text.extend_from_slice(b"http://");
+        write_authority(&head.authority, &mut text);
+    }
+    for part in [head.target.path_and_query(), " ", version, "\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
-    if !head.authority.host.is_empty() || head.version == Version::Http11 {
+    if has_host {
         text.extend_from_slice(b"Host: ");
-        text.extend_from_slice(head.authority.host.as_bytes());
-        if let Some(port) = head.authority.port {
-            text.push(b':');
-            encode::decimal(&mut text, port.into());
-        }
+        write_authority(&head.authority, &mut text);
         text.extend_from_slice(b"\r\n");
     }
     for (name, value) in head.fields.iter() {
@@ -854,6 +858,14 @@ fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
     }
     text.extend_from_slice(b"\r\n");
     text.into()
+}
+
+fn write_authority(authority: &Authority<'_>, to: &mut Vec<u8>) {
+    to.extend_from_slice(authority.host.as_bytes());
+    if let Some(port) = authority.port {
+        to.push(b':');
+        encode::decimal(to, port.into());
+    }
 }
 
 /// The host as key and as `Host` for the origin: lower case, with the port unless it is 80. `None`
@@ -906,6 +918,21 @@ mod tests {
         assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
         let mut buffer = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
         assert_eq!(host_of(&head.authority, &mut buffer), Some("a.example:81"));
+    }
+
+    #[test]
+    fn a_kept_head_has_no_more_fields_than_the_head() {
+        let many = "X: y\r\n".repeat(proto::limits::FIELD_COUNT_MAX);
+        let text = format!("GET http://a.example/x HTTP/1.0\r\n{many}\r\n");
+        let mut space = FieldSpace::new();
+        let (head, _) =
+            parse_request(text.as_bytes(), &mut space).expect("well-formed").expect("all");
+        let kept = keep_head(&head);
+        let mut again = FieldSpace::new();
+        let (read, _) = parse_request(&kept, &mut again).expect("well-formed").expect("all");
+        assert_eq!(read.authority.host, head.authority.host);
+        assert_eq!(read.target.path_and_query(), "/x");
+        assert_eq!(read.fields.iter().count(), proto::limits::FIELD_COUNT_MAX);
     }
 
     #[test]

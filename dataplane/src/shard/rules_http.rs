@@ -43,6 +43,20 @@ fn is_stored(world: &mut World, target: &str) -> bool {
 }
 
 #[test]
+fn rfc9111_4_1_as_many_fields_as_a_head_may_have_all_count_for_vary() {
+    // Without a Host of its own the head of HTTP/1.0 is kept with its absolute target.
+    let others = "X-O: 1\r\n".repeat(proto::limits::FIELD_COUNT_MAX - 1);
+    let asked = format!("GET http://a.example/x HTTP/1.0\r\nX-User: one\r\n{others}\r\n");
+    let mut world = World::new(1);
+    let theirs = answer("200 OK", "Cache-Control: max-age=60\r\nVary: X-User\r\n", "for one");
+    let (_, got) = exchange(&mut world, &asked, &theirs);
+    assert!(got.ends_with("for one"), "{got}");
+    assert!(!is_stored(&mut world, "/x"), "not for who has no such field");
+    let again = ask(&mut world, &asked).expect("stored for who has");
+    assert!(again.contains("X-Cache-Status: HIT"), "{again}");
+}
+
+#[test]
 fn rfc9110_15_2_interim_heads_reach_the_one_who_asked_and_are_not_stored() {
     let mut world = World::new(1);
     let [first, second, old]: [End; 3] = std::array::from_fn(|_| world.connect(0));

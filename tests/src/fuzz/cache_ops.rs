@@ -532,7 +532,8 @@ impl Model {
 
     /// A fetch that failed says nothing to who came after a purge that it began before.
     fn check_failure(&self, target: usize, began: usize) {
-        let failed = |wake: &&Wake| matches!(wake.with, WakeWith::Failed | WakeWith::Stale(_));
+        let failed =
+            |wake: &&Wake| matches!(wake.with, WakeWith::Failed { .. } | WakeWith::Stale(_));
         for wake in self.wakes.iter().filter(failed) {
             let asked = self.waiting[&wake.waiter.id].asked;
             let is_between = |purge: &PurgeState| purge.done.is_some_and(|done| done < asked);
