@@ -11,6 +11,7 @@
 #![expect(clippy::disallowed_methods, reason = "real processes run in real time")]
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::Write as _,
     sync::{
@@ -98,16 +99,17 @@ fn an_answer_after_an_event_is_never_older_than_the_event() {
         load::requests(cluster.folder.path(), "load-b", b.address, "/demo/", scale.rate),
     ];
     let (at_a, at_b) = (Watcher::start(a), Watcher::start(b));
+    let served: [Served; 2] = Default::default();
     until("all streams are open", 60, || {
         (load::metric(a.admin, "pharos_streams") > f64::from(scale.streams)).then_some(())
     });
     let dead = Arc::new(AtomicBool::new(false));
-    let reader = Reader::start(a, Arc::clone(&at_a.last), Arc::clone(&dead));
+    let reader = Reader::start(a, &served[0], Arc::clone(&at_a.last), Arc::clone(&dead));
     let before = Counted::of(&cluster);
     let outcome = {
         let operator = Some(cluster.operator());
         let told = Told::default();
-        let mut run = Run { cluster: &mut cluster, operator, dead, at_a, at_b, told };
+        let mut run = Run { cluster: &mut cluster, operator, dead, at_a, at_b, served, told };
         (0..scale.incidents).for_each(|number| {
             run.round(number, Round::of(number, scale.incidents));
         });
@@ -132,6 +134,8 @@ struct Run<'c> {
     dead: Arc<AtomicBool>,
     at_a: Watcher,
     at_b: Watcher,
+    /// By edge A, by edge B.
+    served: [Served; 2],
     told: Told,
 }
 
@@ -220,14 +224,18 @@ impl Run<'_> {
         }
     }
 
+    fn visitor(&self, edge: usize) -> Visitor {
+        Visitor::at(&self.cluster.edges[edge], &self.served[edge])
+    }
+
     /// What both edges answer after an event.
     fn check(&mut self, event: &Seen, shows: Option<&str>, round: Round, number: usize) {
         let target = TARGETS[number % TARGETS.len()];
         let died = Instant::now();
-        let mut from_b = Visitor::at(&self.cluster.edges[1]);
+        let mut from_b = self.visitor(1);
         let mut reached =
             self.judge_b(from_b.get(target, Some(&event.version)), event, shows, round);
-        let mut from_a = Visitor::at(&self.cluster.edges[0]);
+        let mut from_a = self.visitor(0);
         let fresh = self.judge_a(&from_a.get(target, None), event, round);
         assert!(!(fresh || reached) || round != Round::KilledBeforeFetch, "nothing was fetched");
         if round.kills() {
@@ -304,12 +312,12 @@ impl Run<'_> {
         self.cluster.edges[0].proxy.hold_pages();
         let first = self.declare(title, Round::HeldAtA);
         // Somebody of the load, or this one, starts a fetch that control answers in that state.
-        let mut early = Visitor::at(&self.cluster.edges[0]);
+        let mut early = self.visitor(0);
         early.ask(TARGETS[0], None);
         let edge = &self.cluster.edges[0];
         until("a fetch is held", 20, || (edge.proxy.held() > 0).then_some(()));
         let second = self.resolve(&first, Round::HeldAtA);
-        let mut late = Visitor::at(&self.cluster.edges[0]);
+        let mut late = self.visitor(0);
         late.ask(TARGETS[0], None);
         // Time for the late one to join the wrong fetch, if the edge lets it.
         thread::sleep(Duration::from_millis(50));
@@ -325,12 +333,12 @@ impl Run<'_> {
     fn held_at_b(&mut self, title: &str) {
         let first = self.declare(title, Round::HeldAtB);
         self.cluster.edges[1].proxy.hold_pages();
-        let mut early = Visitor::at(&self.cluster.edges[1]);
+        let mut early = self.visitor(1);
         early.ask(TARGETS[0], Some(&first.version));
         let edge = &self.cluster.edges[1];
         until("a fetch is held", 20, || (edge.proxy.held() > 0).then_some(()));
         let second = self.resolve(&first, Round::HeldAtB);
-        let mut late = Visitor::at(&self.cluster.edges[1]);
+        let mut late = self.visitor(1);
         late.ask(TARGETS[0], Some(&second.version));
         // Now B itself has purged, and told it.
         self.at_b.wait_for(&second.version);
@@ -339,7 +347,7 @@ impl Run<'_> {
         assert!(self.judge_b(reply, &first, None, Round::HeldAtB));
         let reply = late.answer();
         assert!(self.judge_b(reply, &second, None, Round::HeldAtB));
-        let reply = Visitor::at(&self.cluster.edges[1]).get(TARGETS[0], None);
+        let reply = self.visitor(1).get(TARGETS[0], None);
         assert!(self.judge_a(&reply, &second, Round::HeldAtB));
         self.check(&second, None, Round::HeldAtB, 0);
     }
@@ -405,26 +413,60 @@ impl Seen {
     }
 }
 
-/// Somebody who opens pages.
+/// The newest version of each document that an edge has served to somebody.
+#[derive(Clone, Default)]
+struct Served(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Served {
+    fn of(&self, target: &str) -> String {
+        self.0.lock().expect("no poison").get(target).cloned().unwrap_or_default()
+    }
+
+    fn note(&self, target: &str, version: &str) {
+        let mut served = self.0.lock().expect("no poison");
+        let newest = served.entry(target.to_owned()).or_default();
+        if covers(version, newest) {
+            version.clone_into(newest);
+        }
+    }
+}
+
+/// Somebody who opens pages. What is answered, stale or not, is never older than what the same edge
+/// had served to anybody before it was asked.
 struct Visitor {
     client: Client,
     host: String,
+    served: Served,
+    /// What was asked for, and what of it had been served then.
+    asked: (String, String),
 }
 
 impl Visitor {
-    fn at(edge: &Edge) -> Self {
+    fn at(edge: &Edge, served: &Served) -> Self {
         let client = Client::connect(edge.address).expect("connects");
-        Self { client, host: edge.address.to_string() }
+        let (host, served) = (edge.address.to_string(), served.clone());
+        Self { client, host, served, asked: Default::default() }
     }
 
     fn ask(&mut self, target: &str, least: Option<&str>) {
         let least = least.map(|version| [("Pharos-Min-Version", version)]);
         let fields = least.as_ref().map_or(&[][..], |fields| &fields[..]);
+        self.asked = (target.to_owned(), self.served.of(target));
         self.client.ask("GET", &self.host, target, fields);
     }
 
     fn answer(&mut self) -> Reply {
-        self.client.answer().expect("the edge answers")
+        let reply = self.client.answer().expect("the edge answers");
+        if let Some(version) = reply.field("pharos-version").filter(|_| reply.status == 200) {
+            let (target, before) = &self.asked;
+            assert!(
+                covers(version, before),
+                "served {before} of {target} before: {}",
+                text(&reply)
+            );
+            self.served.note(target, version);
+        }
+        reply
     }
 
     fn get(&mut self, target: &str, least: Option<&str>) -> Reply {
@@ -446,8 +488,13 @@ struct Read {
 }
 
 impl Reader {
-    fn start(edge: &Edge, last: Arc<Mutex<String>>, dead: Arc<AtomicBool>) -> Self {
-        let (ends, mut visitor) = (Arc::new(AtomicBool::new(false)), Visitor::at(edge));
+    fn start(
+        edge: &Edge,
+        served: &Served,
+        last: Arc<Mutex<String>>,
+        dead: Arc<AtomicBool>,
+    ) -> Self {
+        let (ends, mut visitor) = (Arc::new(AtomicBool::new(false)), Visitor::at(edge, served));
         let of_thread = Arc::clone(&ends);
         let thread = spawn("reader", move || {
             let mut read = Read::default();
@@ -486,7 +533,7 @@ struct Told {
     delays: Vec<Duration>,
     /// From control's start to edge A following it.
     revived: Vec<Duration>,
-    rounds: std::collections::BTreeMap<String, usize>,
+    rounds: BTreeMap<String, usize>,
     checked: usize,
     refused: usize,
     stale: usize,
