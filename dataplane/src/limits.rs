@@ -195,7 +195,8 @@ pub const RETRY_MS: u64 = 2_000;
 pub const LAST_KNOWN_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of the kept cursor.
 pub const LAST_KNOWN_CURSOR_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of one of the 256 files of pages. Beyond: what was kept longest is left out.
+/// Bytes of one of the 256 files of pages. Beyond: documents are left out before pages, and among
+/// equals what was kept longest.
 pub const LAST_KNOWN_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one response of a page. Beyond: not kept.
 pub const LAST_KNOWN_PAGE_BYTES_MAX: usize = 1024 * 1024;

@@ -756,10 +756,11 @@ impl Edge {
         }
     }
 
-    /// A response of a page was stored: shard 0 keeps it on disk.
+    /// A response of a page was stored: shard 0 keeps it on disk. One that was purged or replaced
+    /// before it was whole is not stored any more.
     fn keep_page(&mut self, entry: Arc<Entry>) {
         let is_page = entry.cache_key().borrowed().site().is_empty() && !entry.is_partial();
-        if self.settings.data.is_some() && is_page {
+        if self.settings.data.is_some() && is_page && !entry.is_dead() {
             self.out.mail(0, Mail::PageStored(entry));
         }
     }

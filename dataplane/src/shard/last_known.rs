@@ -13,19 +13,12 @@
 //! with control there they are validated, without it they are served as they are. A file that is
 //! damaged is ignored and named in the log; a disk that fails delays, and is tried again.
 //!
-//! Leaves to others: the files' format (`kept_file`), when to begin and what a restored
-//! configuration is for (`feed`), atomic replacement (the engine).
+//! Leaves to others: the files' format (`kept_file`), which pages are kept (`kept_pages`), when to
+//! begin and what a restored configuration is for (`feed`), atomic replacement (the engine).
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use cache::{
-    Asking, BodyState, Cache, Decision, Entry, HeadOutcome, Method, Near, Request, Response, Waiter,
-};
+use cache::{Asking, Cache, Decision, Entry, HeadOutcome, Method, Near, Request, Response, Waiter};
 use proto::{
     feed::{
         cursor::FeedCursor,
@@ -37,7 +30,8 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    kept_file::{Bad, KeptPage, Kind, checksum, open, pages, push_page, seal},
+    kept_file::{Bad, KeptPage, Kind, open, pages, seal},
+    kept_pages::{self, PageChange, file_of},
     mail::ConfigChange,
     out::{Op, Out},
     request::HeadFields,
@@ -55,6 +49,8 @@ pub struct LastKnown {
     configuration_changed: bool,
     cursor: Option<FeedCursor>,
     cursor_changed: bool,
+    /// Since when the cursor is of the store that it is of.
+    store_since_ms: u64,
     /// Changes of pages, by file.
     page_changes: BTreeMap<u8, Vec<PageChange>>,
     page_changes_count: usize,
@@ -103,13 +99,6 @@ struct Restoring {
     cursor: Option<FeedCursor>,
 }
 
-#[derive(Debug)]
-enum PageChange {
-    Put(Arc<Entry>),
-    /// All of a page.
-    Remove(String),
-}
-
 /// What the file operation under way is for.
 #[derive(Debug)]
 enum Work {
@@ -133,6 +122,7 @@ impl LastKnown {
             configuration_changed: false,
             cursor: None,
             cursor_changed: false,
+            store_since_ms: 0,
             page_changes: BTreeMap::new(),
             page_changes_count: 0,
             restoring: None,
@@ -205,7 +195,9 @@ impl LastKnown {
             }
             Work::Load(file, changes) => {
                 let old = self.opened(Kind::Pages, &pages_name(file), result);
-                let content = changed_pages(old.as_deref().unwrap_or_default(), &changes);
+                let old = old.as_deref().unwrap_or_default();
+                let (content, left_out) = kept_pages::changed(old, &changes, self.store_since_ms);
+                self.counts.pages_dropped += left_out;
                 self.write(&pages_name(file), Kind::Pages, &content, Work::WritePages(file), out);
             }
         }
@@ -242,18 +234,27 @@ impl LastKnown {
 
     /// Every shard has everything up to here.
     pub fn note_cursor(&mut self, now: Now, cursor: &FeedCursor) {
+        if self.cursor.as_ref().is_some_and(|kept| kept.store != cursor.store) {
+            self.store_since_ms = now.wall_ms;
+        }
         self.cursor = Some(cursor.clone());
         self.cursor_changed = true;
         self.want_write(now);
     }
 
-    /// A response of a page was stored, or stored anew.
+    /// A response of a page was stored, or stored anew. One that was purged or replaced on its way
+    /// here is not kept.
     pub fn note_page(&mut self, now: Now, entry: Arc<Entry>) {
         let length = entry.body().progress().len as usize;
-        if entry.status() != 200 || length > limits::LAST_KNOWN_PAGE_BYTES_MAX {
+        let key = entry.cache_key().borrowed();
+        let is_kept = !entry.is_dead()
+            && entry.status() == 200
+            && length <= limits::LAST_KNOWN_PAGE_BYTES_MAX
+            && kept_pages::is_resource(key.target());
+        if !is_kept {
             return;
         }
-        let file = file_of(entry.cache_key().borrowed().target());
+        let file = file_of(key.target());
         self.add_change(now, file, PageChange::Put(entry));
         self.want_write(now);
     }
@@ -272,9 +273,18 @@ impl LastKnown {
         let changes = self.page_changes.entry(file).or_default();
         if let PageChange::Put(new) = &change {
             let key = new.cache_key().borrowed();
-            let before = changes.len();
-            changes.retain(|old| !matches!(old, PageChange::Put(old) if old.cache_key().is(&key)));
-            self.page_changes_count -= before - changes.len();
+            let same = changes
+                .iter()
+                .position(|old| matches!(old, PageChange::Put(old) if old.cache_key().is(&key)));
+            if let Some(at) = same {
+                if let PageChange::Put(old) = &changes[at]
+                    && !kept_pages::replaces(new, old, self.store_since_ms)
+                {
+                    return;
+                }
+                changes.remove(at);
+                self.page_changes_count -= 1;
+            }
             if self.page_changes_count >= limits::LAST_KNOWN_CHANGES_MAX {
                 self.counts.pages_dropped += 1;
                 return;
@@ -387,7 +397,8 @@ impl LastKnown {
     fn restore_pages(&mut self, now: Now, file: u8, content: &[u8]) {
         match pages(content) {
             Ok(pages) => {
-                let restored = pages.iter().filter(|page| restore(&self.cache, now, page)).count();
+                let known = pages.iter().filter(|page| kept_pages::is_resource(page.target));
+                let restored = known.filter(|page| restore(&self.cache, now, page)).count();
                 self.counts.pages_restored += restored as u64;
             }
             Err(bad) => self.ignore(&pages_name(file), bad),
@@ -448,81 +459,6 @@ fn restore(cache: &Arc<Cache>, now: Now, page: &KeptPage<'_>) -> bool {
         | HeadOutcome::NotStored(_)
         | HeadOutcome::Again => false,
     }
-}
-
-/// The content of a file of pages after some changes. What is too much goes, oldest first.
-fn changed_pages(old: &[u8], changes: &[PageChange]) -> Vec<u8> {
-    let mut removed: BTreeSet<&str> = BTreeSet::new();
-    let mut put: Vec<&Arc<Entry>> = Vec::new();
-    for change in changes {
-        match change {
-            PageChange::Put(entry) => put.push(entry),
-            PageChange::Remove(prefix) => {
-                removed.insert(prefix);
-                put.retain(|entry| !is_below(entry.cache_key().borrowed().target(), prefix));
-            }
-        }
-    }
-    let is_kept = |page: &KeptPage<'_>| {
-        !removed.iter().any(|prefix| is_below(page.target, prefix))
-            && !put.iter().any(|entry| {
-                let key = entry.cache_key().borrowed();
-                key.target() == page.target && key.host() == page.host
-            })
-    };
-    let mut content = Vec::new();
-    let mut newest_first: VecDeque<Vec<u8>> = VecDeque::new();
-    let old = pages(old).unwrap_or_default();
-    for page in old.iter().filter(|page| is_kept(page)) {
-        let mut bytes = Vec::new();
-        push_page(&mut bytes, page);
-        newest_first.push_front(bytes);
-    }
-    for entry in put {
-        if let Some(bytes) = page_bytes(entry) {
-            newest_first.push_front(bytes);
-        }
-    }
-    let mut left = limits::LAST_KNOWN_FILE_BYTES_MAX;
-    let fitting = newest_first.iter().take_while(|page| {
-        let fits = page.len() <= left;
-        left = left.saturating_sub(page.len());
-        fits
-    });
-    let fitting = fitting.count();
-    for page in newest_first.iter().take(fitting).rev() {
-        content.extend_from_slice(page);
-    }
-    content
-}
-
-/// A stored response as it is kept; `None` if its body is not whole.
-fn page_bytes(entry: &Entry) -> Option<Vec<u8>> {
-    let progress = entry.body().progress();
-    if progress.state != BodyState::Complete {
-        return None;
-    }
-    let mut body = Vec::with_capacity(progress.len as usize);
-    while let Some(chunk) = entry.body().chunk_at(body.len() as u64) {
-        body.extend_from_slice(chunk);
-    }
-    let key = entry.cache_key().borrowed();
-    let mut bytes = Vec::with_capacity(body.len() + entry.head().len() + 128);
-    let response_at_ms = entry.times().response_at_ms;
-    let (host, target, head) = (key.host(), key.target(), entry.head());
-    push_page(&mut bytes, &KeptPage { host, target, response_at_ms, head, body: &body });
-    Some(bytes)
-}
-
-fn is_below(target: &[u8], prefix: &str) -> bool {
-    target.starts_with(prefix.as_bytes())
-}
-
-/// All responses of a page lie in one file: `/pages/<id>/…` goes by `/pages/<id>`.
-fn file_of(target: &[u8]) -> u8 {
-    let page_end = target.iter().enumerate().filter(|(_, byte)| **byte == b'/').nth(2);
-    let page = &target[..page_end.map_or(target.len(), |(at, _)| at)];
-    checksum(page) as u8
 }
 
 fn pages_name(file: u8) -> String {
@@ -599,11 +535,17 @@ mod tests {
 
         /// A page as if fetched just now.
         fn fetched(&self, target: &str, body: &str) -> Arc<Entry> {
+            self.fetched_at(target, body, 7)
+        }
+
+        /// The same, rendered at a version.
+        fn fetched_at(&self, target: &str, body: &str, version: u32) -> Arc<Entry> {
+            let head = String::from_utf8_lossy(HEAD).replace(":7\r", &format!(":{version}\r"));
             let page = KeptPage {
                 host: b"control",
                 target: target.as_bytes(),
                 response_at_ms: self.now.wall_ms,
-                head: HEAD,
+                head: head.as_bytes(),
                 body: body.as_bytes(),
             };
             let cache = Cache::new(cache::Config::new(64 << 20, 1));
@@ -768,16 +710,77 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_pages_keeps_the_newest_within_its_bounds() {
-        let world = World::new(HashMap::new());
-        let body = "x".repeat(limits::LAST_KNOWN_PAGE_BYTES_MAX);
-        let changes: Vec<PageChange> = (0..6)
-            .map(|n| PageChange::Put(world.fetched(&format!("/pages/p/{n}"), &body)))
-            .collect();
-        let content = changed_pages(&[], &changes);
-        assert!(content.len() <= limits::LAST_KNOWN_FILE_BYTES_MAX);
-        let kept = pages(&content).expect("whole pages");
-        assert_eq!(kept.last().expect("some").target, b"/pages/p/5");
-        assert_eq!(kept.len(), 3);
+    fn an_older_page_that_comes_later_never_takes_the_place_of_a_newer_one() {
+        for gathered in [true, false] {
+            let mut world = World::new(HashMap::new());
+            world.start();
+            world.kept.note_configuration(world.now, &replace(vec![page("p")]));
+            let older = world.fetched_at("/pages/p/", "v39", 39);
+            let newer = world.fetched_at("/pages/p/", "v40", 40);
+            world.kept.note_page(world.now, newer);
+            if !gathered {
+                world.pass_ms(1000);
+            }
+            world.kept.note_page(world.now, older);
+            world.pass_ms(1000);
+            let mut next = World::new(world.disk.files);
+            next.start();
+            let (entry, _) = look_up(&next.cache, next.now, "/pages/p/").expect("restored");
+            assert_eq!(body(&entry), "v40", "gathered: {gathered}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_purged_on_its_way_is_not_kept() {
+        let mut world = World::new(HashMap::new());
+        world.start();
+        let purged = world.fetched("/pages/p/", "x");
+        let other = Cache::new(cache::Config::new(64 << 20, 1));
+        let kept = KeptPage {
+            host: b"control",
+            target: b"/pages/p/",
+            response_at_ms: world.now.wall_ms,
+            head: HEAD,
+            body: b"y",
+        };
+        assert!(restore(&other, world.now, &kept));
+        let dead = look_up(&other, world.now, "/pages/p/").expect("stored").0;
+        let everything = Purge { position: 1, scope: Scope::Everything, soft: false };
+        assert!(other.purge(&everything).step(&other, usize::MAX).done && dead.is_dead());
+        world.kept.note_page(world.now, dead);
+        world.pass_ms(1000);
+        assert!(world.disk.written.is_empty(), "{:?}", world.disk.written);
+        world.kept.note_page(world.now, purged);
+        world.pass_ms(1000);
+        assert_eq!(world.disk.written.len(), 1);
+    }
+
+    #[test]
+    fn no_visitor_can_push_a_page_off_the_disk() {
+        let mut world = World::new(HashMap::new());
+        world.start();
+        world.kept.note_configuration(world.now, &replace(vec![page("p")]));
+        let html = world.fetched("/pages/p/", "the page");
+        world.kept.note_page(world.now, html);
+        let large = "x".repeat(limits::LAST_KNOWN_PAGE_BYTES_MAX);
+        for round in 0..3 {
+            for name in ["summary", "status", "components", "incidents", "incidents/unresolved"] {
+                let target = format!("/pages/p/api/v2/{name}.json");
+                let entry = world.fetched(&target, &large);
+                world.kept.note_page(world.now, entry);
+                let entry = world.fetched(&format!("{target}?{round}"), &large);
+                world.kept.note_page(world.now, entry);
+            }
+            world.pass_ms(1000);
+        }
+        assert!(world.kept.counts().pages_dropped > 0, "they do not all fit, and that is counted");
+        let sizes = world.disk.files.values().map(Vec::len);
+        assert!(sizes.max() <= Some(limits::LAST_KNOWN_FILE_BYTES_MAX + 64));
+        let mut next = World::new(world.disk.files);
+        next.start();
+        let (entry, _) = look_up(&next.cache, next.now, "/pages/p/").expect("restored");
+        assert_eq!(body(&entry), "the page");
+        assert!(look_up(&next.cache, next.now, "/pages/p/api/v2/summary.json").is_some());
+        assert!(look_up(&next.cache, next.now, "/pages/p/api/v2/summary.json?1").is_none());
     }
 }

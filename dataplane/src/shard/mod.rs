@@ -36,6 +36,7 @@ pub mod heartbeat;
 pub mod history;
 pub mod jitter;
 pub mod kept_file;
+pub mod kept_pages;
 pub mod last_known;
 pub mod last_values;
 pub mod live;

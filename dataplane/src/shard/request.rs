@@ -266,7 +266,7 @@ impl Edge {
             }
             Routed::Page(page, rest) => {
                 let mut target = std::mem::take(&mut self.scratch);
-                write_page_target(&page, rest, head.target.query(), &mut target);
+                write_page_target(&page, rest, &mut target);
                 let exchange = self.page(now, turn, request, asked, &target, writer);
                 self.scratch = target;
                 exchange
@@ -892,17 +892,14 @@ fn host_of<'b>(
 /// `:65535`.
 const PORT_BYTES: usize = 6;
 
-/// What control is asked for: the page by its id, and the query, except for the page itself, which
-/// has none; so a link with tracking parameters finds the same entry.
-fn write_page_target(page: &PageRoute, rest: &str, query: Option<&str>, to: &mut String) {
+/// What control is asked for: the page by its id, without query. No resource of a page takes one,
+/// so a link with tracking parameters finds the same entry, and no visitor can make control render
+/// the same thing again, nor the cache store it again, by making queries up.
+fn write_page_target(page: &PageRoute, rest: &str, to: &mut String) {
     to.clear();
     to.push_str("/pages/");
     to.push_str(&page.id);
     to.push_str(rest);
-    if let Some(query) = query.filter(|_| rest != "/") {
-        to.push('?');
-        to.push_str(query);
-    }
 }
 
 #[cfg(test)]
@@ -944,25 +941,5 @@ mod tests {
         };
         assert!(!may_have(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: b\r\n\r\n"));
         assert!(may_have(b"GET / HTTP/1.1\r\nHost: a\r\nif-none-match: b\r\n\r\n"));
-    }
-
-    #[test]
-    fn a_page_is_asked_for_by_id_and_without_tracking_parameters() {
-        let page = PageRoute {
-            id: "p1".into(),
-            slug: "demo".into(),
-            hosts: Vec::new(),
-            topic: "page/p1".into(),
-        };
-        let target = |rest, query| {
-            let mut to = String::new();
-            write_page_target(&page, rest, query, &mut to);
-            to
-        };
-        assert_eq!(target("/", Some("utm=1")), "/pages/p1/");
-        assert_eq!(
-            target("/api/v2/incidents.json", Some("page=2")),
-            "/pages/p1/api/v2/incidents.json?page=2"
-        );
     }
 }

@@ -498,6 +498,24 @@ fn a_page_is_fetched_from_control_by_its_id_and_without_its_last_slash_redirecte
 }
 
 #[test]
+fn a_page_and_its_documents_are_asked_for_by_id_and_without_query() {
+    let mut world = World::with_control(1);
+    let client = world.connect(0);
+    for (path, target) in
+        [("/demo/", "/pages/p1/"), ("/demo/api/v2/summary.json", "/pages/p1/api/v2/summary.json")]
+    {
+        world.say(client, &format!("GET {path}?1 HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let upstream = world.upstream();
+        let request = world.take(upstream);
+        assert!(request.starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{request}");
+        world.say(upstream, &ok("CDN-Cache-Control: max-age=3600\r\n", "page"));
+        assert!(world.take(client).ends_with("page"));
+        let again = format!("GET {path}?2&x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(status_of(&ask(&mut world, 0, &again)), "HIT");
+    }
+}
+
+#[test]
 fn a_page_older_than_the_version_asked_for_is_fetched_again_and_at_last_refused() {
     let mut world = World::with_control(1);
     let get = "GET /demo/ HTTP/1.1\r\nHost: localhost\r\n";
