@@ -26,7 +26,11 @@ pub struct Client {
 impl Client {
     /// Connects, or says why not.
     pub fn connect(to: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&to, PATIENCE)?)
+    }
+
+    /// Over a connection that was made elsewhere.
+    pub fn over(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, reader: Reader::default(), ready: Default::default() })
@@ -188,9 +192,12 @@ impl EventStream {
 
     fn read(&mut self) -> Option<()> {
         let mut buffer = [0; 16 * 1024];
-        let count = match self.client.stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return None,
-            Ok(count) => count,
+        let count = loop {
+            match self.client.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return None,
+                Ok(count) => break count,
+            }
         };
         let complete = self.client.reader.receive(&buffer[..count]).expect("a readable stream");
         let mut body: Vec<u8> = complete.into_iter().flat_map(|reply| reply.body).collect();
