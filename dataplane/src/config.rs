@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::feed::site::Site;
+use proto::feed::site::{Policy, Site};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
@@ -490,6 +490,23 @@ fn check_sites(sites: &[Site]) -> Result<(), ConfigError> {
         if site.routes.iter().any(|route| !route.prefix.starts_with('/')) {
             return refuse(key("routes"), "a prefix that starts with /");
         }
+        for route in &site.routes {
+            let topics = route.stream.as_ref().map(|stream| stream.topics.len());
+            match (route.policy == Policy::Stream, topics) {
+                (true, None | Some(0)) => {
+                    let expected = "stream = { topics = [...] } for policy \"stream\"";
+                    return refuse(key("routes"), format!("{}: {expected}", route.prefix));
+                }
+                (false, Some(_)) => {
+                    let expected = "no stream but for policy \"stream\"";
+                    return refuse(key("routes"), format!("{}: {expected}", route.prefix));
+                }
+                _ => {}
+            }
+            if site.token_keys.is_empty() && route.stream.as_ref().is_some_and(|it| it.private) {
+                return refuse(key("token_keys"), "at least one, for a private route");
+            }
+        }
     }
     Ok(())
 }
@@ -651,6 +668,11 @@ mod tests {
             ("[cache]\nmemory = 5", "cache.memory: at least 1MiB"),
             ("[cache]\ntargets = [\"a b\"]", "cache.targets: names of fields"),
             ("[[site]]\nname = \"a\"\nhosts = []\norigins = []", "site[0].hosts: at least one"),
+            (
+                "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"http://a\"}]\n\
+                 routes = [{prefix = \"/l/\", policy = \"stream\"}]",
+                "site[0].routes: /l/: stream = { topics",
+            ),
             (
                 "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"https://a\"}]",
                 "site[0].origins: `http://host[:port]`",

@@ -6,9 +6,10 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     net::{SocketAddr, ToSocketAddrs},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -179,7 +180,10 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut options = OpenOptions::new();
+    // For nobody else: the kept configuration has what tokens are signed with.
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
@@ -199,6 +203,8 @@ mod tests {
             let read = file(FileWork::Read { path: path.clone(), bytes_max: 12 }).expect("read");
             assert_eq!(read, content);
         }
+        let mode = fs::metadata(&path).expect("there").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
         let names: Vec<_> = fs::read_dir(path.parent().expect("parent")).expect("listed").collect();
         assert_eq!(names.len(), 1);
         file(FileWork::Remove { path: path.clone() }).expect("removed");
