@@ -156,7 +156,7 @@ impl Settings {
             log_days: self.retention.log_days.unwrap_or(365),
             feed_hours: self.retention.feed_hours.unwrap_or(24),
             idempotency_hours: self.retention.idempotency_hours.unwrap_or(24),
-            event_minutes: self.retention.event_minutes.unwrap_or(60),
+            event_minutes: self.retention.event_minutes.unwrap_or(30),
         };
         for (key, value) in [
             ("retention.log_days", retention.log_days),

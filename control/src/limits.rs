@@ -98,8 +98,9 @@ pub const PUBLISH_IN_FLIGHT_MAX: usize = 64;
 /// Commands that may wait for the writer for one more publisher to be let in. Beyond: 503 with
 /// `Retry-After`; what is left of the queue is for everyone else.
 pub const PUBLISH_QUEUE_MAX: usize = WRITER_QUEUE_MAX / 4;
-/// Events kept of all topics. Beyond: 429 with `Retry-After`, until retention has removed some.
-pub const EVENTS_KEPT_MAX: u64 = 1_000_000;
+/// Events kept of all topics: an hour of 1,000 a second, about 1 KB each beside their data. Beyond:
+/// 429 with `Retry-After`, until retention has removed some.
+pub const EVENTS_KEPT_MAX: u64 = 4_000_000;
 /// How long a publisher waits for retention, s.
 pub const EVENTS_KEPT_RETRY_S: u32 = 60;
 /// Topics that customers publish to. Beyond: 422 for a new one.

@@ -198,7 +198,7 @@ fn publishers_are_told_to_wait_before_anyone_else_is() {
     let control = Control::start(dir.path());
     let client = &control.client;
     let counters = &control.app().counters;
-    counters.events_kept.store(1_000_000, std::sync::atomic::Ordering::Relaxed);
+    counters.events_kept.store(4_000_000, std::sync::atomic::Ordering::Relaxed);
     let reply = client.post("/v1/topics/t/events", json!({"data": 1})).expect(429);
     assert_eq!(reply.header("retry-after"), "60");
     client.post("/v1/pages", json!({"slug": "demo", "name": "Demo"})).expect(201);
