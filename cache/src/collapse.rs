@@ -12,7 +12,8 @@
 //! exactly once; the holder mails them. A waiter gets the response only if it could have been given
 //! it by the rules of its own request: an entry is handed on only when it was fresh when it
 //! arrived. Neither it, nor a failure, nor what is stale instead goes to one who came after a purge
-//! that the fetch began before (DESIGN §6): where that can be known, such a one does not wait for it.
+//! that the fetch began before (DESIGN §6): where that can be known, such a one does not wait for
+//! it.
 //!
 //! Leaves to others: mail, sockets, deadlines of fetches (`dataplane`).
 

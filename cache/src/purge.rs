@@ -243,9 +243,9 @@ impl Recents {
             .map_or(Since::Nothing, |&(count, _)| Since::Purged(count))
     }
 
-    /// Whether a purge since `began` may reach what a fetch will bring, whose surrogate keys are not
-    /// known yet: `known` are those of what is stored, if anything is. Without them every surrogate
-    /// key of its site counts.
+    /// Whether a purge since `began` may reach what a fetch will bring, whose surrogate keys are
+    /// not known yet: `known` are those of what is stored, if anything is. Without them every
+    /// surrogate key of its site counts.
     pub(crate) fn may_reach(
         &self,
         began: u64,
