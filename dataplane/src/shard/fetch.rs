@@ -83,6 +83,8 @@ pub struct Fetch {
     pipe: Pipe,
     started_wall_ms: u64,
     deadline: Mono,
+    /// When the timer looks at the deadline next.
+    timer_at: Mono,
 }
 
 /// Where a fetch is.
@@ -270,9 +272,10 @@ impl Edge {
             pipe: Pipe::default(),
             started_wall_ms: now.wall_ms,
             deadline: now.mono.after_ms(self.timeouts.connect_ms),
+            timer_at: now.mono,
         });
         self.observe.set(Metric::FetchActive, self.fetches.len() as u64);
-        self.timers.set(now.mono.after_ms(self.timeouts.connect_ms), Timer::Fetch(at));
+        self.fetch_look_at(at, now.mono.after_ms(self.timeouts.connect_ms));
         if full {
             self.fetch_failed(now, at, Failure::Overloaded);
         } else {
@@ -387,8 +390,33 @@ impl Edge {
             return self.out.recycle_buffer(buffer);
         }
         fetch.sending = true;
-        fetch.deadline = fetch.deadline.max(now.mono.after_ms(self.timeouts.origin_head_ms));
+        let has_content = fetch.request.begun || !fetch.request.ended;
+        let limit_ms =
+            if has_content { self.timeouts.transfer_ms } else { self.timeouts.origin_head_ms };
+        fetch.deadline = fetch.deadline.max(now.mono.after_ms(limit_ms));
         self.out.send(socket, Payload::One(Segment::Owned(buffer)));
+    }
+
+    /// If the origin has all of the request now, the time that it has for the head begins.
+    fn fetch_await_head(&mut self, now: Now, at: Ref) {
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let request = &fetch.request;
+        let is_sent =
+            request.ended && request.head_sent && request.body.is_empty() && !fetch.sending;
+        if fetch.phase == Phase::Head && is_sent {
+            let deadline = now.mono.after_ms(self.timeouts.origin_head_ms);
+            fetch.deadline = deadline;
+            if deadline < fetch.timer_at {
+                self.fetch_look_at(at, deadline);
+            }
+        }
+    }
+
+    fn fetch_look_at(&mut self, at: Ref, when: Mono) {
+        if let Some(fetch) = self.fetches.get_mut(at) {
+            fetch.timer_at = when;
+            self.timers.set(when, Timer::Fetch(at));
+        }
     }
 
     /// Content of the request, from the client.
@@ -418,6 +446,7 @@ impl Edge {
         }
         if fetch.phase == Phase::Head || fetch.phase == Phase::Body {
             self.fetch_send(now, at);
+            self.fetch_await_head(now, at);
         }
     }
 
@@ -445,6 +474,7 @@ impl Edge {
             Err(_) => {}
             Ok(()) => {
                 self.fetch_send(now, at);
+                self.fetch_await_head(now, at);
                 if let Some(fetch) = self.fetches.get(at)
                     && let Some(reader) = fetch.reader
                     && !fetch.request.ended
@@ -502,28 +532,36 @@ impl Edge {
 
     /// The fetch's timer has fired.
     pub fn fetch_timer(&mut self, now: Now, at: Ref) {
-        let Some(fetch) = self.fetches.get(at) else { return };
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
+        if now.mono < fetch.timer_at {
+            // An earlier look has been asked for since, and has asked for the next.
+            return;
+        }
         if now.mono < fetch.deadline || fetch.phase == Phase::Ended {
             let next = fetch.deadline.max(now.mono.after_ms(1_000));
-            return self.timers.set(next, Timer::Fetch(at));
+            return self.fetch_look_at(at, next);
         }
+        let waits_for_client = !fetch.request.ended && !fetch.sending;
         match fetch.phase {
+            // The origin has what there is of the request, whose connection has a deadline of its
+            // own.
+            Phase::Head | Phase::Body if waits_for_client => {
+                fetch.deadline = now.mono.after_ms(self.timeouts.transfer_ms);
+            }
             Phase::Resolving | Phase::Connecting => {
                 self.fetch_unreachable(now, at, Failure::ConnectTimeout);
             }
             Phase::Head => self.fetch_failed(now, at, Failure::HeadTimeout),
             // Held back by its reader, whose connection has a deadline of its own.
             Phase::Body if !fetch.receiving => {
-                let next = now.mono.after_ms(self.timeouts.origin_body_ms);
-                if let Some(fetch) = self.fetches.get_mut(at) {
-                    fetch.deadline = next;
-                }
+                fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
             }
             Phase::Body => self.fetch_failed(now, at, Failure::BodyTimeout),
             Phase::Ended => {}
         }
         if let Some(fetch) = self.fetches.get(at) {
-            self.timers.set(fetch.deadline.max(now.mono.after_ms(50)), Timer::Fetch(at));
+            let next = fetch.deadline.max(now.mono.after_ms(50));
+            self.fetch_look_at(at, next);
         }
     }
 

@@ -498,6 +498,47 @@ fn a_page_is_fetched_from_control_by_its_id_and_without_its_last_slash_redirecte
 }
 
 #[test]
+fn an_origin_has_its_time_for_a_head_from_the_end_of_the_request() {
+    for (framing, piece, end) in [
+        ("Content-Length: 15", "fivefive", "five..."),
+        ("Transfer-Encoding: chunked", "8\r\nfivefive\r\n", "7\r\nfive...\r\n0\r\n\r\n"),
+    ] {
+        let mut world = World::new(1);
+        let client = world.connect(0);
+        world.say(client, &format!("POST /x HTTP/1.1\r\nHost: a.example\r\n{framing}\r\n\r\n"));
+        // Pauses of an upload are the client's affair up to `transfer_ms`, however many there are.
+        world.wait_ms(19_000);
+        world.say(client, piece);
+        world.wait_ms(19_000);
+        world.say(client, end);
+        assert_eq!(world.take(client), "", "{framing}");
+        let asked = {
+            let upstream = world.upstream();
+            world.take(upstream)
+        };
+        assert!(asked.contains("five..."), "{asked}");
+        world.wait_ms(4_500);
+        assert_eq!(world.take(client), "", "the origin still has time");
+        world.wait_ms(2_000);
+        let answer = world.take(client);
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{framing}: {answer}");
+    }
+}
+
+#[test]
+fn an_upload_that_stalls_for_too_long_is_the_clients_fault() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let head = "POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\n";
+    world.say(client, &format!("{head}12345"));
+    world.wait_ms(19_000);
+    assert_eq!(world.take(client), "");
+    world.wait_ms(3_000);
+    let answer = world.take(client);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[test]
 fn a_page_and_its_documents_are_asked_for_by_id_and_without_query() {
     let mut world = World::with_control(1);
     let client = world.connect(0);
