@@ -15,7 +15,9 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    Config, clock, limits,
+    Config,
+    app::receipt::Heard,
+    clock, limits,
     log::{append::Head, dot::VersionVector},
     model::{api_key::ApiKey, edge::Report},
     observe::Counters,
@@ -63,6 +65,7 @@ pub struct App {
 pub(crate) struct Edges {
     reports: HashMap<String, Report>,
     unsaved: HashMap<String, Report>,
+    /// Open feeds of each edge that has opened one since the start.
     feeds: HashMap<String, u32>,
 }
 
@@ -142,6 +145,12 @@ impl App {
         self.edges().reports.clone()
     }
 
+    /// What is known of edges for a purge's receipt.
+    pub(crate) fn heard(&self) -> Heard {
+        let edges = self.edges();
+        Heard { reports: edges.reports.clone(), followed: edges.feeds.keys().cloned().collect() }
+    }
+
     /// Streams of a topic on all edges, as they last reported.
     pub(crate) fn streams_of(&self, topic: &str) -> u64 {
         let edges = self.edges();
@@ -189,7 +198,9 @@ impl App {
         let enrolled = self.read(|reader| reader.edges(None, limits::EDGES_MAX)).await;
         let Ok(enrolled) = enrolled else { return };
         let enrolled: HashSet<String> = enrolled.into_iter().map(|edge| edge.id).collect();
-        self.edges().reports.retain(|edge, _| enrolled.contains(edge));
+        let mut edges = self.edges();
+        edges.reports.retain(|edge, _| enrolled.contains(edge));
+        edges.feeds.retain(|edge, count| *count > 0 || enrolled.contains(edge));
     }
 
     /// Draws a new incarnation, unless that has happened since `seen`.
@@ -249,7 +260,6 @@ impl Drop for FeedGuard {
             if let Some(count) = edges.feeds.get_mut(edge) {
                 *count -= 1;
             }
-            edges.feeds.retain(|_, count| *count > 0);
         }
     }
 }

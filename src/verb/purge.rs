@@ -24,7 +24,8 @@ Examples:
   pharos purge --site shop --all
 
 With --wait the exit code is 0 when every edge has applied the purge, 7 when only edges that do not
-report have not, and 6 when edges that do have not within --timeout."
+report have not, and 6 when edges that do have not within --timeout. An edge that has never connected
+has nothing stored and is not waited for."
 )]
 pub(crate) struct Options {
     /// The site, by its name
@@ -138,17 +139,32 @@ fn tell(receipt: &Value, elapsed: Duration) -> Result<(), Failure> {
     let position = text(receipt, "/position");
     let progress = format!("{} edges applied", applied(receipt));
     let ms = elapsed.as_millis();
+    let never = match names(edges(receipt).filter(|edge| edge["never_connected"] == true)) {
+        names if names.is_empty() => names,
+        names => format!("; never connected: {names}"),
+    };
     if receipt["complete"] == true {
-        output::talk(&format!("{progress} it at position {position}, after {ms} ms"));
+        output::talk(&format!("{progress} it at position {position}, after {ms} ms{never}"));
         return Ok(());
     }
-    let missing: Vec<&Value> = edges(receipt).filter(|edge| edge["applied"] != true).collect();
+    let missing: Vec<&Value> = waited_for(receipt).filter(|it| it["applied"] != true).collect();
     let reporting = missing.iter().any(|edge| edge["away"] != true);
-    let names: Vec<String> = missing.iter().map(|edge| text(edge, "/name")).collect();
     let kind = if reporting { Kind::Timeout } else { Kind::Degraded };
-    let message = format!("{progress} position {position} after {ms} ms, not {}", names.join(", "));
-    Err(Failure::new(kind, message)
-        .remedy("an edge that comes back applies it before it serves anything else from its cache"))
+    let names = names(missing.into_iter());
+    let message = format!("{progress} position {position} after {ms} ms, not {names}{never}");
+    Err(Failure::new(kind, message).remedy(
+        "an edge that runs but does not reach control goes on serving what it has, and applies the \
+         purge as soon as it reaches control again; one that starts anew has nothing of a site stored",
+    ))
+}
+
+/// The edges that have ever connected: another has nothing stored.
+fn waited_for(receipt: &Value) -> impl Iterator<Item = &Value> {
+    edges(receipt).filter(|edge| edge["never_connected"] != true)
+}
+
+fn names<'a>(edges: impl Iterator<Item = &'a Value>) -> String {
+    edges.map(|edge| text(edge, "/name")).collect::<Vec<_>>().join(", ")
 }
 
 fn edges(receipt: &Value) -> impl Iterator<Item = &Value> {
@@ -156,8 +172,8 @@ fn edges(receipt: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn applied(receipt: &Value) -> String {
-    let applied = edges(receipt).filter(|edge| edge["applied"] == true).count();
-    format!("{applied} of {}", edges(receipt).count())
+    let applied = waited_for(receipt).filter(|edge| edge["applied"] == true).count();
+    format!("{applied} of {}", waited_for(receipt).count())
 }
 
 const COLUMNS: &[Column] = &[
@@ -186,7 +202,10 @@ mod tests {
         let mut connected = receipt.clone();
         connected["edges"][1]["away"] = json!(false);
         assert_eq!(tell(&connected, Duration::ZERO).unwrap_err().kind(), Kind::Timeout);
-        let complete = json!({"position": 7, "complete": true, "edges": []});
+        let complete = json!({"position": 7, "complete": true, "edges": [
+            {"name": "a", "applied": true}, {"name": "b", "applied": false, "never_connected": true},
+        ]});
+        assert_eq!(applied(&complete), "1 of 1");
         assert!(tell(&complete, Duration::ZERO).is_ok());
     }
 }

@@ -26,10 +26,10 @@ use crate::{
 pub async fn create(call: Call) -> Result<Response, Failure> {
     let call = call.allowed(Scope::Purge)?;
     let new = read_new(call.fields()?)?;
-    let reports = call.app().reports();
+    let heard = call.app().heard();
     call.write(move |txn| {
         let purge = purge::create(txn, new)?;
-        let receipt = receipt::read(txn, &reports, &purge.id, txn.now_ms())?;
+        let receipt = receipt::read(txn, &heard, &purge.id, txn.now_ms())?;
         let location = format!("/v1/purges/{}", purge.id);
         answer(StatusCode::ACCEPTED, &wire(&receipt), Some(location), None)
     })
@@ -41,13 +41,13 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
     responses((status = 200, body = List<Purge>)))]
 pub async fn list(call: Call) -> Result<Response, Failure> {
     let call = call.allowed_any(&[Scope::Purge, Scope::Read])?;
-    let (reports, now_ms) = (call.app().reports(), clock::wall_ms());
+    let (heard, now_ms) = (call.app().heard(), clock::wall_ms());
     call.read_list(move |reader, query| {
         let below = query.cursor.as_ref().map_or(u64::MAX, |after| after.rank);
         let purges = reader.purges(below, query.read_limit())?;
         let mut items = Vec::with_capacity(purges.len());
         for purge in purges {
-            items.push(receipt::read(reader, &reports, &purge.id, now_ms)?);
+            items.push(receipt::read(reader, &heard, &purge.id, now_ms)?);
         }
         let at = |receipt: &Receipt| After { rank: receipt.purge.position, id: "p".into() };
         Ok(query.list(items, at, |receipt| Purge { edges: Vec::new(), ..wire(&receipt) }))
@@ -60,8 +60,8 @@ pub async fn list(call: Call) -> Result<Response, Failure> {
     (status = 200, body = Purge), (status = "4XX", body = Problem)))]
 pub async fn read(Path(id): Path<String>, call: Call) -> Result<Response, Failure> {
     let call = call.allowed_any(&[Scope::Purge, Scope::Read])?;
-    let (reports, now_ms) = (call.app().reports(), clock::wall_ms());
-    call.read_list(move |reader, _| Ok(wire(&receipt::read(reader, &reports, &id, now_ms)?))).await
+    let (heard, now_ms) = (call.app().heard(), clock::wall_ms());
+    call.read_list(move |reader, _| Ok(wire(&receipt::read(reader, &heard, &id, now_ms)?))).await
 }
 
 fn read_new(mut fields: Fields) -> Result<purge::New, Refusal> {
@@ -91,6 +91,7 @@ fn wire(receipt: &Receipt) -> Purge {
             applied: part.applied,
             position: part.report.as_ref().map(|report| report.position.cursor.position),
             away: part.away,
+            never_connected: part.never_connected,
             last_seen: part.report.as_ref().map(|report| rfc3339(report.seen_at_ms)),
         })
         .collect();

@@ -381,7 +381,7 @@ pub struct Purge {
     pub soft: bool,
     /// RFC 3339.
     pub created_at: String,
-    /// Whether every enrolled edge has applied it.
+    /// Whether every enrolled edge has applied it, but for those that never connected.
     pub complete: bool,
     /// Edges that have, and edges enrolled.
     pub applied_count: usize,
@@ -404,6 +404,8 @@ pub struct PurgeEdge {
     pub position: Option<u64>,
     /// Whether it has not been heard of for 15 s or longer.
     pub away: bool,
+    /// Whether it has never connected: it has nothing stored, and is not waited for.
+    pub never_connected: bool,
     /// RFC 3339; when it last reported.
     pub last_seen: Option<String>,
 }

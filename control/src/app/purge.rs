@@ -36,12 +36,7 @@ pub struct New {
 
 /// Orders a purge.
 pub fn create(txn: &mut Txn<'_>, new: New) -> Result<PurgeRow, Refusal> {
-    let site = site::find(txn, &new.site).map_err(|refusal| match refusal {
-        Refusal::NotFound { .. } => {
-            Refusal::invalid("/site", "unknown", "the name or id of a site that is there")
-        }
-        refusal => refusal,
-    })?;
+    let site = site::find(txn, &new.site)?;
     let site = site.value.site;
     let scope = match new.target {
         Target::Url(url) => {
