@@ -32,10 +32,10 @@ pub struct Config {
     #[serde(default = "default_pop")]
     pub pop: String,
     /// Addresses for visitors.
-    #[serde(default = "default_listen")]
+    #[serde(default = "default_listen", deserialize_with = "address_text::several")]
     pub listen: Vec<SocketAddr>,
     /// Address for `/livez`, `/readyz`, `/metrics`, `/v1/status`, `/v1/drain`; never sites.
-    #[serde(default = "default_admin")]
+    #[serde(default = "default_admin", deserialize_with = "address_text::one")]
     pub admin: SocketAddr,
     /// Folder for the last known configuration and pages; without one nothing survives a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -604,6 +604,27 @@ mod engine_text {
     }
 }
 
+/// Addresses, refused with what was expected.
+mod address_text {
+    use super::{Deserialize, Deserializer, SocketAddr};
+
+    pub(super) fn one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+        parse(&String::deserialize(deserializer)?)
+    }
+
+    pub(super) fn several<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<SocketAddr>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse(text)).collect()
+    }
+
+    fn parse<E: serde::de::Error>(text: &str) -> Result<SocketAddr, E> {
+        text.parse().map_err(|_| {
+            E::custom(format!("{text:?}: expected address:port, such as \"127.0.0.1:8080\""))
+        })
+    }
+}
+
 fn default_id() -> String {
     "edge".to_owned()
 }
@@ -662,7 +683,8 @@ mod tests {
             ("engine = \"kqueue\"", "edge.toml:1: unknown engine \"kqueue\", expected \"auto\""),
             ("id = \"Edge 1\"", "id: 1 to 63 of a-z"),
             ("listen = []", "listen: at least one address"),
-            ("listen = [\"here\"]", "edge.toml:1: invalid socket address"),
+            ("listen = [\"127.0.0.1:1x\"]", "edge.toml:1: \"127.0.0.1:1x\": expected address:port"),
+            ("admin = \"here\"", "edge.toml:1: \"here\": expected address:port, such as \"127"),
             ("[cache]\nmemory = \"1TB\"", "edge.toml:2: \"1TB\": expected a size"),
             ("[timeouts]\ndrain_ms = 0", "timeouts.drain_ms: 0: 1 to 3600000"),
             ("[cache]\nmemory = 5", "cache.memory: at least 1MiB"),

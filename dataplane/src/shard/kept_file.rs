@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   envelope   "PHAROSLK" │ format u16 │ kind u16 │ length u64 │ checksum u64 │ content
-//!   pages      (host, target, request_at_ms, response_at_ms, head, body)*   each with its length
+//!   pages      (response_at_ms u64, host, target, head, body)*   texts each behind a length u32
 //! ```
 //! Numbers are little-endian. Files are replaced whole, so a bad one is the disk's or a person's
 //! doing: it is ignored, and named in the log. The checksum (FNV-1a, 64 bits) is against accidents,

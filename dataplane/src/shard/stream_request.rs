@@ -106,9 +106,11 @@ impl Edge {
 }
 
 fn stream(head: &RequestHead<'_>, asked: AskedRef<'_>, wanted: WantedTopics) -> Exchange {
+    // Bytes that are no text are an id that nobody here gave, as other garbage is: told as a gap.
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let last_event_id = match head.fields.known(Known::LastEventId) {
-        Some(value) => std::str::from_utf8(value).ok().map(str::to_owned),
-        None => query_values(head.target.query(), "last_event_id").next(),
+        Some(value) => Some(text(value)),
+        None => query_bytes(head.target.query(), "last_event_id").next().map(|id| text(&id)),
     };
     let wanted = Some(wanted);
     Exchange::Stream(Box::new(StreamRequest { wanted, last_event_id, asked: asked.keep() }))
@@ -152,17 +154,21 @@ fn token_of(head: &RequestHead<'_>) -> Option<String> {
     }
 }
 
-/// Values of a name in a query, percent-decoded.
+/// Values of a name in a query, percent-decoded; what is no text then is left out.
 fn query_values<'q>(query: Option<&'q str>, name: &'q str) -> impl Iterator<Item = String> + 'q {
+    query_bytes(query, name).filter_map(|bytes| String::from_utf8(bytes).ok())
+}
+
+fn query_bytes<'q>(query: Option<&'q str>, name: &'q str) -> impl Iterator<Item = Vec<u8>> + 'q {
     let pairs = query.into_iter().flat_map(|query| query.split('&'));
     let values = pairs.filter_map(move |pair| {
         let (key, value) = pair.split_once('=')?;
         (key == name).then_some(value)
     });
-    values.filter_map(decoded)
+    values.map(decoded)
 }
 
-fn decoded(text: &str) -> Option<String> {
+fn decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, behind @ ..] = rest {
@@ -176,7 +182,7 @@ fn decoded(text: &str) -> Option<String> {
         bytes.push(decoded.unwrap_or(*first));
         rest = if decoded.is_some() { &behind[2..] } else { behind };
     }
-    String::from_utf8(bytes).ok()
+    bytes
 }
 
 #[cfg(test)]

@@ -213,3 +213,23 @@ fn who_listens_to_a_topic_is_counted_over_all_shards_and_told_to_the_operator() 
     world.wait_ms(limits::TALLY_EVERY_MS + limits::FEED_STATE_MS);
     assert_eq!(told(&mut world), serde_json::json!([{"topic": "news", "streams": 1}]));
 }
+
+#[test]
+fn a_last_event_id_that_is_no_text_is_told_a_gap_as_any_other_garbage() {
+    let mut world = World::with_control(1);
+    let head = b"GET /demo/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: ".as_slice();
+    for id in [b"garbage".as_slice(), b"\xff\xfe", b"\x80:1"] {
+        let client = world.connect(0);
+        world.say_bytes(client, &[head, id, b"\r\n\r\n"].concat());
+        let answer = world.take(client);
+        assert!(answer.contains("event: gap\n"), "{answer}");
+    }
+    for id in ["garbage", "%ff%fe"] {
+        let get =
+            format!("GET /demo/events?last_event_id={id} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let (_, answer) = ask(&mut world, &get);
+        assert!(answer.contains("event: gap\n"), "{id}: {answer}");
+    }
+    let (_, answer) = ask(&mut world, EVENTS);
+    assert!(!answer.contains("event: gap\n"), "who begins has missed nothing: {answer}");
+}
