@@ -2,6 +2,7 @@
 //! that is away makes a receipt incomplete, is named, and is told when it is back.
 //!
 //! `PHAROS_PURGE_ENTRIES=100000` runs the first in full and reports its times.
+#![expect(clippy::disallowed_methods, reason = "real processes run in real time")]
 
 use std::{
     io::Write as _,
