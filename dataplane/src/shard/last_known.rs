@@ -109,7 +109,8 @@ enum Work {
     WriteCursor,
     /// The old content of a file, to put changes into.
     Load(u8, Vec<PageChange>),
-    WritePages(u8),
+    /// With what is changed by it, to be tried again.
+    WritePages(u8, Vec<PageChange>),
 }
 
 impl LastKnown {
@@ -186,11 +187,12 @@ impl LastKnown {
                 self.cursor_changed = true;
                 self.write_failed(now, "cursor", result.err());
             }
-            Work::WritePages(file) if result.is_err() => {
-                // Fetched again, they come again.
+            Work::WritePages(file, changes) if result.is_err() => {
+                // A page that stays a hit is not fetched again, and does not come by itself.
+                self.put_back(now, file, changes);
                 self.write_failed(now, &pages_name(file), result.err());
             }
-            Work::WriteConfiguration | Work::WriteCursor | Work::WritePages(_) => {
+            Work::WriteConfiguration | Work::WriteCursor | Work::WritePages(..) => {
                 self.counts.written += 1;
             }
             Work::Load(file, changes) => {
@@ -198,7 +200,8 @@ impl LastKnown {
                 let old = old.as_deref().unwrap_or_default();
                 let (content, left_out) = kept_pages::changed(old, &changes, self.store_since_ms);
                 self.counts.pages_dropped += left_out;
-                self.write(&pages_name(file), Kind::Pages, &content, Work::WritePages(file), out);
+                let work = Work::WritePages(file, changes);
+                self.write(&pages_name(file), Kind::Pages, &content, work, out);
             }
         }
         self.go_on(now, out);
@@ -293,6 +296,15 @@ impl LastKnown {
         changes.push(change);
         self.page_changes_count += 1;
         self.want_write(now);
+    }
+
+    /// Changes that were not written go before those that have come since.
+    fn put_back(&mut self, now: Now, file: u8, changes: Vec<PageChange>) {
+        let since = self.page_changes.remove(&file).unwrap_or_default();
+        self.page_changes_count -= since.len();
+        for change in changes.into_iter().chain(since) {
+            self.add_change(now, file, change);
+        }
     }
 
     fn want_write(&mut self, now: Now) {
@@ -686,6 +698,23 @@ mod tests {
         assert!(world.disk.written.is_empty(), "not tried at once again");
         world.pass_ms(10_000);
         assert_eq!(world.disk.written, ["configuration", "cursor"]);
+        world.disk.full = true;
+        let [older, newer] =
+            [("v39", 39), ("v40", 40)].map(|(text, at)| world.fetched_at("/pages/p/", text, at));
+        let other = world.fetched("/pages/p/api/v2/status.json", "{}");
+        for entry in [older, other] {
+            world.kept.note_page(world.now, entry);
+        }
+        world.pass_ms(1000);
+        world.kept.note_page(world.now, newer);
+        assert_eq!(world.kept.counts().failed, 2);
+        world.disk.full = false;
+        world.pass_ms(10_000);
+        let mut next = World::new(world.disk.files);
+        next.start();
+        let (entry, _) = look_up(&next.cache, next.now, "/pages/p/").expect("restored");
+        assert_eq!(body(&entry), "v40");
+        assert!(look_up(&next.cache, next.now, "/pages/p/api/v2/status.json").is_some());
     }
 
     #[test]
