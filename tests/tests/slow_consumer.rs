@@ -35,10 +35,6 @@ fn node() -> Node {
     );
     let reply = node.api("POST", "/v1/sites", &site, &[]);
     assert_eq!(reply.status, 201, "{}", String::from_utf8_lossy(&reply.body));
-    until("the edge knows the routes", 20, || {
-        let mut client = Client::connect(node.edge).ok()?;
-        (client.get(HOST, "/follow/none").status == 404).then_some(())
-    });
     node
 }
 
@@ -50,15 +46,23 @@ fn narrow(to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-fn open(node: &Node, policy: &str, connection: Option<TcpStream>) -> EventStream {
-    let client = match connection {
-        Some(stream) => Client::over(stream),
-        None => Client::connect(node.edge),
-    };
-    let client = client.expect("the edge listens");
-    let mut stream = client.into_stream(HOST, &format!("/{policy}/t"), "");
+/// Opens a stream as soon as the shard that takes the connection knows the route.
+fn open(node: &Node, policy: &str, connect: fn(SocketAddr) -> TcpStream) -> EventStream {
+    let mut stream = until("a stream", 60, || {
+        let client = Client::over(connect(node.edge)).expect("options are set");
+        let mut stream = client.into_stream(HOST, &format!("/{policy}/t"), "");
+        // Any other answer is whole at once: then nothing more comes.
+        stream.set_patience_ms(1_000);
+        let is_open = stream.status() == 200;
+        stream.set_patience_ms(60_000);
+        is_open.then_some(stream)
+    });
     assert_eq!(stream.next_event().expect("a beat").name, "beat");
     stream
+}
+
+fn wide(to: SocketAddr) -> TcpStream {
+    TcpStream::connect(to).expect("the edge listens")
 }
 
 fn publish(node: &Node, numbers: std::ops::Range<usize>) {
@@ -130,8 +134,8 @@ fn metric(node: &Node, name: &str) -> u64 {
 fn each_policy_for_slow_streams_does_what_it_says_and_others_get_everything() {
     let node = node();
     let [mut follow, mut conflate, mut skip, mut disconnect] =
-        POLICIES.map(|policy| open(&node, policy, Some(narrow(node.edge))));
-    let mut reader = open(&node, "follow", None);
+        POLICIES.map(|policy| open(&node, policy, narrow));
+    let mut reader = open(&node, "follow", wide);
     let mut all = Vec::new();
     // Until those who do not read have filled their sockets, and what is published then has left
     // the history. Whoever reads has read before more comes.
