@@ -168,6 +168,8 @@ impl Target {
         match self {
             Self::CacheKey(own) => own.is(cache_key),
             Self::Scope(Scope::Everything) => true,
+            // Pages belong to no site.
+            Self::Scope(Scope::Sites) => !cache_key.site.is_empty(),
             Self::Scope(Scope::Site { site }) => cache_key.site == site,
             Self::Scope(Scope::Prefix { site, prefix }) => {
                 cache_key.site == site && cache_key.target.starts_with(prefix.as_bytes())

@@ -698,6 +698,7 @@ fn purges_reach_what_their_scope_says() {
         (prefix, vec!["/a", "/ab"]),
         (other, vec![]),
         (site, vec!["/a", "/ab", "/b"]),
+        (Scope::Sites, vec!["/a", "/ab", "/b"]),
         (everything, vec!["/a", "/ab", "/b"]),
     ] {
         for soft in [false, true] {

@@ -115,6 +115,6 @@ fn scope(scope: &PurgeScope) -> serde_json::Value {
         PurgeScope::Key { site, key } => json!({"site": site, "key": key}),
         PurgeScope::Prefix { site, prefix } => json!({"site": site, "prefix": prefix}),
         PurgeScope::Site { site } => json!({"site": site, "all": true}),
-        PurgeScope::Everything => json!({"all": true}),
+        PurgeScope::Sites | PurgeScope::Everything => json!({"all": true}),
     }
 }

@@ -6,8 +6,9 @@
 //!                     └ snapshot parts, gathered                  Reporter, LastKnown ◀┘
 //! ```
 //! The order of the feed is kept by the fence (`watermark`): what stands behind a purge takes
-//! effect when every shard has passed it. A snapshot is a new configuration, then a soft purge of
-//! everything, then its cursor: in this order nothing fetched by the old configuration stays fresh.
+//! effect when every shard has passed it. A snapshot is a new configuration, then a hard purge of all
+//! sites and a soft one of everything, then its cursor: in this order nothing fetched by the old
+//! configuration stays fresh, and nothing comes back that a purge unknown to this edge was to remove.
 //!
 //! Refilling. Events that control sends again (`history=1`, or behind a snapshot) fill histories.
 //! They end with the first record that is none of them; only then do histories count as filled. The
@@ -610,6 +611,10 @@ impl Intake {
         let change = ConfigChange::Replace { sites, pages };
         self.fence.push(Item::Config(Arc::new(change)), true);
         let position = cursor.position;
+        // The snapshot stands for purges that this edge never heard of, hard ones among them, and its
+        // cursor will confirm them: what they may have reached must not come back as a stale answer.
+        // Pages are purged softly always; without control the last known one is better than none.
+        self.fence.push_purge(Purge { position, scope: Scope::Sites, soft: false });
         self.fence.push_purge(Purge { position, scope: Scope::Everything, soft: true });
         self.push_cursor(Some(cursor), Advance::Jumped);
         self.refill = Refill::Expected;
@@ -906,6 +911,34 @@ mod tests {
         world.pass_all();
         assert_eq!(world.take_mail(), ["Jumped a-00000000:3"]);
         assert_eq!(world.feed.cursor, Some(cursor(3)));
+    }
+
+    #[test]
+    fn a_snapshot_removes_what_a_purge_before_it_may_have_reached_but_keeps_pages() {
+        // The empty site is the pages'.
+        for (site, left) in [("s1", 0), ("", 1)] {
+            let mut world = World::following(false);
+            let none: &[(&str, &str)] = &[];
+            let fields: &[(&str, &str)] = &[("Cache-Control", "max-age=60")];
+            let response = cache::Response {
+                status: 200,
+                reason: b"OK",
+                fields: &fields,
+                length: None,
+                request_at_ms: world.now.wall_ms,
+                response_at_ms: world.now.wall_ms,
+                append: b"",
+            };
+            let cache = Arc::clone(&world.feed.cache);
+            let cache_key = cache.cache_key(site, b"host", b"/a");
+            cache.restore(&cache_key, &none, &response, b"x").expect("it may be stored");
+            world.record(&beat(), None);
+            world.record(&part(0, true, &["p"]), Some(7));
+            assert_eq!(world.take_mail(), ["replace 1"], "the cursor waits");
+            world.pass_all();
+            assert_eq!(world.take_mail(), ["Jumped a-00000000:7"]);
+            assert_eq!(cache.stats().entries, left, "{site:?}");
+        }
     }
 
     #[test]

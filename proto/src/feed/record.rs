@@ -105,7 +105,9 @@ pub enum Scope {
         /// Site id.
         site: String,
     },
-    /// Every entry of the edge; the fence of a snapshot.
+    /// All entries of all sites, of control's own pages none.
+    Sites,
+    /// Every entry of the edge.
     Everything,
 }
 
