@@ -24,8 +24,8 @@ use std::{
 };
 
 use pharos_tests::{
+    check::ledger::covers,
     client::{http::Reply, sse},
-    peer::control::covers,
     process::{
         client::Client,
         cluster::{Cluster, Edge, Operator},

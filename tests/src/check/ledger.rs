@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::sim::trace::Trace;
+
 /// What really was, and what was seen of it.
 #[derive(Default, Debug)]
 pub struct Ledger {
@@ -15,8 +17,13 @@ pub struct Ledger {
     purged: BTreeMap<u32, Vec<(u64, u32)>>,
     /// For each page and replica, the events control published, in order, with the time.
     published: BTreeMap<(u32, String), Vec<(u64, String)>>,
-    /// Of each replica that an older copy of control replaced: the last operation it kept.
-    lost_after: BTreeMap<String, u64>,
+    /// For each older copy of control that came and each replica: the store's number, the replica,
+    /// the last of its operations that the copy has.
+    lost: Vec<(u64, String, u64)>,
+    /// For each store of control and page, from which position on which version is the page's.
+    pages: BTreeMap<(u64, u32), Vec<(u64, String)>>,
+    /// For each edge, when it confirmed which position of which store of control.
+    confirmed: BTreeMap<String, Vec<(u64, u64, u64)>>,
     /// While this is set, failures of control or origin may show as 5xx.
     pub faults_until_ns: u64,
     /// What went wrong, in words.
@@ -29,6 +36,10 @@ pub struct Ledger {
     pub events: u64,
     /// Gap events told to visitors.
     pub gaps: u64,
+    /// The world's trace, and what it held at the first violation.
+    pub trace: Trace,
+    /// The last things that happened before the first violation.
+    pub before_violation: Vec<String>,
 }
 
 impl Ledger {
@@ -53,21 +64,73 @@ impl Ledger {
         list.push((now_ns, dot));
     }
 
-    /// Control came back as an older copy: operations of `replica` beyond `kept` are gone for good.
-    pub fn loses(&mut self, replica: &str, kept: u64) {
-        let entry = self.lost_after.entry(replica.to_owned()).or_insert(kept);
-        *entry = kept.min(*entry);
+    /// Control came back as an older copy, now called `store`: operations of `replica` beyond `kept`
+    /// are gone for good.
+    pub fn loses(&mut self, store: u64, replica: &str, kept: u64) {
+        self.lost.push((store, replica.to_owned(), kept));
+    }
+
+    /// From this position of this store on, a page is at `version`.
+    pub fn page_is(&mut self, store: u64, page: u32, position: u64, version: &str) {
+        self.pages.entry((store, page)).or_default().push((position, version.to_owned()));
+    }
+
+    /// An edge said that everything up to this position holds on all its shards.
+    pub fn confirms(&mut self, now_ns: u64, edge: &str, store: u64, position: u64) {
+        self.confirmed.entry(edge.to_owned()).or_default().push((now_ns, store, position));
     }
 
     /// What of a version can still be asked of a page: not what an older copy of control has lost.
-    pub fn still_there(&self, version: &str) -> String {
-        let entries = version.split(',').filter_map(|entry| {
-            let (replica, seq) = entry.rsplit_once(':')?;
-            let kept = self.lost_after.get(replica).copied().unwrap_or(u64::MAX);
-            let seq = seq.parse::<u64>().ok()?.min(kept);
+    fn still_there(&self, version: &str) -> String {
+        let entries = entries(version).filter_map(|(replica, seq)| {
+            let lost = self.lost.iter().filter(|(_, of, _)| of == replica);
+            let seq = lost.map(|(_, _, kept)| *kept).fold(seq, u64::min);
             (seq > 0).then(|| format!("{replica}:{seq}"))
         });
         entries.collect::<Vec<_>>().join(",")
+    }
+
+    /// A visitor got `page` at `version` out of an edge; was it allowed?
+    ///
+    /// The page must show what the visitor had been promised, and, unless it is marked stale, what
+    /// the edge had confirmed before. What an older copy of control has lost can be asked of nobody; but an edge that has
+    /// confirmed a position of that copy must show nothing of it either.
+    pub fn check_page(&mut self, seen: &SeenPage<'_>) {
+        let SeenPage { page, version, told, stale, edge, asked_ns, now_ns } = *seen;
+        let told = self.still_there(told);
+        if !covers(version, &told) {
+            let what =
+                format!("page {page} is older than {told:?}, of which an event came ({seen:?})");
+            return self.violation(now_ns, what);
+        }
+        if stale {
+            return;
+        }
+        let confirmed = self.confirmed.get(edge).map_or(&[][..], Vec::as_slice);
+        let Some(&(_, store, position)) = confirmed.iter().rfind(|(at, ..)| *at < asked_ns) else {
+            return;
+        };
+        let versions = self.pages.get(&(store, page)).map_or(&[][..], Vec::as_slice);
+        let floor = versions.iter().rfind(|(from, _)| *from <= position);
+        let floor = self.still_there(floor.map_or("", |(_, version)| version));
+        if !covers(version, &floor) {
+            let what = format!(
+                "page {page} is older than {floor:?}, confirmed as {position} of store {store} \
+                 ({seen:?})"
+            );
+            return self.violation(now_ns, what);
+        }
+        let lost = entries(version).find(|(replica, seq)| {
+            let mut lost = self.lost.iter();
+            lost.any(|(since, of, kept)| store >= *since && of == replica && seq > kept)
+        });
+        if let Some((replica, seq)) = lost {
+            let what = format!(
+                "page {page} shows {replica}:{seq}, which control has lost, after the edge \
+                 confirmed {position} of store {store} ({seen:?})"
+            );
+            self.violation(now_ns, what);
+        }
     }
 
     /// Which one in its replica's order an event of a page is, from 0.
@@ -84,6 +147,9 @@ impl Ledger {
 
     /// Notes a violation, with the time.
     pub fn violation(&mut self, now_ns: u64, what: String) {
+        if self.violations.is_empty() {
+            self.before_violation = self.trace.lines();
+        }
         if self.violations.len() < 20 {
             self.violations.push(format!("at {:.6} s: {what}", now_ns as f64 / 1e9));
         }
@@ -148,6 +214,42 @@ pub struct Seen {
     pub age_s: u64,
     /// Whether it was marked stale.
     pub stale: bool,
+}
+
+/// An answer for a page.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenPage<'a> {
+    /// Which page.
+    pub page: u32,
+    /// Its `Pharos-Version`.
+    pub version: &'a str,
+    /// The version that was promised: of the event that led here, or asked for by name.
+    pub told: &'a str,
+    /// Whether it was marked stale.
+    pub stale: bool,
+    /// Which edge.
+    pub edge: &'a str,
+    /// When the request was sent.
+    pub asked_ns: u64,
+    /// When the answer was complete.
+    pub now_ns: u64,
+}
+
+/// Whether version `a` has seen all that `b` has.
+pub fn covers(a: &str, b: &str) -> bool {
+    entries(b)
+        .all(|(replica, seq)| entries(a).any(|(known, reached)| known == replica && reached >= seq))
+}
+
+/// The entries of a version vector's text.
+fn entries(version: &str) -> impl Iterator<Item = (&str, u64)> {
+    let entries = version.split(',').filter_map(|entry| entry.rsplit_once(':'));
+    entries.filter_map(|(replica, seq)| Some((replica, seq.parse().ok()?)))
+}
+
+/// The name of an edge.
+pub fn edge_name(at: usize) -> String {
+    format!("edge{at}")
 }
 
 /// The replica of a dot's text.

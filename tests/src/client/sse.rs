@@ -18,6 +18,8 @@ pub struct Reader {
     after_cr: bool,
     name: String,
     data: Option<String>,
+    /// The id of the event that is being read: it counts once that is whole.
+    id: Option<String>,
     /// Where a reconnect resumes.
     pub last_event_id: String,
     /// What the stream asked a client to wait before a reconnect.
@@ -46,6 +48,9 @@ impl Reader {
 
     fn end_of_line(&mut self, line: &str) -> Option<Event> {
         if line.is_empty() {
+            if let Some(id) = self.id.take() {
+                self.last_event_id = id;
+            }
             let name = std::mem::take(&mut self.name);
             let data = self.data.take()?;
             let name = if name.is_empty() { "message".to_owned() } else { name };
@@ -62,7 +67,7 @@ impl Reader {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            "id" if !value.contains('\0') => self.last_event_id = value.to_owned(),
+            "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
             "retry" => self.retry_ms = value.parse().ok().or(self.retry_ms),
             _ => {}
         }
@@ -83,5 +88,12 @@ mod tests {
         assert_eq!((events[0].name.as_str(), events[0].data.as_str()), ("incident", "a\nb"));
         assert_eq!((events[1].name.as_str(), events[1].id.as_str()), ("message", "4"));
         assert_eq!(reader.retry_ms, Some(10));
+    }
+
+    #[test]
+    fn an_event_that_was_cut_off_is_asked_for_again() {
+        let mut reader = Reader::default();
+        assert_eq!(reader.receive(b"id: 4\ndata: a\n\nid: 5\ndata: b\n").len(), 1);
+        assert_eq!(reader.last_event_id, "4");
     }
 }

@@ -131,6 +131,8 @@ impl Harness for Simulated {
             receive_bytes_max: 16 * 1024,
             batch_max: 16,
             short_per_mille: 0,
+            buffers_max: 1024,
+            late_per_mille: 0,
         };
         let actors =
             (0..setup.shards).map(|shard| ParityActor::new(shard, setup.shards, journal)).collect();

@@ -3,13 +3,18 @@
 //! Holds a log of events and purges in memory. It can be slow to one edge, die between a purge and
 //! the re-fetch, come back, and come back as an older copy of itself under a new incarnation.
 
-use std::{any::Any, cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    any::Any,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use dataplane::seam::Now;
 
 use super::wire::{Request, Wires};
 use crate::{
-    check::ledger::Ledger,
+    check::ledger::{Ledger, covers},
     sim::{
         net::{End, Net, Notice},
         rng::Rng,
@@ -28,9 +33,11 @@ enum Change {
 
 #[derive(Clone, Debug)]
 struct Operation {
-    replica: String,
+    replica: Rc<str>,
     seq: u64,
     change: Change,
+    /// The version vector of the log up to here, as text: asked for often.
+    version: Rc<str>,
 }
 
 #[derive(Debug)]
@@ -51,7 +58,7 @@ struct Waiting {
     give_up_ns: u64,
     min_version: String,
     /// Rendered when it came, not when it leaves: a slow answer that is old on arrival.
-    rendered: Option<String>,
+    rendered: Option<Rc<str>>,
     known: String,
 }
 
@@ -68,7 +75,7 @@ pub struct Control {
     next_beat_ns: u64,
     down: bool,
     /// Where each edge says it is: (store, position).
-    positions: BTreeMap<String, (String, u64)>,
+    positions: BTreeMap<String, (u64, u64)>,
     /// Slug and id of each page.
     pages: u32,
     site: String,
@@ -98,16 +105,31 @@ impl Control {
     }
 
     /// The present incarnation's name.
-    pub fn replica(&self) -> String {
-        format!("sim-{:08x}", self.incarnation)
+    pub fn replica(&self) -> Rc<str> {
+        format!("sim-{:08x}", self.incarnation).into()
     }
 
     fn append(&mut self, change: Change) -> u64 {
         let replica = self.replica();
-        let seq =
-            self.log.iter().filter(|operation| operation.replica == replica).count() as u64 + 1;
-        self.log.push(Operation { replica, seq, change });
+        let mut vector = BTreeMap::new();
+        for operation in &self.log {
+            vector.insert(&operation.replica, operation.seq);
+        }
+        let seq = vector.get(&replica).copied().unwrap_or(0) + 1;
+        vector.insert(&replica, seq);
+        let entries: Vec<String> =
+            vector.iter().map(|(replica, seq)| format!("{replica}:{seq}")).collect();
+        let version = entries.join(",").into();
+        self.log.push(Operation { replica, seq, change, version });
         self.log.len() as u64
+    }
+
+    /// Tells the ledger which version a page has from a position on.
+    fn tell_page(&self, at: usize) {
+        if let Change::Page { page, .. } = self.log[at].change {
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.page_is(self.store, page, at as u64 + 1, &self.log[at].version);
+        }
     }
 
     /// An incident on a page: the log grows, feeds follow.
@@ -120,6 +142,7 @@ impl Control {
             _ => None,
         });
         self.append(Change::Page { page, prev: prev.unwrap_or(0) });
+        self.tell_page(self.log.len() - 1);
         let last = self.log.last().expect("just appended");
         let dot = format!("{}:{}", last.replica, last.seq);
         self.ledger.borrow_mut().publishes(now.mono.0, page, dot);
@@ -136,10 +159,8 @@ impl Control {
 
     /// Whether every one of `edges` has confirmed this position of the present store.
     pub fn confirmed(&self, edges: &[String], position: u64) -> bool {
-        let store = format!("{:016x}", self.store);
-        edges.iter().all(|edge| {
-            self.positions.get(edge).is_some_and(|(known, at)| *known == store && *at >= position)
-        })
+        let reached = |&(store, at): &(u64, u64)| store == self.store && at >= position;
+        edges.iter().all(|edge| self.positions.get(edge).is_some_and(reached))
     }
 
     /// Operations in the log.
@@ -169,23 +190,20 @@ impl Control {
     /// incarnation.
     pub fn restart_from_backup(&mut self, lost: usize) {
         let keep = self.log.len().saturating_sub(lost);
-        self.log.truncate(keep);
-        let replica = self.replica();
-        let kept = self.log.iter().filter(|operation| operation.replica == replica).count();
-        self.ledger.borrow_mut().loses(&replica, kept as u64);
+        let gone = self.log.split_off(keep);
         self.store += 1;
         self.incarnation += 1;
         self.down = false;
+        let replicas: BTreeSet<&str> = gone.iter().map(|operation| &*operation.replica).collect();
+        for replica in replicas {
+            let kept = self.log.iter().filter(|operation| &*operation.replica == replica).count();
+            self.ledger.borrow_mut().loses(self.store, replica, kept as u64);
+        }
+        (0..self.log.len()).for_each(|at| self.tell_page(at));
     }
 
-    fn vector_at(&self, position: usize) -> String {
-        let mut vector = BTreeMap::new();
-        for operation in &self.log[..position] {
-            vector.insert(operation.replica.clone(), operation.seq);
-        }
-        let entries: Vec<String> =
-            vector.iter().map(|(replica, seq)| format!("{replica}:{seq}")).collect();
-        entries.join(",")
+    fn vector_at(&self, position: usize) -> Rc<str> {
+        position.checked_sub(1).map_or_else(|| "".into(), |at| Rc::clone(&self.log[at].version))
     }
 
     fn cursor_at(&self, position: usize) -> String {
@@ -325,20 +343,24 @@ impl Control {
         let present = self.vector_at(self.log.len());
         let mut index = 0;
         while index < self.waiting.len() {
-            let waiting = &self.waiting[index];
-            let rendered = waiting.rendered.clone().filter(|old| covers(old, &waiting.min_version));
-            let version = rendered.unwrap_or_else(|| present.clone());
-            let unchanged = waiting.known == format!("\"{version}\"");
-            let ready = covers(&version, &waiting.min_version);
-            if (now.mono.0 < waiting.at_ns && !(ready && waiting.at_ns == waiting.give_up_ns))
-                || (!ready && now.mono.0 < waiting.give_up_ns)
-            {
-                if now.mono.0 >= waiting.at_ns {
-                    self.waiting[index].at_ns = self.waiting[index].give_up_ns;
-                }
+            let waiting = &mut self.waiting[index];
+            // First the time it takes, then, if need be, the time until the version is there.
+            let for_version = waiting.at_ns == waiting.give_up_ns;
+            if now.mono.0 < waiting.at_ns && !for_version {
                 index += 1;
                 continue;
             }
+            let least = &waiting.min_version;
+            let will_do = |old: &Rc<str>| covers(old, least);
+            let rendered = waiting.rendered.clone().filter(will_do);
+            let version = rendered.unwrap_or_else(|| Rc::clone(&present));
+            let ready = will_do(&version);
+            if !ready && now.mono.0 < waiting.give_up_ns {
+                waiting.at_ns = waiting.give_up_ns;
+                index += 1;
+                continue;
+            }
+            let unchanged = waiting.known == format!("\"{version}\"");
             let waiting = self.waiting.swap_remove(index);
             let answer = match waiting.page {
                 _ if !ready => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
@@ -365,30 +387,18 @@ impl Control {
         }
     }
 
-    fn take_position(&mut self, request: &Request) {
+    fn take_position(&mut self, now: Now, request: &Request) {
         let edge =
             request.field("authorization").unwrap_or("").trim_start_matches("Bearer ").to_owned();
         let body: serde_json::Value =
             serde_json::from_slice(&request.body).expect("the edge reports its position as JSON");
         let cursor = body["cursor"].as_str().unwrap_or("");
         let mut parts = cursor.splitn(3, '.');
-        let store = parts.next().unwrap_or("").to_owned();
+        let store = parts.next().and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
         let position = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.ledger.borrow_mut().confirms(now.mono.0, &edge, store, position);
         self.positions.insert(edge, (store, position));
     }
-}
-
-/// Whether version `a` has seen all that `b` has.
-pub fn covers(a: &str, b: &str) -> bool {
-    let parse = |text: &str| -> BTreeMap<String, u64> {
-        let entries = text.split(',').filter(|entry| !entry.is_empty());
-        entries
-            .filter_map(|entry| entry.rsplit_once(':'))
-            .filter_map(|(replica, seq)| Some((replica.to_owned(), seq.parse().ok()?)))
-            .collect()
-    };
-    let (a, b) = (parse(a), parse(b));
-    b.iter().all(|(replica, seq)| a.get(replica).is_some_and(|known| known >= seq))
 }
 
 /// How often a feed beats.
@@ -407,7 +417,7 @@ impl Peer for Control {
             } else if request.target.starts_with("/v1/feed") {
                 self.feed(now, net, end, &request);
             } else if request.target.ends_with("/position") {
-                self.take_position(&request);
+                self.take_position(now, &request);
                 let done = b"HTTP/1.1 204 No Content\r\n\r\n";
                 self.wires.send(now.mono.0, net, end, done);
             } else {

@@ -50,8 +50,12 @@ pub fn manner(object: u32) -> Manner {
 /// The body of a generation of an object.
 pub fn body(object: u32, generation: u32) -> Vec<u8> {
     let word = format!("{object}.{generation};");
-    let length = manner(object).length.max(word.len());
-    word.bytes().cycle().take(length).collect()
+    // No two generations are of one length: without validators, a HEAD's Content-Length is all that
+    // tells a cache (RFC 9111 §4.3.5) that what it has is still that.
+    let length = (manner(object).length + generation as usize).max(word.len());
+    let mut body = word.repeat(length.div_ceil(word.len()));
+    body.truncate(length);
+    body.into_bytes()
 }
 
 /// Which generation a body is, if it is one of that object, whole and unmixed.

@@ -207,6 +207,7 @@ impl Run {
             coverage: self.coverage,
             operations: self.operations,
             steps,
+            trace: Vec::new(),
         }
     }
 
@@ -246,6 +247,11 @@ impl Run {
     }
 
     fn power_fails_within(&mut self, operations: u64) {
+        if self.rng.chance(400) {
+            // Where it hurts most: all is written and nothing is promised yet.
+            let after = self.rng.between(1, operations / 5);
+            return self.disk.fail_at_sync(self.disk.syncs() + after);
+        }
         let after = self.rng.between(1, operations);
         self.disk.fail_at(self.disk.operations() + after);
     }

@@ -12,17 +12,21 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     rc::Rc,
+    sync::Arc,
 };
 
 use cache::Cache;
 use dataplane::{
     config::Timeouts,
     seam::Control as Ask,
-    shard::{ControlLink, Settings, Shard, observe::Board},
+    shard::{
+        ControlLink, Settings, Shard,
+        observe::{Board, Metric},
+    },
 };
 
 use crate::{
-    check::ledger::Ledger,
+    check::ledger::{Ledger, edge_name},
     peer::{
         control::Control,
         origin::Origin,
@@ -38,10 +42,13 @@ pub struct Outcome {
     pub violations: Vec<String>,
     /// Faults dealt and branches reached.
     pub coverage: Coverage,
-    /// Requests answered and events delivered.
+    /// What was done, as the scenario counts it: requests answered in full and events delivered to
+    /// streams (edge), requests to the store (durability), operations taken into logs (regions).
     pub operations: u64,
     /// Turns of the world.
     pub steps: u64,
+    /// What happened last before the first violation, if a trace was asked for.
+    pub trace: Vec<String>,
 }
 
 /// Objects of the site, pages of control.
@@ -53,6 +60,8 @@ const VISITORS: usize = 4;
 const SAFETY_MS: u64 = 60_000;
 /// How long after its end a fault may still show as a 5xx: time-outs, back-off, reconnects.
 const AFTERMATH_MS: u64 = 15_000;
+/// From the start of an edge until it follows control, everything being well.
+const EDGES_START_MS: u64 = 20_000;
 /// No answer within this is a request that will never be answered.
 const ANSWER_MS: u64 = 60_000;
 
@@ -70,6 +79,8 @@ struct Run {
     origin_down: bool,
     edges_down: Vec<bool>,
     draw: Rng,
+    /// What every process counted, the dead ones too.
+    counted: Vec<(Arc<Board>, Arc<Cache>)>,
 }
 
 fn address(last: [u8; 2], port: u16) -> SocketAddr {
@@ -78,10 +89,6 @@ fn address(last: [u8; 2], port: u16) -> SocketAddr {
 
 fn edge_address(at: usize) -> SocketAddr {
     address([1, at as u8 + 1], 8080)
-}
-
-fn edge_name(at: usize) -> String {
-    format!("edge{at}")
 }
 
 const CONTROL: ([u8; 2], u16) = ([0, 1], 7400);
@@ -130,17 +137,38 @@ impl Run {
             origin_down: false,
             edges_down: vec![false; EDGES],
             draw,
+            counted: Vec::new(),
         };
+        run.ledger.borrow_mut().trace = run.world.net.trace.clone();
         (0..EDGES).for_each(|at| run.start_edge(at));
-        run.world.run_for(2000);
+        run.wait_for_edges();
         run.add_visitors();
         run
+    }
+
+    /// Until every edge has its configuration, and has told control so.
+    fn wait_for_edges(&mut self) {
+        let (control, edges) = (self.control, (0..EDGES).map(edge_name).collect::<Vec<_>>());
+        let follow = self.world.run_until(EDGES_START_MS, |world| {
+            world.with_peer(control, |control: &mut Control, _, _| control.confirmed(&edges, 0))
+        });
+        if !follow {
+            let now_ns = self.world.now().mono.0;
+            let what = format!("an edge does not follow control within {EDGES_START_MS} ms");
+            self.ledger.borrow_mut().violation(now_ns, what);
+        }
     }
 
     fn start_edge(&mut self, at: usize) {
         let shards = self.shards[at];
         let seed = self.draw.draw();
-        let options = Options::draw(&mut self.draw);
+        let mut options = Options::draw(&mut self.draw);
+        let mut streams_max = *self.draw.pick(&[4, 1000]);
+        if at == 0 {
+            // Somewhere there is room for everyone, or "all streams come back" would be no rule.
+            options.sockets_max = options.sockets_max.max(64);
+            streams_max = 1000;
+        }
         let control = ControlLink {
             host: address(CONTROL.0, CONTROL.1).ip().to_string().into(),
             port: CONTROL.1,
@@ -161,13 +189,14 @@ impl Run {
             admin_listener: None,
             listener_count: 1,
             sockets_max: options.sockets_max as u32,
-            streams_max: *self.draw.pick(&[4, 1000]),
+            streams_max,
             cache: Cache::new(cache::Config::new(memory_bytes, seed)),
             near_entries: *self.draw.pick(&[4, 64]),
             board: Board::new(shards),
             timeouts: Timeouts::default(),
-            live: std::sync::Arc::default(),
+            live: Arc::default(),
         };
+        self.counted.push((Arc::clone(&settings.board), Arc::clone(&settings.cache)));
         let now = self.world.now();
         let actors = (0..shards)
             .map(|shard| {
@@ -202,7 +231,7 @@ impl Run {
     fn safety(&mut self) {
         let end = self.world.now().mono.after_ms(SAFETY_MS);
         while self.world.now().mono < end {
-            match self.draw.below(16) {
+            match self.draw.below(18) {
                 0..4 => self.declare(),
                 4..8 => self.change_object(),
                 8 => self.toggle_origin(),
@@ -212,6 +241,7 @@ impl Run {
                 12 => self.partition(),
                 13 => self.hold_feed(),
                 14 => self.step_clock(),
+                15 => self.fill_disk(),
                 _ => {}
             }
             let pause_ms = *self.draw.pick(&[1, 20, 300, 1500]);
@@ -246,6 +276,8 @@ impl Run {
             self.world.with_peer(self.control, |control: &mut Control, now, net| {
                 (control.store(), control.purge(now, net, object))
             });
+        let trace = &self.world.net.trace;
+        trace.say(now, format_args!("purge of object {object}: {position} of store {store}"));
         self.open_receipts.push((object, generation, store, position));
     }
 
@@ -318,10 +350,18 @@ impl Run {
     fn toggle_edge(&mut self) {
         let at = self.draw.below(EDGES);
         if self.edges_down[at] {
+            if self.draw.chance(200) && self.world.disk(self.edges[at]).corrupt(&mut self.draw) {
+                self.world.hit("disk: byte spoiled");
+            }
             self.start_edge(at);
         } else if self.draw.chance(700) {
+            let host = self.edges[at];
+            if self.draw.chance(500) {
+                // In the middle of keeping something.
+                self.world.run_until(3000, |world| world.disk(host).next_due_ns().is_some());
+            }
             self.world.hit("crash: edge");
-            self.world.crash(self.edges[at]);
+            self.world.crash(host);
             self.edges_down[at] = true;
         } else {
             // A drain that is not waited for: the process goes on until it says Stop.
@@ -367,6 +407,14 @@ impl Run {
         self.world.step_wall_clock_ms(by_ms);
     }
 
+    fn fill_disk(&mut self) {
+        let (edge, full) = (self.edges[self.draw.below(EDGES)], self.draw.chance(500));
+        if full {
+            self.world.hit("disk: full");
+        }
+        self.world.disk(edge).full = full;
+    }
+
     /// Faults that go on keep the window open; when none does, it closes after the aftermath.
     fn settle_faults(&mut self) {
         let faulty = self
@@ -401,9 +449,13 @@ impl Run {
         self.world.with_peer(self.origin, |origin: &mut Origin, _, _| origin.faulty_per_mille = 0);
         self.world.with_peer(self.control, |control: &mut Control, _, _| control.hold.clear());
         for at in 0..EDGES {
+            self.world.disk(self.edges[at]).full = false;
             if self.edges_down[at] {
                 self.start_edge(at);
             }
+        }
+        for visitor in self.visitors.clone() {
+            self.world.with_peer(visitor, |visitor: &mut Visitor, _, _| visitor.calm_down());
         }
         self.settle_faults();
         self.world.run_for(AFTERMATH_MS + 10_000);
@@ -431,7 +483,7 @@ impl Run {
                 .borrow_mut()
                 .violation(now_ns, "requests without an answer at the end".into());
         }
-        self.world.run_for(20_000);
+        self.world.run_for(40_000);
         self.collect_receipts();
         let now_ns = self.world.now().mono.0;
         for (object, generation, _, position) in self.open_receipts.clone() {
@@ -450,11 +502,47 @@ impl Run {
 
     fn finish(self) -> Outcome {
         let ledger = self.ledger.borrow();
+        let mut coverage = self.world.coverage().clone();
+        for (board, cache) in &self.counted {
+            for (metric, name) in REACHED {
+                coverage.add(name, board.sum(*metric));
+            }
+            let stats = cache.stats();
+            coverage.add("cache: evicted", stats.evicted);
+            coverage.add("cache: updated by a 304", stats.updated);
+            coverage.add("cache: answer not stored", stats.not_stored);
+            coverage.add("cache: fetch failed", stats.fetch_failures);
+        }
+        coverage.add("stream: gap told", ledger.gaps);
         Outcome {
             violations: ledger.violations.clone(),
-            coverage: self.world.coverage().clone(),
+            coverage,
             operations: ledger.answered + ledger.events,
             steps: self.world.steps(),
+            trace: ledger.before_violation.clone(),
         }
     }
 }
+
+/// Branches of the edge itself, by what it counts.
+const REACHED: &[(Metric, &str)] = &[
+    (Metric::Revalidated, "answer: revalidated"),
+    (Metric::Stale, "answer: stale"),
+    (Metric::Bypass, "answer: bypass"),
+    (Metric::Collapsed, "answer: collapsed"),
+    (Metric::FetchRetries, "fetch: repeated, a kept connection was dead"),
+    (Metric::FetchConnectFailed, "fetch: no connection"),
+    (Metric::FetchTimeout, "fetch: timed out"),
+    (Metric::FetchBroken, "fetch: broken off"),
+    (Metric::FetchMalformed, "fetch: malformed answer"),
+    (Metric::VersionTooOld, "fetch: page too old, asked again"),
+    (Metric::StreamsRefused, "stream: refused with a retry"),
+    (Metric::StreamsOpenedWithGap, "stream: opened with a gap"),
+    (Metric::StreamSendsBlocked, "stream: socket full"),
+    (Metric::EventsSeen, "feed: event came twice"),
+    (Metric::FeedLost, "feed: session lost"),
+    (Metric::LastKnownFailed, "kept: disk failed"),
+    (Metric::LastKnownIgnored, "kept: damaged file ignored"),
+    (Metric::LastKnownPagesRestored, "kept: page restored"),
+    (Metric::TableRefused, "accept: refused, no room"),
+];

@@ -48,7 +48,13 @@ pub fn run(seed: u64) -> Outcome {
     run.heal();
     run.check();
     let operations = run.regions.iter().map(|region| region.log.len() as u64).sum();
-    Outcome { violations: run.violations, coverage: run.coverage, operations, steps: run.steps }
+    Outcome {
+        violations: run.violations,
+        coverage: run.coverage,
+        operations,
+        steps: run.steps,
+        trace: Vec::new(),
+    }
 }
 
 type State = BTreeMap<EntityRef, EntityState>;

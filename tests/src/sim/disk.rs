@@ -16,31 +16,44 @@ use super::{coverage::Coverage, rng::Rng};
 pub struct Disk {
     files: BTreeMap<PathBuf, Vec<u8>>,
     /// Work asked for and not done yet, in order.
-    under_way: VecDeque<(usize, u64, FileWork)>,
+    under_way: VecDeque<Pending>,
     /// No room: writes fail until it is lifted.
     pub full: bool,
 }
 
+#[derive(Debug)]
+struct Pending {
+    ready_ns: u64,
+    shard: usize,
+    op: u64,
+    work: FileWork,
+}
+
 impl Disk {
-    /// Takes work of a shard; it is done by [`Disk::finish_one`].
-    pub fn submit(&mut self, shard: usize, op: u64, work: FileWork) {
-        self.under_way.push_back((shard, op, work));
+    /// Takes work of a shard; it can be done from `ready_ns` on, by [`Disk::finish_one`].
+    pub fn submit(&mut self, ready_ns: u64, shard: usize, op: u64, work: FileWork) {
+        self.under_way.push_back(Pending { ready_ns, shard, op, work });
     }
 
-    /// Whether work waits.
-    pub fn is_busy(&self) -> bool {
-        !self.under_way.is_empty()
+    /// When the oldest work can be done; those behind it wait for it.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.under_way.front().map(|pending| pending.ready_ns)
+    }
+
+    /// Whether work can be done now.
+    pub fn is_ready(&self, now_ns: u64) -> bool {
+        self.next_due_ns().is_some_and(|at| at <= now_ns)
     }
 
     /// Does the oldest work and says for whom.
     pub fn finish_one(&mut self) -> Option<(usize, u64, io::Result<Vec<u8>>)> {
-        let (shard, op, work) = self.under_way.pop_front()?;
+        let Pending { shard, op, work, .. } = self.under_way.pop_front()?;
         Some((shard, op, self.carry_out(work)))
     }
 
     /// The host stops now: each unfinished write happened or did not.
     pub fn crash(&mut self, rng: &mut Rng, coverage: &mut Coverage) {
-        while let Some((_, _, work)) = self.under_way.pop_front() {
+        while let Some(Pending { work, .. }) = self.under_way.pop_front() {
             if rng.chance(500) {
                 let _ = self.carry_out(work);
             } else if matches!(work, FileWork::Write { .. }) {

@@ -15,12 +15,15 @@ use std::{
     ops::Range,
 };
 
-use dataplane::seam::{Actor, Close, Control, Effect, Input, Now, Payload, ShardId, SocketId};
+use dataplane::seam::{
+    Actor, Close, Control, Effect, Input, Mono, Now, Payload, ShardId, SocketId,
+};
 
 use super::{
     disk::Disk,
     net::{End, HostId, Net, Notice},
     rng::Rng,
+    trace,
 };
 
 /// What a seed may vary of an engine.
@@ -37,6 +40,10 @@ pub struct Options {
     /// Parts in a thousand of a fan-out's targets that take less than the frame, whatever the
     /// network says.
     pub short_per_mille: u32,
+    /// Receive buffers of a shard: with all of them full, receives end and begin again later.
+    pub buffers_max: usize,
+    /// Parts in a thousand of the sends whose completion comes late.
+    pub late_per_mille: u32,
 }
 
 impl Options {
@@ -48,6 +55,8 @@ impl Options {
             receive_bytes_max: *rng.pick(&[5, 100, 2000, 16 * 1024]),
             batch_max: *rng.pick(&[1, 4, 64]),
             short_per_mille: *rng.pick(&[0, 20, 300]),
+            buffers_max: *rng.pick(&[2, 8, 64]),
+            late_per_mille: *rng.pick(&[0, 50, 400]),
         }
     }
 }
@@ -85,17 +94,27 @@ struct Shard<A: Actor> {
     ends: BTreeMap<End, u32>,
     /// Sockets of fan-outs since the last `handle`: their outcome is unknown to the actor.
     uncertain: Vec<SocketId>,
+    /// What the actor said last: asked once a turn, as the real engines do.
+    deadline: Option<Mono>,
+    /// Completions that are held back, and until when.
+    late: Vec<(u64, Pending)>,
+    /// Receive buffers in use: pieces among `inputs`.
+    buffers_used: usize,
+    /// Slots whose receive ended for want of a buffer.
+    starved: Vec<u32>,
 }
 
 struct Slot {
     generation: u32,
     end: Option<End>,
     receive: bool,
-    /// `Receive` was on once and is off now: bytes handed over before may still come.
     hang_up: bool,
     writable: bool,
     send: Option<(Payload, usize)>,
-    /// A fan-out that went short: nothing more may go out but a `Send`.
+    /// Pieces handed over since bytes last arrived.
+    pieces: usize,
+    /// The last fan-out to it went short: what comes next is the rest of that frame.
+    short: bool,
     told_eof: bool,
     told_gone: bool,
     closing: bool,
@@ -144,6 +163,7 @@ impl<A: Actor> Process<A> {
         let shards = actors
             .into_iter()
             .map(|actor| Shard {
+                deadline: actor.next_deadline(),
                 actor,
                 slots: Vec::new(),
                 free: Vec::new(),
@@ -157,6 +177,9 @@ impl<A: Actor> Process<A> {
                 connecting: BTreeMap::new(),
                 ends: BTreeMap::new(),
                 uncertain: Vec::new(),
+                late: Vec::new(),
+                buffers_used: 0,
+                starved: Vec::new(),
             })
             .collect();
         let rng = rng.fork();
@@ -199,27 +222,31 @@ impl<A: Actor> Process<A> {
         }
     }
 
-    /// When a shard wants to be called for time alone.
+    /// When a shard wants to be called for time alone, or a late completion comes.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let deadlines = self.shards.iter().filter(|shard| !shard.stopped);
-        deadlines.filter_map(|shard| shard.actor.next_deadline()).map(|at| at.0).min()
+        let running = self.shards.iter().filter(|shard| !shard.stopped);
+        let deadlines = running.filter_map(|shard| shard.deadline).map(|at| at.0);
+        let late = self.shards.iter().flat_map(|shard| &shard.late).map(|(at_ns, _)| *at_ns);
+        deadlines.chain(late).min()
     }
 
-    /// Shards that have something to do.
-    pub fn runnable(&self, now: Now) -> Vec<usize> {
-        (0..self.shards.len())
-            .filter(|&at| {
-                let shard = &self.shards[at];
-                !shard.inputs.is_empty()
-                    || !shard.mailbox.is_empty()
-                    || shard.outbox.iter().any(|(to, _)| {
-                        self.shards[usize::from(*to)].mailbox.len() < self.options.mailbox_max
-                    })
-                    || shard.yielded
-                    || (!shard.backlog.is_empty() && self.can_accept(shard))
-                    || shard.actor.next_deadline().is_some_and(|due| due <= now.mono)
-            })
-            .collect()
+    /// Shards that have something to do. Asked at every step of the world: nothing is allocated.
+    pub fn runnable(&self, now: Now) -> impl Iterator<Item = usize> {
+        let shards = self.shards.iter().enumerate();
+        shards.filter(move |(_, shard)| self.has_work(shard, now)).map(|(at, _)| at)
+    }
+
+    fn has_work(&self, shard: &Shard<A>, now: Now) -> bool {
+        let has_room =
+            |to: ShardId| self.shards[usize::from(to)].mailbox.len() < self.options.mailbox_max;
+        !shard.inputs.is_empty()
+            || !shard.mailbox.is_empty()
+            || shard.yielded
+            || shard.deadline.is_some_and(|due| due <= now.mono)
+            || shard.late.iter().any(|(at_ns, _)| *at_ns <= now.mono.0)
+            // In order: only the first letter can go.
+            || shard.outbox.front().is_some_and(|(to, _)| has_room(*to))
+            || (!shard.backlog.is_empty() && self.can_accept(shard))
     }
 
     fn can_accept(&self, shard: &Shard<A>) -> bool {
@@ -264,6 +291,7 @@ impl<A: Actor> Process<A> {
 
     fn readable(&mut self, around: &mut Around<'_>, end: End) {
         let Some((at, slot)) = self.find(end) else { return };
+        self.shards[at].slots[slot as usize].pieces = 0;
         self.shards[at].pull(slot, around, &self.options, &mut self.rng);
     }
 
@@ -271,7 +299,7 @@ impl<A: Actor> Process<A> {
         let Some((at, slot)) = self.find(end) else { return };
         let shard = &mut self.shards[at];
         if shard.slots[slot as usize].send.is_some() {
-            shard.push(slot, around, &mut self.rng);
+            shard.push(slot, around, &self.options, &mut self.rng);
         } else if shard.slots[slot as usize].writable {
             shard.slots[slot as usize].writable = false;
             let socket = shard.id(slot);
@@ -288,6 +316,7 @@ impl<A: Actor> Process<A> {
     /// One turn of one shard: accept, some inputs, then all effects.
     pub fn turn(&mut self, at: usize, around: &mut Around<'_>) {
         self.flush_outbox(at);
+        self.shards[at].take_late(|at_ns, _| at_ns <= around.now.mono.0);
         self.accept(at, around);
         let batch = 1 + self.rng.below(self.options.batch_max);
         for _ in 0..batch {
@@ -304,6 +333,9 @@ impl<A: Actor> Process<A> {
             self.handle(at, around, Input::Deadline);
         }
         self.drain(at, around);
+        let shard = &mut self.shards[at];
+        shard.feed_the_starved(around, &self.options, &mut self.rng);
+        shard.deadline = shard.actor.next_deadline().filter(|_| !shard.stopped);
     }
 
     fn accept(&mut self, at: usize, around: &mut Around<'_>) {
@@ -355,8 +387,9 @@ impl<A: Actor> Process<A> {
             }
             Pending::Connected { op, result } => Input::Connected { op, result },
             Pending::Received { socket, ref bytes } => {
+                self.shards[at].buffers_used -= 1;
                 let slot = &self.shards[at].slots[socket.slot as usize];
-                if slot.generation != socket.generation || slot.gone {
+                if slot.generation != socket.generation {
                     return;
                 }
                 if slot.closing {
@@ -386,6 +419,10 @@ impl<A: Actor> Process<A> {
     }
 
     fn handle(&mut self, at: usize, around: &mut Around<'_>, input: Input<'_, A::Mail>) {
+        if around.net.trace.is_on() {
+            let what = trace::input(&input);
+            around.net.trace.say(around.now, format_args!("{}/{at} <- {what}", self.address));
+        }
         self.shards[at].actor.handle(around.now, input);
     }
 
@@ -415,6 +452,10 @@ impl<A: Actor> Process<A> {
         failures: &mut Vec<(SocketId, u32, io::ErrorKind)>,
     ) {
         let now_ns = around.now.mono.0;
+        if around.net.trace.is_on() {
+            let what = trace::effect(&effect);
+            around.net.trace.say(around.now, format_args!("{}/{at} -> {what}", self.address));
+        }
         let shard = &mut self.shards[at];
         match effect {
             Effect::Connect { op, to, from } => {
@@ -447,8 +488,11 @@ impl<A: Actor> Process<A> {
                     "{socket:?}: a second send in flight (seam, rule 2)"
                 );
                 assert!(!shard.slots[slot as usize].closing, "{socket:?}: a send after close");
+                if std::mem::take(&mut shard.slots[slot as usize].short) {
+                    around.net.coverage.hit("fan-out: short send, then another");
+                }
                 shard.slots[slot as usize].send = Some((payload, 0));
-                shard.push(slot, around, &mut self.rng);
+                shard.push(slot, around, &self.options, &mut self.rng);
             }
             Effect::Fanout { frame, targets } => {
                 self.fan_out(at, around, &frame, targets, failures)
@@ -465,7 +509,10 @@ impl<A: Actor> Process<A> {
                     self.shards[usize::from(to)].mailbox.push_back((from, mail));
                 }
             }
-            Effect::File { op, work } => around.disk.submit(at, op, work),
+            Effect::File { op, work } => {
+                let takes_us = *self.rng.pick(&[0, 100, 2000, 20_000]);
+                around.disk.submit(now_ns + takes_us * 1000, at, op, work);
+            }
             Effect::Resolve { op, name, port } => {
                 let found = self.names.get(&name).copied().or_else(|| name.parse().ok());
                 let found = found.map(|address| vec![SocketAddr::new(address, port)]);
@@ -501,7 +548,11 @@ impl<A: Actor> Process<A> {
             shard.uncertain.push(socket);
             let end = shard.slots[slot as usize].end.expect("a live slot has an end");
             let short = self.rng.chance(self.options.short_per_mille);
-            let offer = if short { self.rng.below(frame.len() + 1) } else { frame.len() };
+            let offer = match (short, self.rng.below(4)) {
+                (false, _) => frame.len(),
+                (true, 0) => 0,
+                (true, _) => self.rng.below(frame.len() + 1),
+            };
             let taken = around.net.write(around.now.mono.0, end, &frame[..offer]);
             match taken {
                 Some(taken) if taken == frame.len() => {
@@ -511,6 +562,7 @@ impl<A: Actor> Process<A> {
                     let kind =
                         if taken == 0 { "fan-out: would block" } else { "fan-out: short send" };
                     around.net.coverage.hit(kind);
+                    shard.slots[slot as usize].short = taken > 0;
                     failures.push((socket, taken as u32, io::ErrorKind::WouldBlock));
                 }
                 None => failures.push((socket, 0, io::ErrorKind::ConnectionReset)),
@@ -545,6 +597,8 @@ impl<A: Actor> Shard<A> {
                 hang_up: false,
                 writable: false,
                 send: None,
+                pieces: 0,
+                short: false,
                 told_eof: false,
                 told_gone: false,
                 closing: false,
@@ -560,6 +614,8 @@ impl<A: Actor> Shard<A> {
             hang_up: false,
             writable: false,
             send: None,
+            pieces: 0,
+            short: false,
             told_eof: false,
             told_gone: false,
             closing: false,
@@ -605,19 +661,50 @@ impl<A: Actor> Shard<A> {
         if !state.receive {
             return self.check_watch(slot, around);
         }
-        let mut pieces = 0;
         while around.net.readable(end) > 0 {
-            let bytes_max = 1 + rng.below(options.receive_bytes_max);
+            if self.buffers_used >= options.buffers_max {
+                if !self.starved.contains(&slot) {
+                    around.net.coverage.hit("receive: ended by no buffers");
+                    self.starved.push(slot);
+                }
+                return;
+            }
+            self.buffers_used += 1;
+            let small = state.pieces < SMALL_PIECES_MAX;
+            let largest = if small { options.receive_bytes_max } else { RECEIVE_BYTES };
+            let bytes_max = 1 + rng.below(largest);
             let bytes = around.net.read(around.now.mono.0, end, bytes_max);
             self.inputs.push_back(Pending::Received { socket, bytes });
-            pieces += 1;
-            if pieces > 1 {
+            state.pieces += 1;
+            if state.pieces > 1 {
                 around.net.coverage.hit("receive: split");
             }
         }
         if around.net.is_eof(end) && !state.told_eof {
             state.told_eof = true;
             self.inputs.push_back(Pending::Eof { socket });
+        }
+    }
+
+    /// Buffers are back: receives that ended for want of one begin again.
+    fn feed_the_starved(&mut self, around: &mut Around<'_>, options: &Options, rng: &mut Rng) {
+        for slot in std::mem::take(&mut self.starved) {
+            if !self.slots[slot as usize].gone {
+                self.pull(slot, around, options, rng);
+            }
+        }
+    }
+
+    /// Lets late completions come, those that `due` names.
+    fn take_late(&mut self, due: impl Fn(u64, &Pending) -> bool) {
+        let mut at = 0;
+        while at < self.late.len() {
+            if due(self.late[at].0, &self.late[at].1) {
+                let (_, pending) = self.late.remove(at);
+                self.inputs.push_back(pending);
+            } else {
+                at += 1;
+            }
         }
     }
 
@@ -638,8 +725,8 @@ impl<A: Actor> Shard<A> {
         }
     }
 
-    /// Sends on; when all went out, its completion waits for a turn, sometimes behind later ones.
-    fn push(&mut self, slot: u32, around: &mut Around<'_>, rng: &mut Rng) {
+    /// Sends on; when all went out, its completion waits for a turn, sometimes for much longer.
+    fn push(&mut self, slot: u32, around: &mut Around<'_>, options: &Options, rng: &mut Rng) {
         let socket = self.id(slot);
         let state = &mut self.slots[slot as usize];
         let (Some(end), Some((payload, offset))) = (state.end, state.send.as_mut()) else { return };
@@ -662,10 +749,13 @@ impl<A: Actor> Shard<A> {
         };
         let Some((payload, _)) = state.send.take() else { return };
         let sent = Pending::Sent { socket, result, payload };
-        if rng.chance(100) && !self.inputs.is_empty() {
+        if rng.chance(options.late_per_mille) {
             around.net.coverage.hit("send: completed late");
+            let late_us = *rng.pick(&[20, 500, 5000, 50_000]);
+            self.late.push((around.now.mono.0 + late_us * 1000, sent));
+        } else {
+            self.inputs.push_back(sent);
         }
-        self.inputs.push_back(sent);
         if self.slots[slot as usize].closing {
             self.finish_close(slot, around);
         }
@@ -728,9 +818,17 @@ impl<A: Actor> Shard<A> {
             self.inputs.push_back(Pending::Sent { socket, result, payload });
         }
         self.ends.remove(&end);
+        // Rule 5: nothing comes after `Closed`.
+        self.take_late(|_, late| matches!(late, Pending::Sent { socket: of, .. } if *of == socket));
         self.inputs.push_back(Pending::Closed { socket });
     }
 }
+
+/// Pieces of one receive that are as small as the seed says; the rest comes in large ones. What is
+/// cut small begins everywhere (a packet does), and a long body of tiny pieces proves nothing more.
+const SMALL_PIECES_MAX: usize = 12;
+/// A receive buffer of the real engines, bytes.
+const RECEIVE_BYTES: usize = 16 * 1024;
 
 /// Writes a payload from an offset on, segment by segment, until one does not fit.
 fn write_from(

@@ -22,4 +22,5 @@ pub mod engine;
 pub mod net;
 pub mod rng;
 pub mod sqlite_disk;
+pub mod trace;
 pub mod world;

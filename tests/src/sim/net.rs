@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{coverage::Coverage, rng::Rng};
+use super::{coverage::Coverage, rng::Rng, trace::Trace};
 
 /// A machine with an address; survives its crashes.
 pub type HostId = usize;
@@ -99,6 +99,8 @@ pub struct Net {
     rng: Rng,
     /// What happened.
     pub coverage: Coverage,
+    /// What happened last, in words.
+    pub trace: Trace,
 }
 
 /// Bytes a wide pipe holds.
@@ -120,6 +122,7 @@ impl Net {
             capacities: vec![CAPACITY_BYTES, CAPACITY_BYTES, 8 * 1024, 2048],
             rng,
             coverage: Coverage::default(),
+            trace: Trace::new(),
         }
     }
 
@@ -234,7 +237,12 @@ impl Net {
         let conn = &mut self.conns[end.conn];
         let pipe = &mut conn.pipes[1 - end.side];
         let take = bytes_max.min(pipe.arrived.len());
-        let bytes: Vec<u8> = pipe.arrived.drain(..take).collect();
+        let (front, back) = pipe.arrived.as_slices();
+        let from_front = take.min(front.len());
+        let mut bytes = Vec::with_capacity(take);
+        bytes.extend_from_slice(&front[..from_front]);
+        bytes.extend_from_slice(&back[..take - from_front]);
+        pipe.arrived.drain(..take);
         if take > 0 && pipe.writer_waits {
             pipe.writer_waits = false;
             let at_ns = now_ns + conn.latency_ns;
@@ -393,6 +401,11 @@ impl Net {
                 pipe.arrived.clear();
                 pipe.flying.clear();
                 self.coverage.hit("net: connection reset");
+                let back = &self.conns[from.conn].pipes[to.side];
+                if back.flying_bytes + back.arrived.len() > 0 {
+                    // What `to` was told is sent will never be read.
+                    self.coverage.hit("net: reset after an acknowledged send");
+                }
                 self.notify(to, Notice::Reset(to));
                 self.conns[to.conn].gone[to.side] = true;
             }

@@ -60,6 +60,7 @@ struct State {
     files: BTreeMap<String, File>,
     operations: u64,
     fails_at: Option<u64>,
+    fails_at_sync: Option<u64>,
     dead: bool,
     full: bool,
     syncs: u64,
@@ -142,6 +143,11 @@ impl SqliteDisk {
         self.lock().fails_at = Some(operation);
     }
 
+    /// The power fails inside this sync, counted as [`SqliteDisk::syncs`] counts.
+    pub fn fail_at_sync(&self, sync: u64) {
+        self.lock().fails_at_sync = Some(sync);
+    }
+
     /// Whether the power has failed.
     pub fn is_dead(&self) -> bool {
         self.lock().dead
@@ -164,6 +170,7 @@ impl SqliteDisk {
         let mut damage = Damage::default();
         state.dead = false;
         state.fails_at = None;
+        state.fails_at_sync = None;
         for file in state.files.values_mut() {
             let mut image = std::mem::take(&mut file.durable);
             let mut changes = std::mem::take(&mut file.pending);
@@ -501,6 +508,10 @@ unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
             return ffi::SQLITE_IOERR_FSYNC;
         }
         state.syncs += 1;
+        if state.fails_at_sync.is_some_and(|at| state.syncs >= at) {
+            state.dead = true;
+            return ffi::SQLITE_IOERR_FSYNC;
+        }
         let Some(file) = state.files.get_mut(&inner.name) else { return ffi::SQLITE_IOERR };
         for change in file.pending.drain(..) {
             match change {

@@ -36,7 +36,8 @@ pub trait Peer {
 
 enum Role<A: Actor> {
     Process(Option<Process<A>>),
-    Peer(Option<Box<dyn Peer>>),
+    /// With its deadline, asked for after everything that may have moved it.
+    Peer(Box<dyn Peer>, Option<u64>),
 }
 
 struct Host<A: Actor> {
@@ -57,8 +58,12 @@ pub struct World<A: Actor> {
     pub rng: Rng,
     hosts: Vec<Host<A>>,
     steps: u64,
+    /// Who could run at this step; kept for its memory.
+    runnable: Vec<(HostId, Option<usize>)>,
 }
 
+/// Steps between two looks of [`World::run_until`] at its condition, unless time jumps.
+const STEPS_A_LOOK: u64 = 32;
 /// Turns after which a run that should have ended is called stuck.
 const STEPS_MAX: u64 = 20_000_000;
 
@@ -74,6 +79,7 @@ impl<A: Actor> World<A> {
             rng,
             hosts: Vec::new(),
             steps: 0,
+            runnable: Vec::new(),
         }
     }
 
@@ -99,6 +105,7 @@ impl<A: Actor> World<A> {
 
     /// Counts a scenario's own fault or branch.
     pub fn hit(&mut self, name: &'static str) {
+        self.net.trace.say(self.now(), format_args!("{name}"));
         self.net.coverage.hit(name);
     }
 
@@ -114,7 +121,8 @@ impl<A: Actor> World<A> {
         listeners: &[SocketAddr],
         peer: Box<dyn Peer>,
     ) -> HostId {
-        let host = self.add(address, Role::Peer(Some(peer)));
+        let first = peer.next_deadline_ns();
+        let host = self.add(address, Role::Peer(peer, first));
         for &listener in listeners {
             self.net.listen(host, listener);
         }
@@ -175,7 +183,7 @@ impl<A: Actor> World<A> {
     pub fn process(&mut self, host: HostId) -> Option<&mut Process<A>> {
         match &mut self.hosts[host].role {
             Role::Process(process) => process.as_mut(),
-            Role::Peer(_) => None,
+            Role::Peer(..) => None,
         }
     }
 
@@ -198,23 +206,30 @@ impl<A: Actor> World<A> {
         steer: impl FnOnce(&mut P, Now, &mut Net) -> R,
     ) -> R {
         let now = self.now();
-        let Role::Peer(Some(peer)) = &mut self.hosts[host].role else {
+        let Role::Peer(peer, deadline_ns) = &mut self.hosts[host].role else {
             panic!("host {host} is no peer");
         };
-        let peer = peer.as_any().downcast_mut::<P>().expect("the peer is of that type");
-        steer(peer, now, &mut self.net)
+        let known = peer.as_any().downcast_mut::<P>().expect("the peer is of that type");
+        let result = steer(known, now, &mut self.net);
+        *deadline_ns = peer.next_deadline_ns();
+        result
     }
 
     /// Runs until `done` says so or `for_ms` of virtual time have passed; whether `done` came
-    /// first.
+    /// first. It is asked now and then, whenever time jumps at least.
     pub fn run_until(&mut self, for_ms: u64, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let end_ns = self.now_ns + for_ms * 1_000_000;
         while self.now_ns < end_ns {
             if done(self) {
                 return true;
             }
-            if !self.step(end_ns) {
-                self.now_ns = end_ns;
+            let look_at = self.steps + STEPS_A_LOOK;
+            while self.now_ns < end_ns && self.steps < look_at {
+                match self.step(end_ns) {
+                    Stepped::Ran => {}
+                    Stepped::Jumped => break,
+                    Stepped::Nothing => self.now_ns = end_ns,
+                }
             }
         }
         done(self)
@@ -225,45 +240,42 @@ impl<A: Actor> World<A> {
         self.run_until(for_ms, |_| false);
     }
 
-    /// One turn of someone, or time moves on. False: nothing will ever happen before `end_ns`.
-    fn step(&mut self, end_ns: u64) -> bool {
+    /// One turn of someone, or time moves on.
+    fn step(&mut self, end_ns: u64) -> Stepped {
         self.steps += 1;
         assert!(self.steps < STEPS_MAX, "the simulation does not come to rest");
         self.net.advance(self.now_ns);
         while let Some((host, notice)) = self.net.poll_notice() {
             self.hosts[host].notices.push_back(notice);
         }
-        let runnable: Vec<(HostId, Option<usize>)> = self.runnable();
-        if runnable.is_empty() {
+        self.find_runnable();
+        if self.runnable.is_empty() {
             return self.jump(end_ns);
         }
-        let (host, shard) = *self.rng.pick(&runnable);
+        let (host, shard) = *self.rng.pick(&self.runnable);
         self.run(host, shard);
         self.now_ns += self.rng.between(100, 20_000);
-        true
+        Stepped::Ran
     }
 
     /// Who could run: hosts with notices or disk work (no shard), and shards with something to do.
-    fn runnable(&self) -> Vec<(HostId, Option<usize>)> {
+    fn find_runnable(&mut self) {
         let now = self.now();
-        let mut runnable = Vec::new();
+        self.runnable.clear();
         for (host, slot) in self.hosts.iter().enumerate() {
-            if !slot.notices.is_empty() || slot.disk.is_busy() {
-                runnable.push((host, None));
+            if !slot.notices.is_empty() || slot.disk.is_ready(self.now_ns) {
+                self.runnable.push((host, None));
             }
             match &slot.role {
                 Role::Process(Some(process)) => {
-                    runnable.extend(process.runnable(now).into_iter().map(|at| (host, Some(at))));
+                    self.runnable.extend(process.runnable(now).map(|at| (host, Some(at))));
                 }
-                Role::Peer(Some(peer))
-                    if peer.next_deadline_ns().is_some_and(|at| at <= self.now_ns) =>
-                {
-                    runnable.push((host, Some(0)));
+                Role::Peer(_, deadline_ns) if deadline_ns.is_some_and(|at| at <= self.now_ns) => {
+                    self.runnable.push((host, Some(0)));
                 }
                 _ => {}
             }
         }
-        runnable
     }
 
     fn run(&mut self, host: HostId, shard: Option<usize>) {
@@ -276,7 +288,9 @@ impl<A: Actor> World<A> {
             }
             (Role::Process(Some(process)), None) => {
                 // Disk work ends at any time between notices.
-                if slot.disk.is_busy() && (slot.notices.is_empty() || self.rng.chance(200)) {
+                if slot.disk.is_ready(self.now_ns)
+                    && (slot.notices.is_empty() || self.rng.chance(200))
+                {
                     if let Some((shard, op, result)) = slot.disk.finish_one() {
                         process.file_done(shard, op, result);
                     }
@@ -286,30 +300,45 @@ impl<A: Actor> World<A> {
                 }
             }
             (Role::Process(None), _) => slot.notices.clear(),
-            (Role::Peer(Some(peer)), Some(_)) => peer.tick(now, &mut self.net),
-            (Role::Peer(Some(peer)), None) => {
-                if let Some(notice) = slot.notices.pop_front() {
-                    peer.notice(now, &mut self.net, notice);
+            (Role::Peer(peer, deadline_ns), shard) => {
+                match shard {
+                    Some(_) => peer.tick(now, &mut self.net),
+                    None => {
+                        if let Some(notice) = slot.notices.pop_front() {
+                            peer.notice(now, &mut self.net, notice);
+                        }
+                    }
                 }
+                *deadline_ns = peer.next_deadline_ns();
             }
-            (Role::Peer(None), _) => slot.notices.clear(),
         }
     }
 
     /// Nothing can run now: time moves to the next thing that will.
-    fn jump(&mut self, end_ns: u64) -> bool {
+    fn jump(&mut self, end_ns: u64) -> Stepped {
         let deadlines = self.hosts.iter().filter_map(|slot| match &slot.role {
             Role::Process(Some(process)) => process.next_deadline_ns(),
-            Role::Peer(Some(peer)) => peer.next_deadline_ns(),
+            Role::Peer(_, deadline_ns) => *deadline_ns,
             _ => None,
         });
-        let next = deadlines.chain(self.net.next_due_ns()).min();
+        let disks = self.hosts.iter().filter_map(|slot| slot.disk.next_due_ns());
+        let next = deadlines.chain(disks).chain(self.net.next_due_ns()).min();
         match next {
             Some(next) if next < end_ns => {
                 self.now_ns = next.max(self.now_ns + 1);
-                true
+                Stepped::Jumped
             }
-            _ => false,
+            _ => Stepped::Nothing,
         }
     }
+}
+
+/// What a step came to.
+enum Stepped {
+    /// Someone had a turn.
+    Ran,
+    /// Nobody could run: time moved on.
+    Jumped,
+    /// Nothing will ever happen before the end.
+    Nothing,
 }
