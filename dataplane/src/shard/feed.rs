@@ -6,9 +6,9 @@
 //!                     └ snapshot parts, gathered                  Reporter, LastKnown ◀┘
 //! ```
 //! The order of the feed is kept by the fence (`watermark`): what stands behind a purge takes
-//! effect when every shard has passed it. A snapshot is a new configuration, then a hard purge of all
-//! sites and a soft one of everything, then its cursor: in this order nothing fetched by the old
-//! configuration stays fresh, and nothing comes back that a purge unknown to this edge was to remove.
+//! effect when every shard has passed it. A snapshot is a new configuration, then a hard purge of
+//! all sites and a soft one of everything, then its cursor: in this order nothing fetched by the old
+//! configuration stays fresh, and nothing comes back that a purge unknown to this edge removed.
 //!
 //! Refilling. Events that control sends again (`history=1`, or behind a snapshot) fill histories.
 //! They end with the first record that is none of them; only then do histories count as filled. The
@@ -611,8 +611,8 @@ impl Intake {
         let change = ConfigChange::Replace { sites, pages };
         self.fence.push(Item::Config(Arc::new(change)), true);
         let position = cursor.position;
-        // The snapshot stands for purges that this edge never heard of, hard ones among them, and its
-        // cursor will confirm them: what they may have reached must not come back as a stale answer.
+        // The snapshot stands for purges that this edge never heard of, hard ones among them, and
+        // its cursor will confirm them: what they may have reached must not come back as stale.
         // Pages are purged softly always; without control the last known one is better than none.
         self.fence.push_purge(Purge { position, scope: Scope::Sites, soft: false });
         self.fence.push_purge(Purge { position, scope: Scope::Everything, soft: true });

@@ -1,10 +1,10 @@
 //! Runs seeds of the simulator, or replays one.
 //!
 //! ```text
-//! sim --seeds 1000              the kept seeds, then 0 to 999; exit 1 at a violation, at a seed that
-//!                               did too little, or (from 200 seeds on) at a fault never reached
-//! sim --seed 42                 one seed, its violations; with --trace [LINES] what happened before
-//!                               the first of them
+//! sim --seeds 1000              the kept seeds, then 0 to 999; exit 1 at a violation, at a seed
+//!                               that did too little, or (from 200 seeds on) at a fault never reached
+//! sim --seed 42                 one seed, its violations; with --trace [LINES] what happened
+//!                               before the first of them
 //! sim --seeds 200 --from 5000
 //! sim --scenario durability     edge, durability or regions alone; all three if none is named
 //! sim --fail-fast               no further seed after a violation

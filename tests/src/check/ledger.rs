@@ -64,8 +64,8 @@ impl Ledger {
         list.push((now_ns, dot));
     }
 
-    /// Control came back as an older copy, now called `store`: operations of `replica` beyond `kept`
-    /// are gone for good.
+    /// Control came back as an older copy, now called `store`: operations of `replica` beyond
+    /// `kept` are gone for good.
     pub fn loses(&mut self, store: u64, replica: &str, kept: u64) {
         self.lost.push((store, replica.to_owned(), kept));
     }
@@ -93,8 +93,8 @@ impl Ledger {
     /// A visitor got `page` at `version` out of an edge; was it allowed?
     ///
     /// The page must show what the visitor had been promised, and, unless it is marked stale, what
-    /// the edge had confirmed before. What an older copy of control has lost can be asked of nobody; but an edge that has
-    /// confirmed a position of that copy must show nothing of it either.
+    /// the edge had confirmed before. What an older copy of control has lost can be asked of
+    /// nobody; but an edge that has confirmed a position of that copy must show nothing of it.
     pub fn check_page(&mut self, seen: &SeenPage<'_>) {
         let SeenPage { page, version, told, stale, edge, asked_ns, now_ns } = *seen;
         let told = self.still_there(told);
