@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use pharos_tests::{
-    peer::control::covers,
+    check::ledger::covers,
     process::{client::Client, node::Node, wait::until},
 };
 
