@@ -7,8 +7,8 @@
 //! ```
 //! The order of the feed is kept by the fence (`watermark`): what stands behind a purge takes
 //! effect when every shard has passed it. A snapshot is a new configuration, then a hard purge of
-//! all sites and a soft one of everything, then its cursor: in this order nothing fetched by the old
-//! configuration stays fresh, and nothing comes back that a purge unknown to this edge removed.
+//! all sites and a soft one of everything, then its cursor: in this order nothing fetched by the
+//! old configuration stays fresh, and nothing comes back that a purge unknown to this edge removed.
 //!
 //! Refilling. Events that control sends again (`history=1`, or behind a snapshot) fill histories.
 //! They end with the first record that is none of them; only then do histories count as filled. The

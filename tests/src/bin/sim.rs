@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sim --seeds 1000              the kept seeds, then 0 to 999; exit 1 at a violation, at a seed
-//!                               that did too little, or (from 200 seeds on) at a fault never reached
+//!                               that did too little, or (from 200 seeds on) at a fault not reached
 //! sim --seed 42                 one seed, its violations; with --trace [LINES] what happened
 //!                               before the first of them
 //! sim --seeds 200 --from 5000
