@@ -97,7 +97,8 @@ impl Simulated {
             }
             self.world.run_for(1);
             let (shards, now_ns) = (self.shards, self.now_ns());
-            let stopped = self.world.process(shards).is_some_and(|process| process.has_stopped());
+            let stopped =
+                self.world.process(shards).is_some_and(|process| process.has_stopped(now_ns));
             if stopped && !self.ended {
                 self.ended = true;
                 self.world.end(shards, now_ns);

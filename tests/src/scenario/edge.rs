@@ -369,7 +369,8 @@ impl Run {
             self.world.control(self.edges[at], Ask::Drain);
             let host = self.edges[at];
             let stopped = self.world.run_until(60_000, |world| {
-                world.process(host).is_none_or(|process| process.has_stopped())
+                let now_ns = world.now().mono.0;
+                world.process(host).is_none_or(|process| process.has_stopped(now_ns))
             });
             if !stopped {
                 let now_ns = self.world.now().mono.0;

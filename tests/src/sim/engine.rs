@@ -15,8 +15,9 @@ use std::{
     ops::Range,
 };
 
-use dataplane::seam::{
-    Actor, Close, Control, Effect, Input, Mono, Now, Payload, ShardId, SocketId,
+use dataplane::{
+    limits::STOP_FLUSH_MS,
+    seam::{Actor, Close, Control, Effect, Input, Mono, Now, Payload, ShardId, SocketId},
 };
 
 use super::{
@@ -88,7 +89,8 @@ struct Shard<A: Actor> {
     backlog: VecDeque<(End, u16)>,
     accepting: Vec<bool>,
     yielded: bool,
-    stopped: bool,
+    /// When it said `Stop`.
+    stopped_ns: Option<u64>,
     /// Operations to connect, by the end they opened.
     connecting: BTreeMap<End, u64>,
     ends: BTreeMap<End, u32>,
@@ -173,7 +175,7 @@ impl<A: Actor> Process<A> {
                 backlog: VecDeque::new(),
                 accepting: vec![true; listeners.len()],
                 yielded: false,
-                stopped: false,
+                stopped_ns: None,
                 connecting: BTreeMap::new(),
                 ends: BTreeMap::new(),
                 uncertain: Vec::new(),
@@ -191,10 +193,15 @@ impl<A: Actor> Process<A> {
         self.shards.iter().map(|shard| &shard.actor)
     }
 
-    /// Whether every shard said `Stop` and nothing is left to send.
-    pub fn has_stopped(&self) -> bool {
-        self.shards.iter().all(|shard| {
-            shard.stopped && shard.slots.iter().all(|slot| slot.gone || slot.send.is_none())
+    /// Whether every shard said `Stop` and nothing is left to send, or the time to send it is over:
+    /// a peer that reads nothing does not hold the process up.
+    pub fn has_stopped(&self, now_ns: u64) -> bool {
+        let last_ns =
+            self.shards.iter().try_fold(0, |last_ns, shard| Some(shard.stopped_ns?.max(last_ns)));
+        let mut slots = self.shards.iter().flat_map(|shard| &shard.slots);
+        last_ns.is_some_and(|last_ns| {
+            now_ns >= last_ns + STOP_FLUSH_MS * 1_000_000
+                || slots.all(|slot| slot.gone || slot.send.is_none())
         })
     }
 
@@ -224,7 +231,7 @@ impl<A: Actor> Process<A> {
 
     /// When a shard wants to be called for time alone, or a late completion comes.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let running = self.shards.iter().filter(|shard| !shard.stopped);
+        let running = self.shards.iter().filter(|shard| shard.stopped_ns.is_none());
         let deadlines = running.filter_map(|shard| shard.deadline).map(|at| at.0);
         let late = self.shards.iter().flat_map(|shard| &shard.late).map(|(at_ns, _)| *at_ns);
         deadlines.chain(late).min()
@@ -329,13 +336,13 @@ impl<A: Actor> Process<A> {
             }
         }
         let due = self.shards[at].actor.next_deadline();
-        if due.is_some_and(|due| due <= around.now.mono) && !self.shards[at].stopped {
+        if due.is_some_and(|due| due <= around.now.mono) && self.shards[at].stopped_ns.is_none() {
             self.handle(at, around, Input::Deadline);
         }
         self.drain(at, around);
         let shard = &mut self.shards[at];
         shard.feed_the_starved(around, &self.options, &mut self.rng);
-        shard.deadline = shard.actor.next_deadline().filter(|_| !shard.stopped);
+        shard.deadline = shard.actor.next_deadline().filter(|_| shard.stopped_ns.is_none());
     }
 
     fn accept(&mut self, at: usize, around: &mut Around<'_>) {
@@ -521,7 +528,7 @@ impl<A: Actor> Process<A> {
             }
             Effect::Accept { listener, on } => shard.accepting[usize::from(listener)] = on,
             Effect::Yield => shard.yielded = true,
-            Effect::Stop => shard.stopped = true,
+            Effect::Stop => shard.stopped_ns = Some(around.now.mono.0),
         }
     }
 
