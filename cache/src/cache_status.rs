@@ -179,7 +179,7 @@ mod tests {
     fn rfc9211_2_7_the_key_is_a_string_or_left_out() {
         let hasher = KeyHasher::new(0);
         let line = |target: &str| {
-            let key = hasher.cache_key("s", b"a.example", target.as_bytes());
+            let key = hasher.cache_key("s", b"a.example", target.as_bytes(), b"");
             String::from_utf8(beginning("pharos-e1", &key)).expect("text")
         };
         assert_eq!(line("/x?y"), "Cache-Status: pharos-e1; key=\"a.example/x?y\"");

@@ -19,6 +19,8 @@
 
 use std::sync::Arc;
 
+use proto::feed::rule::LifetimeRule;
+
 use crate::{
     Cache,
     body::Body,
@@ -96,6 +98,8 @@ pub struct Lease {
     joins: bool,
     /// The client's condition on `range`.
     if_range: Option<Box<[u8]>>,
+    /// What a rule of the site says of lifetimes.
+    rule: Option<Arc<LifetimeRule>>,
     /// What is stored and may be validated, or served if the origin fails.
     stored: Option<Arc<Entry>>,
     is_open: bool,
@@ -172,6 +176,12 @@ impl Lease {
         }
     }
 
+    /// With what a rule of the site says of lifetimes.
+    pub fn with_rule(mut self, rule: Option<&Arc<LifetimeRule>>) -> Self {
+        self.rule = rule.cloned();
+        self
+    }
+
     /// With the client's `If-Range`, where the client's own range is asked for.
     pub(crate) fn with_if_range(mut self, value: Option<&[u8]>) -> Self {
         self.if_range = value.filter(|_| self.range.is_some() && !self.joins).map(Box::from);
@@ -211,7 +221,14 @@ impl Lease {
             }
             _ => {
                 let key = self.cache_key.borrowed();
-                let draft = Draft::of(&self.cache, &key, self.asked, request, response);
+                let draft = Draft::of(
+                    &self.cache,
+                    &key,
+                    self.asked,
+                    self.rule.as_deref(),
+                    request,
+                    response,
+                );
                 match draft.and_then(|draft| self.cache.admit(response.length).map(|()| draft)) {
                     Ok(draft) => self.fill(draft, response, wakes),
                     Err(reason) => self.not_stored(reason, response, wakes),
@@ -285,10 +302,13 @@ impl Lease {
         let older = older.filter(|entry| entry.is_partial());
         let fields = WithoutRange(response.fields);
         let draft = match &older {
-            Some(older) => match Draft::of_update(&self.cache, older, request, response)? {
-                (draft, None) => draft,
-                (_, Some(reason)) => return Err(reason),
-            },
+            Some(older) => {
+                match Draft::of_update(&self.cache, older, self.rule.as_deref(), request, response)?
+                {
+                    (draft, None) => draft,
+                    (_, Some(reason)) => return Err(reason),
+                }
+            }
             None if self.joins => return Err(NoStoreReason::Partial),
             None => {
                 let whole = Response {
@@ -298,7 +318,7 @@ impl Lease {
                     length: Some(length),
                     ..*response
                 };
-                Draft::of(&self.cache, &key, self.asked, request, &whole)?
+                Draft::of(&self.cache, &key, self.asked, self.rule.as_deref(), request, &whole)?
             }
         };
         self.cache.admit(Some(range.length()))?;
@@ -382,7 +402,7 @@ impl Lease {
         response: &Response<'_>,
         wakes: &mut Vec<Wake>,
     ) -> HeadOutcome {
-        let draft = Draft::of_update(&self.cache, stored, request, response);
+        let draft = Draft::of_update(&self.cache, stored, self.rule.as_deref(), request, response);
         let (mut draft, refusal) = match draft {
             Ok(draft) => draft,
             Err(reason) => return self.not_stored(reason, response, wakes),
@@ -622,6 +642,7 @@ impl Ticket {
             range: self.range,
             joins: self.joins,
             if_range: None,
+            rule: None,
             stored,
             is_open: true,
         }

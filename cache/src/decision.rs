@@ -50,6 +50,17 @@ pub struct Hit {
     pub answer: Answer,
     /// Fresh, or why stale is allowed.
     pub freshness: Freshness,
+    /// Where it was found.
+    pub tier: Tier,
+}
+
+/// Where a stored response was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tier {
+    /// In the shard's own table.
+    Near,
+    /// In the index that all shards share.
+    Shared,
 }
 
 /// Which response to send.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use proto::feed::rule::LifetimeRule;
+
 use crate::{
     Cache,
     body::Body,
@@ -43,6 +45,7 @@ impl Draft {
         cache: &Cache,
         cache_key: &CacheKeyRef<'_>,
         asked: Asked,
+        rule: Option<&LifetimeRule>,
         request: &dyn FieldSource,
         response: &Response<'_>,
     ) -> Result<Self, NoStoreReason> {
@@ -51,6 +54,7 @@ impl Draft {
         }
         let config = cache.config();
         let policy = Policy::of(response.fields, &config.targets);
+        let policy = policy.with_rule(rule, response.status, response.fields);
         let times = Times::of(response, &policy);
         let stale = StaleRules::of(&policy, config.stale_if_error_s);
         storability::check(asked, response, &policy, &times, &stale)?;
@@ -71,12 +75,14 @@ impl Draft {
     pub(crate) fn of_update(
         cache: &Cache,
         stored: &Entry,
+        rule: Option<&LifetimeRule>,
         request: &dyn FieldSource,
         response: &Response<'_>,
     ) -> Result<(Self, Option<NoStoreReason>), NoStoreReason> {
         let config = cache.config();
         let head = stored.head.updated(response);
         let policy = Policy::of(&head, &config.targets);
+        let policy = policy.with_rule(rule, stored.status(), &head);
         let merged = Response { fields: &head, status: stored.status(), ..*response };
         let times = Times::with_age(&merged, &policy, response.fields.get("Age"));
         let stale = StaleRules::of(&policy, config.stale_if_error_s);

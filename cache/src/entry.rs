@@ -196,6 +196,11 @@ impl Entry {
         &self.cache_key
     }
 
+    /// The variant that it is of its cache key.
+    pub fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
     /// Its surrogate keys.
     pub fn surrogate_keys(&self) -> &SurrogateKeys {
         &self.surrogate_keys
@@ -359,7 +364,7 @@ mod loom_tests {
         };
         let policy = Policy::NONE;
         let parts = Parts {
-            cache_key: KeyHasher::new(0).cache_key("s", b"h", b"/").to_key(),
+            cache_key: KeyHasher::new(0).cache_key("s", b"h", b"/", b"").to_key(),
             variant: Variant::default(),
             surrogate_keys: SurrogateKeys::default(),
             times: Times::of(&response, &policy),

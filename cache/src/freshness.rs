@@ -21,6 +21,8 @@ pub struct Times {
     pub lifetime_ms: u64,
     /// Where that comes from.
     pub source: LifetimeSource,
+    /// Which targeted field of the configured list said it, counted from 1; 0 for none.
+    pub target: u8,
 }
 
 /// Where a freshness lifetime comes from.
@@ -34,6 +36,8 @@ pub enum LifetimeSource {
     Expires,
     /// A tenth of the time since `Last-Modified` (§4.2.2).
     Heuristic,
+    /// A rule of the site.
+    Rule,
     /// Nothing speaks; it is stale at once.
     None,
 }
@@ -59,6 +63,7 @@ impl Times {
             initial_age_ms: initial_age_ms(response, age),
             lifetime_ms,
             source,
+            target: policy.target,
         }
     }
 
@@ -108,6 +113,10 @@ pub(crate) fn is_heuristically_cacheable(status: u16) -> bool {
 fn lifetime_ms(response: &Response<'_>, policy: &Policy) -> (u64, LifetimeSource) {
     let directives = &policy.directives;
     let seconds = |seconds: u64| seconds.min(limits::DELTA_SECONDS_MAX) * 1000;
+    if policy.ruled.is_some() {
+        let ruled_s = directives.s_maxage_s.or(directives.max_age_s).unwrap_or(0);
+        return (seconds(ruled_s), LifetimeSource::Rule);
+    }
     if let Some(s_maxage_s) = directives.s_maxage_s {
         return (seconds(s_maxage_s), LifetimeSource::SMaxage);
     }

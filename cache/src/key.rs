@@ -1,7 +1,8 @@
-//! The cache key: site, host and target, hashed once.
+//! The cache key: site, host, target, and what a rule adds of the request's fields, hashed once.
 //!
 //! The hash carries two things: the segment, chosen by site and target alone, so that a purge of a
-//! URL on all hosts of a site touches one segment; and the rest, which the host takes part in.
+//! URL on all hosts of a site, and whatever was added, touches one segment; and the rest, which
+//! host and addition take part in.
 //!
 //! Leaves to others: which site a host belongs to and how a target is normalised (`dataplane`), the
 //! choice among variants ([`crate::vary`]).
@@ -19,6 +20,7 @@ pub struct CacheKeyRef<'a> {
     pub(crate) site: &'a str,
     pub(crate) host: &'a [u8],
     pub(crate) target: &'a [u8],
+    pub(crate) added: &'a [u8],
     pub(crate) hash: u64,
 }
 
@@ -38,33 +40,32 @@ impl<'a> CacheKeyRef<'a> {
         self.target
     }
 
+    /// What a rule added of the request's fields; empty for most.
+    pub fn added(&self) -> &'a [u8] {
+        self.added
+    }
+
     /// The hash that tables use.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
     pub(crate) fn to_key(self) -> CacheKey {
-        let mut text = Vec::with_capacity(self.site.len() + self.host.len() + self.target.len());
-        text.extend_from_slice(self.site.as_bytes());
-        text.extend_from_slice(self.host);
-        text.extend_from_slice(self.target);
-        CacheKey {
-            text: text.into(),
-            // Targets and hosts are bounded far below this by whoever parsed them.
-            site_len: self.site.len() as u32,
-            host_len: self.host.len() as u32,
-            hash: self.hash,
-        }
+        let Self { site, host, target, added, hash } = self;
+        let text = [site.as_bytes(), host, added, target].concat().into();
+        let [site_len, host_len, added_len] = [site.len(), host.len(), added.len()].map(short);
+        CacheKey { text, site_len, host_len, added_len, hash }
     }
 }
 
 /// A cache key that an entry or a lease keeps; cloning shares its text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CacheKey {
-    /// Site, host and target, one after the other.
+    /// Site, host, addition and target, one after the other.
     text: Arc<[u8]>,
-    site_len: u32,
-    host_len: u32,
+    site_len: u16,
+    host_len: u16,
+    added_len: u16,
     hash: u64,
 }
 
@@ -72,21 +73,25 @@ impl CacheKey {
     /// The borrowed form.
     pub fn borrowed(&self) -> CacheKeyRef<'_> {
         let (site, rest) = self.text.split_at(self.site_len as usize);
-        let (host, target) = rest.split_at(self.host_len as usize);
+        let (host, rest) = rest.split_at(self.host_len as usize);
+        let (added, target) = rest.split_at(self.added_len as usize);
         // It was a `str` when it came in.
         let site = std::str::from_utf8(site).unwrap_or_default();
-        CacheKeyRef { site, host, target, hash: self.hash }
+        CacheKeyRef { site, host, target, added, hash: self.hash }
     }
 
     /// Whether `other` names the same thing.
     pub fn is(&self, other: &CacheKeyRef<'_>) -> bool {
         let host_at = self.site_len as usize;
-        let target_at = host_at + self.host_len as usize;
+        let added_at = host_at + self.host_len as usize;
+        let target_at = added_at + self.added_len as usize;
         self.hash == other.hash
             && host_at == other.site.len()
-            && target_at - host_at == other.host.len()
+            && added_at - host_at == other.host.len()
+            && target_at - added_at == other.added.len()
             && self.text[target_at..] == *other.target
-            && self.text[host_at..target_at] == *other.host
+            && self.text[added_at..target_at] == *other.added
+            && self.text[host_at..added_at] == *other.host
             && self.text[..host_at] == *other.site.as_bytes()
     }
 
@@ -117,12 +122,17 @@ impl KeyHasher {
         site: &'a str,
         host: &'a [u8],
         target: &'a [u8],
+        added: &'a [u8],
     ) -> CacheKeyRef<'a> {
         let mut hasher = self.url_hasher(site, target);
         let url_hash = hasher.finish();
         hasher.write(host);
+        if !added.is_empty() {
+            hasher.write_u64(host.len() as u64);
+            hasher.write(added);
+        }
         let hash = (hasher.finish() & !SEGMENT_MASK) | (url_hash & SEGMENT_MASK);
-        CacheKeyRef { site, host, target, hash }
+        CacheKeyRef { site, host, target, added, hash }
     }
 
     /// The segment of a URL on any host of a site.
@@ -144,6 +154,12 @@ impl KeyHasher {
     }
 }
 
+/// The length of a part of a key.
+fn short(len: usize) -> u16 {
+    // One that were longer would be found by nobody.
+    u16::try_from(len).unwrap_or(u16::MAX)
+}
+
 /// The segment that a hash belongs to.
 pub(crate) fn segment_of(hash: u64) -> usize {
     ((hash & SEGMENT_MASK) >> SEGMENT_SHIFT) as usize
@@ -163,8 +179,8 @@ mod tests {
         let hasher = KeyHasher::new(7);
         for at in 0..100 {
             let target = format!("/{at}");
-            let a = hasher.cache_key("s", b"a.example", target.as_bytes());
-            let b = hasher.cache_key("s", b"b.example", target.as_bytes());
+            let a = hasher.cache_key("s", b"a.example", target.as_bytes(), b"");
+            let b = hasher.cache_key("s", b"b.example", target.as_bytes(), b"x");
             assert_ne!(a.hash, b.hash);
             assert_eq!(segment_of(a.hash), segment_of(b.hash));
             assert_eq!(segment_of(a.hash), hasher.url_segment("s", target.as_bytes()));
@@ -174,12 +190,19 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         let hasher = KeyHasher::new(7);
-        let key = hasher.cache_key("ab", b"c", b"/d").to_key();
-        assert!(key.is(&hasher.cache_key("ab", b"c", b"/d")));
+        let key = hasher.cache_key("ab", b"c", b"/d", b"").to_key();
+        assert!(key.is(&hasher.cache_key("ab", b"c", b"/d", b"")));
         for (site, host, target) in [("a", "bc", "/d"), ("abc", "", "/d"), ("ab", "c/", "d")] {
-            assert!(!key.is(&hasher.cache_key(site, host.as_bytes(), target.as_bytes())));
+            assert!(!key.is(&hasher.cache_key(site, host.as_bytes(), target.as_bytes(), b"")));
         }
         assert_eq!(key.borrowed().target(), b"/d");
+        assert!(!key.is(&hasher.cache_key("ab", b"", b"/d", b"c")));
+        let added = hasher.cache_key("ab", b"c", b"/d", b"\nx: 1").to_key();
+        assert_eq!(
+            (added.borrowed().added(), added.borrowed().host()),
+            (&b"\nx: 1"[..], &b"c"[..])
+        );
+        assert!(!added.is(&hasher.cache_key("ab", b"c", b"/d", b"")));
     }
 
     #[test]
@@ -188,7 +211,7 @@ mod tests {
         let mut counts = vec![0u32; limits::SEGMENT_COUNT];
         for at in 0..25_600 {
             let target = format!("/item/{at}");
-            counts[segment_of(hasher.cache_key("s", b"h", target.as_bytes()).hash)] += 1;
+            counts[segment_of(hasher.cache_key("s", b"h", target.as_bytes(), b"").hash)] += 1;
         }
         assert!(counts.iter().all(|&count| (50..=160).contains(&count)), "{counts:?}");
     }

@@ -81,7 +81,7 @@ use storability::Asked;
 pub use body::{Body, BodyState, Follow, Progress};
 pub use cache_status::{CacheStatus, Forward};
 pub use collapse::{HeadOutcome, Lease, Waiter, Wake, WakeWith};
-pub use decision::{Answer, BypassReason, Decision, Freshness, Hit, NoStoreReason};
+pub use decision::{Answer, BypassReason, Decision, Freshness, Hit, NoStoreReason, Tier};
 pub use directives::{Reach, RequestDirectives, ResponseDirectives};
 pub use entry::Entry;
 pub use fill::{WriteError, Writer};
@@ -173,7 +173,19 @@ impl Cache {
         host: &'a [u8],
         target: &'a [u8],
     ) -> CacheKeyRef<'a> {
-        self.hasher.cache_key(site, host, target)
+        self.hasher.cache_key(site, host, target, b"")
+    }
+
+    /// The same with an addition of the request's fields, so that those who differ in them do not
+    /// share what is stored. At most 65,535 bytes.
+    pub fn cache_key_with<'a>(
+        &self,
+        site: &'a str,
+        host: &'a [u8],
+        target: &'a [u8],
+        added: &'a [u8],
+    ) -> CacheKeyRef<'a> {
+        self.hasher.cache_key(site, host, target, added)
     }
 
     /// Begins a purge. Nothing is purged before [`PurgeCursor::step`].

@@ -107,7 +107,7 @@ mod tests {
     use crate::key::KeyHasher;
 
     fn resolved(reference: &str) -> Option<String> {
-        let base = KeyHasher::new(0).cache_key("s", b"a.example:8080", b"/x/y/z?q=1");
+        let base = KeyHasher::new(0).cache_key("s", b"a.example:8080", b"/x/y/z?q=1", b"");
         same_origin_target(&base, reference.as_bytes())
             .map(|target| String::from_utf8(target).expect("text"))
     }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_default_port_is_no_difference() {
-        let base = KeyHasher::new(0).cache_key("s", b"a.example", b"/");
+        let base = KeyHasher::new(0).cache_key("s", b"a.example", b"/", b"");
         for reference in ["http://a.example:80/b", "https://a.example:443/b", "//a.example/b"] {
             assert_eq!(same_origin_target(&base, reference.as_bytes()), Some(b"/b".to_vec()));
         }

@@ -21,7 +21,7 @@ use crate::{
     Cache,
     cache_status::Forward,
     collapse::{Ticket, Waiter, WakeWith},
-    decision::{Answer, BypassReason, Decision, Freshness, Hit},
+    decision::{Answer, BypassReason, Decision, Freshness, Hit, Tier},
     entry::Entry,
     index::Segment,
     limits,
@@ -60,7 +60,8 @@ impl Cache {
         if let Some(local) = near.find(request)
             && judge(local.entry(), request, asking) == Verdict::Serve(Freshness::Fresh)
         {
-            let hit = hit(local.clone(), request, asking.now_ms, Freshness::Fresh);
+            let found = (local.clone(), Tier::Near);
+            let hit = hit(found, request, asking.now_ms, Freshness::Fresh);
             near.stats.near_hits += 1;
             return Decision::Hit(hit);
         }
@@ -117,7 +118,7 @@ impl Cache {
         freshness: Freshness,
     ) -> Hit {
         entry.visit(entry.state());
-        hit(near.adopt(entry), request, now_ms, freshness)
+        hit((near.adopt(entry), Tier::Shared), request, now_ms, freshness)
     }
 
     fn carry_out(
@@ -399,11 +400,16 @@ fn bypass_reason(request: &Request<'_>) -> Option<BypassReason> {
     }
 }
 
-fn hit(local: Local, request: &Request<'_>, now_ms: u64, freshness: Freshness) -> Hit {
+fn hit(
+    (local, tier): (Local, Tier),
+    request: &Request<'_>,
+    now_ms: u64,
+    freshness: Freshness,
+) -> Hit {
     let entry = local.entry();
     let answer = validation::answer(entry, request).unwrap_or_else(|| newest_part(entry));
     let age_ms = entry.times.age_ms(now_ms);
     let ttl_ms = entry.times.lifetime_ms as i64 - age_ms as i64;
     let ttl_s = (!entry.state().is_soft()).then_some(ttl_ms / 1000);
-    Hit { age_s: age_ms / 1000, ttl_s, answer, freshness, local }
+    Hit { age_s: age_ms / 1000, ttl_s, answer, freshness, tier, local }
 }

@@ -213,7 +213,7 @@ mod tests {
     use crate::key::KeyHasher;
 
     fn check(fields: &[(&str, &str)], test: impl Fn(&Request<'_>) -> bool) {
-        let cache_key = KeyHasher::new(0).cache_key("s", b"h", b"/");
+        let cache_key = KeyHasher::new(0).cache_key("s", b"h", b"/", b"");
         assert!(test(&Request::new(Method::Get, cache_key, &fields)), "{fields:?}");
     }
 

@@ -23,7 +23,7 @@ impl Cache {
     ) -> Result<Arc<Entry>, NoStoreReason> {
         let length = Some(body.len() as u64);
         let response = Response { length, ..*response };
-        let draft = Draft::of(self, cache_key, Asked::GET, request, &response)?;
+        let draft = Draft::of(self, cache_key, Asked::GET, None, request, &response)?;
         self.admit(length)?;
         let body = Arc::new(Body::complete(self.account(), body.into()));
         let key = cache_key.to_key();

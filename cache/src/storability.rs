@@ -59,11 +59,13 @@ pub(crate) fn check(
     stale: &StaleRules,
 ) -> Result<(), NoStoreReason> {
     let directives = &policy.directives;
+    let is_explicit =
+        times.source.is_explicit() || policy.ruled.is_some_and(|ruled| ruled.is_explicit);
     // The answer to POST must say for how long it is the resource's, too (RFC 9110 §9.3.3); where
     // it says which resource, the cache key decides ([`crate::draft`]).
     let is_method = match asked.method {
         Method::Get => true,
-        Method::Post => response.status == 200 && times.source.is_explicit(),
+        Method::Post => response.status == 200 && is_explicit,
         Method::Head | Method::Safe | Method::Unsafe => false,
     };
     if !is_method {
@@ -93,13 +95,14 @@ pub(crate) fn check(
         return Err(NoStoreReason::Authorization);
     }
     let is_allowed = directives.public
-        || times.source.is_explicit()
+        || is_explicit
+        || policy.ruled.is_some()
         || is_heuristically_cacheable(response.status);
     if !is_allowed {
         return Err(NoStoreReason::Status);
     }
     if response.fields.get("Set-Cookie").is_some()
-        && !times.source.is_explicit()
+        && !is_explicit
         && !directives.private.names(b"set-cookie")
         && !directives.no_cache.names(b"set-cookie")
     {
@@ -125,6 +128,8 @@ fn is_understood(status: u16) -> bool {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use proto::feed::rule::{LifetimeRule, OriginWord};
+
     use super::*;
 
     const GET: Asked = Asked::GET;
@@ -229,5 +234,83 @@ mod tests {
         assert_eq!(verdict(GET, 200, &fields), Ok(()));
         let fields = [("Cache-Control", "max-age=9"), ("CDN-Cache-Control", "no-store")];
         assert_eq!(verdict(GET, 200, &fields), Err(NoStoreReason::NoStore));
+    }
+
+    fn fresh(origin: OriginWord) -> LifetimeRule {
+        LifetimeRule { fresh_s: Some(60), origin, ..LifetimeRule::default() }
+    }
+
+    /// How a response is stored by a rule, if it is: its lifetime in seconds.
+    fn ruled(
+        rule: &LifetimeRule,
+        status: u16,
+        fields: &[(&str, &str)],
+    ) -> Result<u64, NoStoreReason> {
+        let response = Response {
+            status,
+            reason: b"",
+            fields: &fields,
+            length: None,
+            request_at_ms: 1_000_000_000_000,
+            response_at_ms: 1_000_000_000_000,
+            append: b"",
+        };
+        let policy = Policy::of(&fields, &[]).with_rule(Some(rule), status, &fields);
+        let times = Times::of(&response, &policy);
+        let stale = StaleRules::of(&policy, 86_400);
+        check(GET, &response, &policy, &times, &stale).map(|()| times.lifetime_ms / 1000)
+    }
+
+    #[test]
+    fn a_rule_gives_a_lifetime_and_what_the_origin_forbids_stays_forbidden() {
+        let status_fresh_s = [("5xx".to_owned(), 2)].into();
+        let rule = &LifetimeRule { status_fresh_s, ..fresh(OriginWord::Override) };
+        for (status, fields, expected) in [
+            (200, &[][..], Ok(60)),
+            (200, &[("Cache-Control", "max-age=5")], Ok(60)),
+            (200, &[("Expires", "0")], Ok(60)),
+            (503, &[], Ok(2)),
+            (404, &[("Cache-Control", "max-age=5")], Ok(5)),
+            (200, &[("Cache-Control", "no-store")], Err(NoStoreReason::NoStore)),
+            (200, &[("Cache-Control", "private")], Err(NoStoreReason::Private)),
+            (200, &[("Set-Cookie", "a=b")], Err(NoStoreReason::SetCookie)),
+            (200, &[("Set-Cookie", "a=b"), ("Cache-Control", "max-age=5")], Ok(60)),
+        ] {
+            assert_eq!(ruled(rule, status, fields), expected, "{status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_rule_can_honour_the_origin_or_not_listen_to_it() {
+        let honour = &fresh(OriginWord::Honour);
+        assert_eq!(ruled(honour, 200, &[("Cache-Control", "max-age=5")]), Ok(5));
+        assert_eq!(ruled(honour, 200, &[("Cache-Control", "public")]), Ok(60));
+        let ignore = &fresh(OriginWord::Ignore);
+        assert_eq!(ruled(ignore, 200, &[("Cache-Control", "private, no-store, no-cache")]), Ok(60));
+        let cookie = [("Cache-Control", "max-age=5"), ("Set-Cookie", "a=b")];
+        assert_eq!(ruled(ignore, 200, &cookie), Err(NoStoreReason::SetCookie));
+        let unsaid = [("Cache-Control", "no-store")];
+        assert_eq!(ruled(ignore, 404, &unsaid), Err(NoStoreReason::NoStore), "no word of the rule");
+    }
+
+    #[test]
+    fn a_rule_says_how_long_stale_is_served_unless_that_is_forbidden() {
+        let rule = LifetimeRule {
+            stale_if_error_s: Some(7),
+            stale_while_revalidate_s: Some(3),
+            ..LifetimeRule::default()
+        };
+        for (value, expected) in [
+            ("max-age=5", (3_000, 7_000)),
+            ("s-maxage=5", (3_000, 7_000)),
+            ("max-age=5, stale-if-error=9", (3_000, 7_000)),
+            ("max-age=5, must-revalidate", (0, 0)),
+        ] {
+            let fields = [("Cache-Control", value)];
+            let policy = Policy::of(&&fields[..], &[]).with_rule(Some(&rule), 200, &&fields[..]);
+            let stale = StaleRules::of(&policy, 86_400);
+            let found = (stale.while_revalidating_ms, stale.if_error_ms);
+            assert_eq!(found, expected, "{value}");
+        }
     }
 }

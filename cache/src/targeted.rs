@@ -5,10 +5,17 @@
 //! is a structured dictionary (RFC 9651 §3.2), strictly: a syntax error makes all of it void, and
 //! then the next candidate counts. Within it a directive of the wrong type is ignored (§2.1); a
 //! repeated one counts by its last occurrence, as dictionaries do.
+//!
+//! A rule of the site can give a lifetime of its own. What the origin forbids stays forbidden, and
+//! what only its explicit word allows stays allowed or not, unless the rule says that its word is
+//! not to be heard at all.
 
 use std::borrow::Cow;
 
-use proto::field::list::Argument;
+use proto::{
+    feed::rule::{LifetimeRule, OriginWord},
+    field::list::Argument,
+};
 
 use crate::{directives::ResponseDirectives, limits, request::FieldSource};
 
@@ -19,15 +26,27 @@ pub struct Policy {
     pub directives: ResponseDirectives,
     /// Whether they come from a targeted field, so that `Expires` does not count either.
     pub is_targeted: bool,
+    /// Which target of the list that is, counted from 1; 0 for none.
+    pub target: u8,
+    /// Where a rule of the site has given the lifetime.
+    pub ruled: Option<Ruled>,
+}
+
+/// What a rule has replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ruled {
+    /// The origin gave a lifetime of its own, and it counts that it did.
+    pub is_explicit: bool,
 }
 
 impl Policy {
     /// Nothing said.
-    pub(crate) const NONE: Self = Self { directives: ResponseDirectives::NONE, is_targeted: false };
+    pub(crate) const NONE: Self =
+        Self { directives: ResponseDirectives::NONE, is_targeted: false, target: 0, ruled: None };
 
     /// Reads `fields`, whose targeted ones are `targets`, most specific first.
     pub fn of(fields: &dyn FieldSource, targets: &[String]) -> Self {
-        for target in targets {
+        for (at, target) in targets.iter().enumerate() {
             let mut value = Vec::new();
             fields.get_all(target, &mut |line| {
                 if !value.is_empty() {
@@ -39,12 +58,49 @@ impl Policy {
                 && value.len() <= limits::TARGETED_BYTES_MAX
                 && let Some(directives) = parse(&value)
             {
-                return Self { directives, is_targeted: true };
+                let target = u8::try_from(at + 1).unwrap_or(u8::MAX);
+                return Self { directives, is_targeted: true, target, ruled: None };
             }
         }
         let mut directives = ResponseDirectives::default();
         fields.get_all("Cache-Control", &mut |line| directives.read(line));
-        Self { directives, is_targeted: false }
+        Self { directives, ..Self::NONE }
+    }
+
+    /// The same, with what a rule of the site says of answers with this status.
+    pub(crate) fn with_rule(
+        mut self,
+        rule: Option<&LifetimeRule>,
+        status: u16,
+        fields: &dyn FieldSource,
+    ) -> Self {
+        let Some(rule) = rule else { return self };
+        let fresh_s = rule.fresh_s(status);
+        let said = &self.directives;
+        let has_expires = !self.is_targeted && fields.get("Expires").is_some();
+        let is_explicit = said.s_maxage_s.is_some() || said.max_age_s.is_some() || has_expires;
+        let counts = rule.origin != OriginWord::Honour;
+        if rule.origin == OriginWord::Ignore && fresh_s.is_some() {
+            let no_transform = said.no_transform;
+            self.directives = ResponseDirectives { no_transform, ..ResponseDirectives::default() };
+        }
+        let directives = &mut self.directives;
+        if let Some(fresh_s) = fresh_s.filter(|_| counts || !is_explicit) {
+            // `s-maxage` says more than a lifetime (RFC 9111 §5.2.2.10); that much stays.
+            match directives.s_maxage_s {
+                Some(_) => directives.s_maxage_s = Some(fresh_s),
+                None => directives.max_age_s = Some(fresh_s),
+            }
+            self.is_targeted = true;
+            let is_explicit = is_explicit && rule.origin != OriginWord::Ignore;
+            self.ruled = Some(Ruled { is_explicit });
+        }
+        let replace = |said: &mut Option<u64>, ruled: Option<u64>| {
+            *said = if counts { ruled.or(*said) } else { said.or(ruled) };
+        };
+        replace(&mut directives.stale_while_revalidate_s, rule.stale_while_revalidate_s);
+        replace(&mut directives.stale_if_error_s, rule.stale_if_error_s);
+        self
     }
 }
 

@@ -67,6 +67,13 @@ impl Variant {
         Self { members: members.collect() }
     }
 
+    /// Shows each name it was chosen by and, in normal form, the value; `None` for no such field.
+    pub fn each(&self, show: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        for member in &self.members {
+            show(&member.name, member.normal.as_deref());
+        }
+    }
+
     /// Whether `request` selects this variant.
     pub fn matches(&self, request: &dyn FieldSource) -> bool {
         self.members.iter().all(|member| member.matches(request))

@@ -74,6 +74,8 @@ fn warm_shard(body_bytes: usize) -> Shard {
         origins: vec![Origin { url: "http://127.0.0.1:9".into() }],
         routes: Vec::new(),
         token_keys: Vec::new(),
+        rules: Vec::new(),
+        purge_keys: Vec::new(),
     };
     let settings = Settings {
         shard: 0,

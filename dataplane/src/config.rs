@@ -487,6 +487,7 @@ fn check_sites(sites: &[Site]) -> Result<(), ConfigError> {
         for origin in &site.origins {
             authority(&origin.url).map_err(|expected| refusal(key("origins"), expected))?;
         }
+        check_rules(site, &key)?;
         if site.routes.iter().any(|route| !route.prefix.starts_with('/')) {
             return refuse(key("routes"), "a prefix that starts with /");
         }
@@ -507,6 +508,30 @@ fn check_sites(sites: &[Site]) -> Result<(), ConfigError> {
                 return refuse(key("token_keys"), "at least one, for a private route");
             }
         }
+    }
+    Ok(())
+}
+
+/// What is wrong with a site's rules and purge keys is named by its path in the file.
+fn check_rules(site: &Site, key: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
+    if site.rules.len() > proto::limits::RULES_MAX {
+        return refuse(key("rules"), format!("at most {}", proto::limits::RULES_MAX));
+    }
+    for (at, rule) in site.rules.iter().enumerate() {
+        if let Some(fault) = rule.faults().into_iter().next() {
+            let path = fault.at.replace('/', ".");
+            return refuse(key(&format!("rules[{at}]{path}")), fault.expected);
+        }
+        if site.rules[..at].iter().any(|other| other.name == rule.name) {
+            return refuse(key(&format!("rules[{at}].name")), "each name once");
+        }
+    }
+    if site.purge_keys.len() > proto::limits::PURGE_KEYS_MAX {
+        return refuse(key("purge_keys"), format!("at most {}", proto::limits::PURGE_KEYS_MAX));
+    }
+    if let Some(at) = site.purge_keys.iter().position(|it| !it.is_fine()) {
+        let expected = "an id of A-Z, a-z, 0-9, . _ -, and sha256: 64 digits 0-9 and a-f";
+        return refuse(key(&format!("purge_keys[{at}]")), expected);
     }
     Ok(())
 }
@@ -694,6 +719,21 @@ mod tests {
                 "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"http://a\"}]\n\
                  routes = [{prefix = \"/l/\", policy = \"stream\"}]",
                 "site[0].routes: /l/: stream = { topics",
+            ),
+            (
+                "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"http://a\"}]\n\
+                 [[site.rules]]\nname = \"r\"\nkey = {query = {drop = [\"a b\"]}}",
+                "site[0].rules[0].key.query.drop.0: visible ASCII",
+            ),
+            (
+                "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"http://a\"}]\n\
+                 [[site.rules]]\nname = \"r\"\nlifetime = {fresh = 5}",
+                "edge.toml:7: unknown field `fresh`, expected one of `fresh_s`",
+            ),
+            (
+                "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"http://a\"}]\n\
+                 purge_keys = [{id = \"k\", sha256 = \"12\"}]",
+                "site[0].purge_keys[0]: an id",
             ),
             (
                 "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"https://a\"}]",

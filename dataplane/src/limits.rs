@@ -88,6 +88,11 @@ pub const FETCHES_MAX: usize = 8 * 1024;
 pub const GROUP_CUT_BUDGET: usize = 8 * 1024;
 /// Outdated groups that wait for their turn. Beyond: the oldest is done with at once.
 pub const GROUP_CUTS_MAX: usize = 256;
+/// Bytes that a rule adds to a cache key, of values of fields and cookies. Beyond: the request is
+/// passed on, and nothing is stored.
+pub const KEY_ADDED_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a site's id. Beyond: the site is not served.
+pub const SITE_ID_BYTES_MAX: usize = 255;
 /// Bytes of interim heads (1xx) that wait for their client. Beyond: later ones are dropped.
 pub const INTERIM_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a relayed answer that wait for its client. Beyond: the origin is read no further.

@@ -20,6 +20,16 @@ pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 pub const VECTOR_ENTRIES_MAX: usize = 32;
 /// Bytes of a cursor in its text form. Longer ones are refused unread.
 pub const CURSOR_BYTES_MAX: usize = 2048;
+/// Rules of one site. Beyond: refused, with what was expected.
+pub const RULES_MAX: usize = 128;
+/// Items of one list in a rule. Beyond: refused.
+pub const RULE_LIST_MAX: usize = 64;
+/// Bytes of one pattern or name in a rule. Beyond: refused.
+pub const RULE_PATTERN_BYTES_MAX: usize = 1024;
+/// Longest lifetime that a rule gives, s (RFC 9111 §1.2.2). Beyond: refused.
+pub const RULE_LIFETIME_S_MAX: u64 = 1 << 31;
+/// Keys of one site that purge by the method `PURGE`. Beyond: refused.
+pub const PURGE_KEYS_MAX: usize = 16;
 
 /// Bytes of a request body, unless the caller says less. Beyond: 413.
 pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 30;

@@ -17,6 +17,7 @@ pub mod page;
 pub mod problem;
 pub mod purge;
 pub mod query;
+pub mod rule;
 pub mod site;
 pub mod topic;
 pub mod types;

@@ -9,6 +9,7 @@ use super::{
     auth::{Call, answer, gone},
     body::Fields,
     problem::Failure,
+    rule::{purge_keys, rules},
     types::{List, NewSite, Problem, Site, SitePatch},
 };
 use crate::{
@@ -36,6 +37,8 @@ pub async fn create(call: Call) -> Result<Response, Failure> {
         origins: fields.needed_list("origins", origins),
         routes: routes(&mut fields).unwrap_or_default(),
         token_keys: token_keys(&mut fields).unwrap_or_default(),
+        rules: rules(&mut fields).unwrap_or_default(),
+        purge_keys: purge_keys(&mut fields).unwrap_or_default(),
     };
     fields.finish()?;
     call.write(move |txn| shown(StatusCode::CREATED, &site::create(txn, new)?)).await
@@ -80,6 +83,8 @@ pub async fn change(Path(name): Path<String>, call: Call) -> Result<Response, Fa
         origins: origins(&mut fields),
         routes: routes(&mut fields),
         token_keys: token_keys(&mut fields),
+        rules: rules(&mut fields),
+        purge_keys: purge_keys(&mut fields),
     };
     fields.finish()?;
     let if_match = call.if_match();

@@ -4,6 +4,8 @@
 //! Leaves to others: reading a body with all its mistakes named (`api::body`), the rules themselves
 //! (`model`, `app`).
 
+mod rule;
+
 use std::collections::BTreeMap;
 
 use proto::feed::site::TokenAlg;
@@ -16,6 +18,8 @@ use crate::{
         self, api_key::Scope, component::ComponentStatus, impact::Impact, incident::IncidentStatus,
     },
 };
+
+pub use rule::{PurgeKey, Rule, RuleField, RuleKey, RuleLifetime, RuleMatch, RuleQuery};
 
 /// A status page.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -180,6 +184,12 @@ pub struct Site {
     /// What tokens for private topics are signed with, without secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_keys: Vec<TokenKey>,
+    /// Tried in order for what the routes give to the cache; the first one that matches decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// Who may purge by the method `PURGE` on an edge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purge_keys: Vec<PurgeKey>,
     /// RFC 3339.
     pub created_at: String,
     /// RFC 3339.
@@ -298,6 +308,8 @@ impl Site {
             origins: site.origins.iter().map(|o| Origin { url: o.url.clone() }).collect(),
             routes: site.routes.iter().map(route).collect(),
             token_keys: site.token_keys.iter().map(TokenKey::of).collect(),
+            rules: site.rules.iter().map(Rule::of).collect(),
+            purge_keys: site.purge_keys.iter().map(PurgeKey::of).collect(),
             created_at: rfc3339(stored.created_at_ms),
             updated_at: rfc3339(stored.updated_at_ms),
         }
@@ -571,6 +583,13 @@ pub struct NewSite {
     /// What tokens for private topics are signed with.
     #[serde(default)]
     pub token_keys: Vec<TokenKey>,
+    /// Tried in order for what the routes give to the cache; the first one that matches decides.
+    /// At most 128.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// Who may purge by the method `PURGE` on an edge. At most 16.
+    #[serde(default)]
+    pub purge_keys: Vec<PurgeKey>,
 }
 
 /// Changes of a site; what is absent stays.
@@ -586,6 +605,10 @@ pub struct SitePatch {
     pub routes: Option<Vec<Route>>,
     /// Replaces all keys for tokens.
     pub token_keys: Option<Vec<TokenKey>>,
+    /// Replaces all rules.
+    pub rules: Option<Vec<Rule>>,
+    /// Replaces all keys for `PURGE`.
+    pub purge_keys: Option<Vec<PurgeKey>>,
 }
 
 /// One event, or `events`.

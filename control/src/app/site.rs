@@ -1,7 +1,7 @@
 //! Sites: make, change, remove. Name and hosts are unique names of the majority level, as the site
 //! itself.
 
-use proto::feed::site;
+use proto::feed::{rule::Rule, site};
 
 use super::{FieldError, Refusal, names};
 use crate::{
@@ -23,6 +23,10 @@ pub struct Patch {
     pub routes: Option<Vec<site::Route>>,
     /// See [`site::Site::token_keys`].
     pub token_keys: Option<Vec<site::TokenKey>>,
+    /// See [`site::Site::rules`].
+    pub rules: Option<Vec<Rule>>,
+    /// See [`site::Site::purge_keys`].
+    pub purge_keys: Option<Vec<site::PurgeKey>>,
 }
 
 /// Makes a site; `new.id` is not looked at.
@@ -51,6 +55,8 @@ pub fn change(
         origins: patch.origins.unwrap_or_else(|| old.origins.clone()),
         routes: patch.routes.unwrap_or_else(|| old.routes.clone()),
         token_keys: patch.token_keys.unwrap_or_else(|| old.token_keys.clone()),
+        rules: patch.rules.unwrap_or_else(|| old.rules.clone()),
+        purge_keys: patch.purge_keys.unwrap_or_else(|| old.purge_keys.clone()),
     };
     if new != old {
         save(txn, Some(&old), new)?;

@@ -77,6 +77,28 @@ pub fn check(site: &site::Site) -> Vec<(String, Invalid)> {
             errors.push((format!("/token_keys/{at}/key"), BAD_TOKEN_KEY));
         }
     }
+    if site.rules.len() > proto::limits::RULES_MAX {
+        errors.push(("/rules".into(), RULE_COUNT));
+    }
+    for (at, rule) in site.rules.iter().enumerate() {
+        let is_repeated = site.rules[..at].iter().any(|other| other.name == rule.name);
+        if is_repeated {
+            errors.push((format!("/rules/{at}/name"), RULE_TWICE));
+        }
+        errors.extend(rule.faults().into_iter().map(|fault| {
+            let invalid = Invalid { code: fault.code, expected: fault.expected };
+            (format!("/rules/{at}{}", fault.at), invalid)
+        }));
+    }
+    if site.purge_keys.len() > proto::limits::PURGE_KEYS_MAX {
+        errors.push(("/purge_keys".into(), PURGE_KEY_COUNT));
+    }
+    for (at, key) in site.purge_keys.iter().enumerate() {
+        let is_repeated = site.purge_keys[..at].iter().any(|other| other.id == key.id);
+        if is_repeated || !key.is_fine() {
+            errors.push((format!("/purge_keys/{at}"), BAD_PURGE_KEY));
+        }
+    }
     errors
 }
 
@@ -170,6 +192,13 @@ const BAD_TOKEN_KEY: Invalid = Invalid {
     code: "key",
     expected: "base64url of 32 to 256 random bytes for HS256, of the 32-byte public key for EdDSA",
 };
+const RULE_COUNT: Invalid = Invalid { code: "count", expected: "at most 128 rules" };
+const RULE_TWICE: Invalid = Invalid { code: "repeated", expected: "each name once" };
+const PURGE_KEY_COUNT: Invalid = Invalid { code: "count", expected: "at most 16 keys" };
+const BAD_PURGE_KEY: Invalid = Invalid {
+    code: "purge_key",
+    expected: "an id of A-Z, a-z, 0-9, . _ -, each once, and sha256: 64 digits 0-9 and a-f",
+};
 const BAD_PREFIX: Invalid = Invalid { code: "prefix", expected: "a path starting with /" };
 
 #[cfg(test)]
@@ -206,6 +235,8 @@ mod tests {
             origins: vec![site::Origin { url: "ftp://x".into() }],
             routes: vec![route],
             token_keys: Vec::new(),
+            rules: Vec::new(),
+            purge_keys: Vec::new(),
         };
         let pointers: Vec<_> = check(&site).into_iter().map(|(pointer, _)| pointer).collect();
         assert_eq!(

@@ -34,6 +34,7 @@ use super::{
     observe::{Board, Metric, Observe},
     out::Out,
     position::Reporter,
+    rule::Rules,
     session::{Lost, Resume, Session},
     stream::tally::most,
     watermark::Fence,
@@ -50,7 +51,9 @@ pub struct Feed {
     last_known: Option<LastKnown>,
     /// What came and is not applied.
     intake: Intake,
-    cutting: Option<(u64, PurgeCursor)>,
+    cutting: Option<Cutting>,
+    /// Of sites that have some, by their id: a URL is purged in every form it is stored in.
+    rules: BTreeMap<String, Rules>,
     cache: Arc<Cache>,
     observe: Observe,
     /// Everything up to here is applied on all shards.
@@ -106,6 +109,13 @@ enum Refill {
     Coming,
 }
 
+/// A purge under way.
+struct Cutting {
+    ticket: u64,
+    /// At least one.
+    cursors: Vec<PurgeCursor>,
+}
+
 /// Parts of a snapshot.
 #[derive(Default)]
 struct Gathering {
@@ -128,6 +138,7 @@ impl Feed {
             last_known: settings.data.as_ref().map(kept),
             intake: Intake::new(settings.shard_count),
             cutting: None,
+            rules: BTreeMap::new(),
             cache,
             observe: Observe::new(Arc::clone(board), settings.shard),
             cursor: None,
@@ -309,13 +320,22 @@ impl Feed {
         loop {
             if self.cutting.is_none() {
                 let begun = self.intake.fence.begin_cut();
-                self.cutting = begun.map(|(ticket, purge)| (ticket, self.cache.purge(&purge)));
+                self.cutting = begun.map(|(ticket, purge)| {
+                    let purges = forms_of(&self.rules, purge);
+                    let cursors = purges.iter().map(|purge| self.cache.purge(purge)).collect();
+                    Cutting { ticket, cursors }
+                });
             }
-            let Some((ticket, cursor)) = &mut self.cutting else { return };
+            let Some(Cutting { ticket, cursors }) = &mut self.cutting else { return };
             // A step's cost is not told; a purge of one URL costs the least.
-            let progress = cursor.step(&self.cache, budget);
-            if !progress.done {
+            if let Some(cursor) = cursors.last_mut()
+                && !cursor.step(&self.cache, budget).done
+            {
                 return out.yield_turn();
+            }
+            cursors.pop();
+            if !cursors.is_empty() {
+                continue;
             }
             let ticket = *ticket;
             self.cutting = None;
@@ -332,6 +352,7 @@ impl Feed {
     fn apply(&mut self, now: Now, item: Item, out: &mut Out) {
         match item {
             Item::Config(change) => {
+                self.note_rules(&change);
                 if let Some(last_known) = &mut self.last_known {
                     last_known.note_configuration(now, &change);
                 }
@@ -366,11 +387,33 @@ impl Feed {
         }
     }
 
+    fn note_rules(&mut self, change: &ConfigChange) {
+        let sites = match change {
+            ConfigChange::Replace { sites, .. } => {
+                self.rules.clear();
+                sites
+            }
+            ConfigChange::Change(change) => {
+                change.removed_sites.iter().for_each(|id| {
+                    self.rules.remove(id);
+                });
+                &change.sites
+            }
+        };
+        for site in sites {
+            self.rules.remove(&site.id);
+            if !site.rules.is_empty() {
+                self.rules.insert(site.id.clone(), Rules::of(site));
+            }
+        }
+    }
+
     /// What was on disk is where everything begins.
     fn restored(&mut self, now: Now, restored: Restored, out: &mut Out) {
         let Some((sites, pages)) = restored.configuration else { return };
         tracing::info!(sites = sites.len(), pages = pages.len(), "restored what was last known");
         let change = Arc::new(ConfigChange::Replace { sites, pages });
+        self.note_rules(&change);
         out.mail_all(|| Mail::Config(Arc::clone(&change)));
         if let Some(cursor) = restored.cursor {
             let applied = Arc::new(cursor.applied.clone());
@@ -634,6 +677,22 @@ fn position(cursor: &FeedCursor, topics: &[TopicStreams], board: &Board) -> Posi
         lookups: hits + others,
         topics: topics.to_vec(),
     }
+}
+
+/// A purge, once for every form of its URL.
+fn forms_of(rules: &BTreeMap<String, Rules>, purge: Purge) -> Vec<Purge> {
+    let Purge { position, scope, soft } = purge;
+    let scopes = match scope {
+        Scope::Url { site, target } => match rules.get(&site) {
+            Some(rules) => {
+                let targets = rules.targets(&target).into_iter();
+                targets.map(|target| Scope::Url { site: site.clone(), target }).collect()
+            }
+            None => vec![Scope::Url { site, target }],
+        },
+        scope => vec![scope],
+    };
+    scopes.into_iter().map(|scope| Purge { position, scope, soft }).collect()
 }
 
 #[cfg(test)]

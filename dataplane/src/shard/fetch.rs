@@ -25,6 +25,7 @@ use cache::{
     Writer as StoreWriter,
 };
 use proto::{
+    feed::record::{Purge, Scope},
     field::name::Known,
     http1::{
         client::{Client, ClientEof, ClientStep, Response, ResponseError},
@@ -176,6 +177,10 @@ pub struct Invalidation {
     pub host: Box<str>,
     /// Path and query.
     pub target: Box<str>,
+    /// Other targets that rules of the site store the same URL under.
+    pub forms: Vec<String>,
+    /// Whether it may be stored several times, by fields of requests.
+    pub adds: bool,
 }
 
 impl Fetch {
@@ -696,15 +701,28 @@ impl Edge {
         response: &Response<'_>,
         is_stored: bool,
     ) {
-        let Some(key) = invalidates else { return };
-        let host = key.host.as_bytes();
-        let key = self.cache.cache_key(&key.site_id, host, key.target.as_bytes());
+        let Some(invalidates) = invalidates else { return };
+        let host = invalidates.host.as_bytes();
+        let target = invalidates.target.as_bytes();
+        let key = self.cache.cache_key(&invalidates.site_id, host, target);
         let fields = HeadFields(response.head.fields);
         if !is_stored {
             self.outdated.extend(self.cache.invalidate(&key));
         }
         self.outdated.extend(self.cache.invalidate_named(&key, &fields));
         self.outdated.extend(self.cache.invalidate_groups(&key, &fields));
+        for target in &invalidates.forms {
+            let form = self.cache.cache_key(&invalidates.site_id, host, target.as_bytes());
+            self.outdated.extend(self.cache.invalidate(&form));
+        }
+        if invalidates.adds {
+            let (site, target) = (invalidates.site_id.to_string(), invalidates.target.to_string());
+            for target in invalidates.forms.into_iter().chain([target]) {
+                let scope = Scope::Url { site: site.clone(), target };
+                let purge = Purge { position: 0, scope, soft: false };
+                self.outdated.push_back(self.cache.purge(&purge));
+            }
+        }
         self.cut_groups();
     }
 

@@ -36,6 +36,7 @@ pub mod heartbeat;
 pub mod history;
 pub mod jitter;
 pub mod kept_file;
+pub mod kept_head;
 pub mod kept_pages;
 pub mod last_known;
 pub mod last_values;
@@ -50,13 +51,17 @@ pub mod position;
 pub mod request;
 pub mod respond;
 pub mod route;
+pub mod rule;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod rules_http;
 #[cfg(test)]
+mod rules_of_sites;
+#[cfg(test)]
 mod rules_parts;
 pub mod session;
+pub mod site_request;
 pub mod slab;
 pub mod slow_consumer;
 pub mod stream;
@@ -205,6 +210,8 @@ pub struct Edge {
     ids: RequestIds,
     /// Reused for targets that are made up.
     scratch: String,
+    /// Reused for what rules add to cache keys.
+    scratch_added: Vec<u8>,
     /// Connections whose fetch has moved on.
     notices: Vec<Ref>,
     /// Waiters of any shard that the cache wants told.
@@ -259,6 +266,7 @@ impl Edge {
             date: DateLine::new(),
             ids: RequestIds::new(settings.seed ^ now.wall_ms),
             scratch: String::new(),
+            scratch_added: Vec::new(),
             notices: Vec::new(),
             wakes: Vec::new(),
             outdated: VecDeque::new(),

@@ -16,14 +16,14 @@
 //! Leaves to others: bytes ↔ requests (`conn`, `proto`), the decision (`cache`), the exchange with
 //! the origin (`fetch`).
 
-use std::{net::IpAddr, rc::Rc};
+use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use cache::{
     Asking, BypassReason, CacheStatus, Decision, FieldSource, Forward, Freshness, Hit, Lease,
     Waiter, WakeWith,
 };
 use proto::{
-    feed::{cursor::VersionVector, site::Policy},
+    feed::{cursor::VersionVector, rule::LifetimeRule},
     field::name::Known,
     http1::{
         encode,
@@ -31,7 +31,6 @@ use proto::{
         head::{FieldSpace, Fields, Method, RequestHead, Version, parse_request},
         server::Request,
     },
-    target::Authority,
 };
 
 use super::{
@@ -39,12 +38,14 @@ use super::{
     answer::{Advance, Answer, Coding, State, StoredBody},
     conn::{Exchange, StreamRequest},
     fetch::{Invalidation, Plan},
-    forward::{Client, Upstream, write_field},
+    forward::{Client, Upstream},
+    kept_head::keep_head,
     observe::Metric,
     outcome::StoredAnswer,
     part::{Parts, write_unsatisfiable},
     respond::{Frame, Own, Persistence, Writer, usable_request_id, write_own},
-    route::{PageRoute, Routed, SiteRoute},
+    route::{PageRoute, Routed},
+    rule::Rules,
     slab::Ref,
 };
 use crate::{limits, seam::Now};
@@ -195,17 +196,27 @@ impl FieldSource for HeadFields<'_> {
 
 /// Where a request leads that goes through the cache or to an origin.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+pub(super) struct Place<'a> {
     /// Part of the cache key: the site's id, empty for pages.
-    site_id: &'a str,
+    pub(super) site_id: &'a str,
     /// Part of the cache key: the host that the origin sees; empty for pages.
-    key_host: &'a str,
-    /// Part of the cache key, and what the origin is asked for.
-    target: &'a str,
+    pub(super) key_host: &'a str,
+    /// Part of the cache key.
+    pub(super) target: &'a str,
+    /// Part of the cache key: what a rule adds of the request's fields; empty for most.
+    pub(super) added: &'a [u8],
+    /// What the origin is asked for, for the cache.
+    pub(super) asks: &'a str,
+    /// As the client asked.
+    pub(super) raw: &'a str,
+    /// What a rule says of lifetimes.
+    pub(super) lifetime: Option<&'a Arc<LifetimeRule>>,
+    /// Of the site.
+    pub(super) rules: Option<&'a Rules>,
     /// `Host` for the origin.
-    host: &'a str,
+    pub(super) host: &'a str,
     /// Whom to ask.
-    origins: &'a Rc<[u32]>,
+    pub(super) origins: &'a Rc<[u32]>,
 }
 
 impl Edge {
@@ -262,7 +273,7 @@ impl Edge {
         }
         match self.routes.find(head.authority.host.as_bytes(), head.target.path()) {
             Routed::Site(site, policy) => {
-                self.site(now, turn, request, asked, &site, policy, writer)
+                self.site(now, turn, request, asked, (&site, policy), writer)
             }
             Routed::Page(page, rest) => {
                 let mut target = std::mem::take(&mut self.scratch);
@@ -309,34 +320,6 @@ impl Edge {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call of one step, all of it needed")]
-    fn site(
-        &mut self,
-        now: Now,
-        turn: Turn<'_>,
-        request: &Request<'_>,
-        asked: AskedRef<'_>,
-        site: &Rc<SiteRoute>,
-        policy: Policy,
-        writer: &mut Writer,
-    ) -> Exchange {
-        let target = request.head.target.path_and_query();
-        let mut host = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
-        let Some(host) = host_of(&request.head.authority, &mut host) else {
-            let own = Own::text(400, "The host name is too long.");
-            return self.own(now, &own, asked, writer);
-        };
-        let origins = site.rows(&mut self.origins);
-        let place = Place { site_id: &site.id, key_host: host, target, host, origins };
-        // A GET with content is legal and means nothing that a cache could know.
-        let is_read = matches!(request.head.method, Method::Get | Method::Head);
-        if policy == Policy::Pass || (is_read && request.body.has_content()) {
-            let how = (CacheLabel::Pass, Forward::Bypass, None);
-            return self.relay(now, turn.scene, request, asked, place, how);
-        }
-        self.cached(now, request, asked, turn, place, writer)
-    }
-
     fn page(
         &mut self,
         now: Now,
@@ -356,6 +339,11 @@ impl Edge {
             site_id: "",
             key_host: "",
             target,
+            added: b"",
+            asks: target,
+            raw: target,
+            lifetime: None,
+            rules: None,
             host: &control.host_field,
             origins: &control.origins,
         };
@@ -363,7 +351,7 @@ impl Edge {
     }
 
     /// Asks the cache.
-    fn cached(
+    pub(super) fn cached(
         &mut self,
         now: Now,
         request: &Request<'_>,
@@ -410,7 +398,7 @@ impl Edge {
             Decision::Bypass(reason) => {
                 // Its answer may be one to GET as well.
                 let lease = (question.method() == cache::Method::Post)
-                    .then(|| self.cache.lease_for_post(&question));
+                    .then(|| self.cache.lease_for_post(&question).with_rule(place.lifetime));
                 let forward = match reason {
                     BypassReason::Method => Forward::Method,
                     BypassReason::Precondition | BypassReason::RequestNoStore => Forward::Request,
@@ -431,8 +419,9 @@ impl Edge {
         place: Place<'q>,
         fields: &'q HeadFields<'_>,
     ) -> cache::Request<'q> {
-        let cache_key =
-            self.cache.cache_key(place.site_id, place.key_host.as_bytes(), place.target.as_bytes());
+        let Place { site_id, key_host, target, added, .. } = place;
+        let (host, target) = (key_host.as_bytes(), target.as_bytes());
+        let cache_key = self.cache.cache_key_with(site_id, host, target, added);
         let method = match request.head.method {
             Method::Get => cache::Method::Get,
             other => cache::Method::from_name(other.as_str().as_bytes()),
@@ -541,9 +530,10 @@ impl Edge {
         let forward = lease.forward();
         let to_head = lease.method() == cache::Method::Head;
         let method = if to_head { "HEAD" } else { "GET" };
+        let lease = lease.with_rule(place.lifetime);
         let upstream = Upstream {
             method,
-            target: place.target,
+            target: place.asks,
             host: place.host,
             body: BodyFraming::None,
             for_cache: true,
@@ -572,7 +562,7 @@ impl Edge {
     }
 
     /// Passes a request on and its answer back, past the cache.
-    fn relay(
+    pub(super) fn relay(
         &mut self,
         now: Now,
         scene: Scene,
@@ -584,7 +574,7 @@ impl Edge {
         let method = request.head.method;
         let upstream = Upstream {
             method: method.as_str(),
-            target: place.target,
+            target: place.raw,
             host: place.host,
             body: request.body,
             for_cache: false,
@@ -597,6 +587,12 @@ impl Edge {
             site_id: place.site_id.into(),
             host: place.key_host.into(),
             target: place.target.into(),
+            forms: place.rules.map_or_else(Vec::new, |rules| {
+                let mut forms = rules.targets(place.raw);
+                forms.retain(|form| form != place.target);
+                forms
+            }),
+            adds: place.rules.is_some_and(Rules::adds),
         });
         let kept = if lease.is_some() { keep_head(&request.head) } else { Rc::from([]) };
         let fetch = self.start_fetch(
@@ -829,69 +825,6 @@ fn min_version(fields: &Fields<'_>) -> Option<VersionVector> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// The head as text, to be parsed again: for a request that asks more than once, and for `Vary`
-/// when its answer comes.
-fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
-    let mut text = Vec::with_capacity(512);
-    let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    let host = &head.authority.host;
-    let has_host = head.fields.known(Known::Host).is_some();
-    text.extend_from_slice(head.method.as_str().as_bytes());
-    text.push(b' ');
-    // A host that came in the target stays there: one more field could be one too many.
-    if !has_host && !host.is_empty() {
-        text.extend_from_slice(b"http://");
-        write_authority(&head.authority, &mut text);
-    }
-    for part in [head.target.path_and_query(), " ", version, "\r\n"] {
-        text.extend_from_slice(part.as_bytes());
-    }
-    if has_host {
-        text.extend_from_slice(b"Host: ");
-        write_authority(&head.authority, &mut text);
-        text.extend_from_slice(b"\r\n");
-    }
-    for (name, value) in head.fields.iter() {
-        if Known::of(name) != Some(Known::Host) {
-            write_field(name, value, &mut text);
-        }
-    }
-    text.extend_from_slice(b"\r\n");
-    text.into()
-}
-
-fn write_authority(authority: &Authority<'_>, to: &mut Vec<u8>) {
-    to.extend_from_slice(authority.host.as_bytes());
-    if let Some(port) = authority.port {
-        to.push(b':');
-        encode::decimal(to, port.into());
-    }
-}
-
-/// The host as key and as `Host` for the origin: lower case, with the port unless it is 80. `None`
-/// if it is longer than any name.
-fn host_of<'b>(
-    authority: &Authority<'_>,
-    buffer: &'b mut [u8; limits::HOST_BYTES_MAX + PORT_BYTES],
-) -> Option<&'b str> {
-    let host = authority.host.as_bytes();
-    if host.len() > limits::HOST_BYTES_MAX {
-        return None;
-    }
-    let mut len = host.len();
-    buffer[..len].copy_from_slice(host);
-    buffer[..len].make_ascii_lowercase();
-    if let Some(port) = authority.port.filter(|&port| port != 80) {
-        let text = format!(":{port}");
-        buffer[len..len + text.len()].copy_from_slice(text.as_bytes());
-        len += text.len();
-    }
-    std::str::from_utf8(&buffer[..len]).ok()
-}
-
-/// `:65535`.
-const PORT_BYTES: usize = 6;
-
 /// What control is asked for: the page by its id, without query. No resource of a page takes one,
 /// so a link with tracking parameters finds the same entry, and no visitor can make control render
 /// the same thing again, nor the cache store it again, by making queries up.
@@ -905,32 +838,6 @@ fn write_page_target(page: &PageRoute, rest: &str, to: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_kept_head_says_the_same_when_it_is_read_again() {
-        let text = b"GET http://A.example:81/?y HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n";
-        let mut space = FieldSpace::new();
-        let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("complete");
-        let kept = keep_head(&head);
-        assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
-        let mut buffer = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
-        assert_eq!(host_of(&head.authority, &mut buffer), Some("a.example:81"));
-    }
-
-    #[test]
-    fn a_kept_head_has_no_more_fields_than_the_head() {
-        let many = "X: y\r\n".repeat(proto::limits::FIELD_COUNT_MAX);
-        let text = format!("GET http://a.example/x HTTP/1.0\r\n{many}\r\n");
-        let mut space = FieldSpace::new();
-        let (head, _) =
-            parse_request(text.as_bytes(), &mut space).expect("well-formed").expect("all");
-        let kept = keep_head(&head);
-        let mut again = FieldSpace::new();
-        let (read, _) = parse_request(&kept, &mut again).expect("well-formed").expect("all");
-        assert_eq!(read.authority.host, head.authority.host);
-        assert_eq!(read.target.path_and_query(), "/x");
-        assert_eq!(read.fields.iter().count(), proto::limits::FIELD_COUNT_MAX);
-    }
 
     #[test]
     fn a_request_without_conditions_is_not_searched_for_them() {

@@ -19,7 +19,7 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use proto::feed::site::{Page, Policy, Site, page_key};
 
-use super::{mail::ConfigChange, origin::Origins, stream_route::StreamRoute};
+use super::{mail::ConfigChange, origin::Origins, rule::Rules, stream_route::StreamRoute};
 use crate::{config::authority, limits};
 
 /// A site as the shard uses it.
@@ -33,6 +33,8 @@ pub struct SiteRoute {
     pub origins: Vec<OriginName>,
     /// The origins' rows on this shard, once they were asked for.
     rows: OnceCell<Rc<[u32]>>,
+    /// Tried for what the routes give to the cache.
+    pub rules: Rules,
     /// Longest prefix first.
     prefixes: Vec<(String, Below)>,
 }
@@ -267,11 +269,11 @@ impl Routes {
 }
 
 impl SiteRoute {
-    /// `None` when no origin has a usable URL.
+    /// `None` when no origin has a usable URL, or its id cannot stand in a key.
     fn new(site: &Site) -> Option<Self> {
         let origins: Vec<OriginName> =
             site.origins.iter().filter_map(|origin| OriginName::parse(&origin.url)).collect();
-        if origins.is_empty() {
+        if origins.is_empty() || site.id.len() > limits::SITE_ID_BYTES_MAX {
             return None;
         }
         let of_origins = site.routes.iter().filter(|route| route.policy != Policy::Stream);
@@ -286,6 +288,7 @@ impl SiteRoute {
             hosts: site.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             origins,
             rows: OnceCell::new(),
+            rules: Rules::of(site),
             prefixes,
         })
     }
@@ -352,6 +355,8 @@ mod tests {
             origins: vec![Origin { url: "http://127.0.0.1:9".into() }],
             routes: vec![route("/a/", Policy::Pass), route("/a/b/", Policy::Cache)],
             token_keys: Vec::new(),
+            rules: Vec::new(),
+            purge_keys: Vec::new(),
         }
     }
 

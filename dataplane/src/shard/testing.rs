@@ -80,6 +80,8 @@ pub(crate) fn site() -> Site {
         origins: vec![Origin { url: "http://127.0.0.1:9000".into() }],
         routes: vec![Route { prefix: "/pass/".into(), policy: Policy::Pass, stream: None }],
         token_keys: Vec::new(),
+        rules: Vec::new(),
+        purge_keys: Vec::new(),
     }
 }
 

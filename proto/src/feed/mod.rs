@@ -17,4 +17,5 @@
 
 pub mod cursor;
 pub mod record;
+pub mod rule;
 pub mod site;

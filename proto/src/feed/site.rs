@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rule::Rule;
+
 /// A customer's host names and the rules behind them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,46 @@ pub struct Site {
     /// fits one of its own algorithm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_keys: Vec<TokenKey>,
+    /// Tried in order for what the routes give to the cache; the first one that matches decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// Who may purge by the method `PURGE` on an edge; nobody without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purge_keys: Vec<PurgeKey>,
+}
+
+/// A key for the method `PURGE`, as no more than its hash is known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeKey {
+    /// What people call it: `[A-Za-z0-9._-]{1,64}`.
+    pub id: String,
+    /// SHA-256 of the key, 64 hexadecimal digits in lower case.
+    pub sha256: String,
+}
+
+impl PurgeKey {
+    /// The hash; `None` if it is not written as it must be.
+    pub fn hash(&self) -> Option<[u8; 32]> {
+        let text = self.sha256.as_bytes();
+        let digit = |b: u8| match b {
+            b'0'..=b'9' => Some(b - b'0'),
+            b'a'..=b'f' => Some(b - b'a' + 10),
+            _ => None,
+        };
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        (text.len() == 64).then_some(hash)
+    }
+
+    /// Whether both of its parts are what they must be.
+    pub fn is_fine(&self) -> bool {
+        let is_id = (1..=64).contains(&self.id.len())
+            && self.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        is_id && self.hash().is_some()
+    }
 }
 
 /// One authoritative server.

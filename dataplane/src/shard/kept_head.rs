@@ -1,0 +1,114 @@
+//! The head of a request kept as text, to be read again: for a request that asks more than once,
+//! and for `Vary` when its answer comes. And its host, as key and for the origin.
+//!
+//! Leaves to others: who keeps one (`request`, `fetch`).
+
+use std::rc::Rc;
+
+use proto::{
+    field::name::Known,
+    http1::{
+        encode,
+        head::{RequestHead, Version},
+    },
+    target::Authority,
+};
+
+use super::forward::write_field;
+use crate::limits;
+
+/// The head as text, to be parsed again: for a request that asks more than once, and for `Vary`
+/// when its answer comes.
+pub(super) fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
+    let mut text = Vec::with_capacity(512);
+    let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    let host = &head.authority.host;
+    let has_host = head.fields.known(Known::Host).is_some();
+    text.extend_from_slice(head.method.as_str().as_bytes());
+    text.push(b' ');
+    // A host that came in the target stays there: one more field could be one too many.
+    if !has_host && !host.is_empty() {
+        text.extend_from_slice(b"http://");
+        write_authority(&head.authority, &mut text);
+    }
+    for part in [head.target.path_and_query(), " ", version, "\r\n"] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    if has_host {
+        text.extend_from_slice(b"Host: ");
+        write_authority(&head.authority, &mut text);
+        text.extend_from_slice(b"\r\n");
+    }
+    for (name, value) in head.fields.iter() {
+        if Known::of(name) != Some(Known::Host) {
+            write_field(name, value, &mut text);
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    text.into()
+}
+
+fn write_authority(authority: &Authority<'_>, to: &mut Vec<u8>) {
+    to.extend_from_slice(authority.host.as_bytes());
+    if let Some(port) = authority.port {
+        to.push(b':');
+        encode::decimal(to, port.into());
+    }
+}
+
+/// The host as key and as `Host` for the origin: lower case, with the port unless it is 80. `None`
+/// if it is longer than any name.
+pub(super) fn host_of<'b>(
+    authority: &Authority<'_>,
+    buffer: &'b mut [u8; limits::HOST_BYTES_MAX + PORT_BYTES],
+) -> Option<&'b str> {
+    let host = authority.host.as_bytes();
+    if host.len() > limits::HOST_BYTES_MAX {
+        return None;
+    }
+    let mut len = host.len();
+    buffer[..len].copy_from_slice(host);
+    buffer[..len].make_ascii_lowercase();
+    if let Some(port) = authority.port.filter(|&port| port != 80) {
+        let text = format!(":{port}");
+        buffer[len..len + text.len()].copy_from_slice(text.as_bytes());
+        len += text.len();
+    }
+    std::str::from_utf8(&buffer[..len]).ok()
+}
+
+/// `:65535`.
+pub(super) const PORT_BYTES: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use proto::http1::head::{FieldSpace, parse_request};
+
+    use super::*;
+
+    #[test]
+    fn a_kept_head_says_the_same_when_it_is_read_again() {
+        let text = b"GET http://A.example:81/?y HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n";
+        let mut space = FieldSpace::new();
+        let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("complete");
+        let kept = keep_head(&head);
+        assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
+        let mut buffer = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
+        assert_eq!(host_of(&head.authority, &mut buffer), Some("a.example:81"));
+    }
+
+    #[test]
+    fn a_kept_head_has_no_more_fields_than_the_head() {
+        let many = "X: y\r\n".repeat(proto::limits::FIELD_COUNT_MAX);
+        let text = format!("GET http://a.example/x HTTP/1.0\r\n{many}\r\n");
+        let mut space = FieldSpace::new();
+        let (head, _) =
+            parse_request(text.as_bytes(), &mut space).expect("well-formed").expect("all");
+        let kept = keep_head(&head);
+        let mut again = FieldSpace::new();
+        let (read, _) = parse_request(&kept, &mut again).expect("well-formed").expect("all");
+        assert_eq!(read.authority.host, head.authority.host);
+        assert_eq!(read.target.path_and_query(), "/x");
+        assert_eq!(read.fields.iter().count(), proto::limits::FIELD_COUNT_MAX);
+    }
+}

@@ -1,0 +1,204 @@
+//! What a site's rules make the shard do, as tests through the seam; each is named by its rule.
+
+use proto::feed::site::Site;
+
+use super::{
+    live::Live,
+    testing::{End, World, site},
+};
+use crate::seam::Control;
+
+/// A world of one shard whose site has these rules.
+fn world(rules: &str) -> World {
+    with_site(Site { rules: serde_json::from_str(rules).expect(rules), ..site() })
+}
+
+fn with_site(site: Site) -> World {
+    for rule in &site.rules {
+        assert!(rule.faults().is_empty(), "{:?}", rule.faults());
+    }
+    let mut world = World::new(1);
+    let live = Live { sites: [site].into(), ..world.live_now() };
+    world.live.put(live);
+    world.control(Control::Reload);
+    world
+}
+
+fn get(target: &str, fields: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n")
+}
+
+/// The one visitor and the one connection to the origin of a test.
+struct Visit {
+    world: World,
+    client: End,
+    upstream: Option<End>,
+}
+
+impl Visit {
+    fn new(mut world: World) -> Self {
+        let client = world.connect(0);
+        Self { world, client, upstream: None }
+    }
+
+    /// What the origin is asked; empty for an answer from the cache.
+    fn ask(&mut self, request: &str) -> String {
+        self.world.say(self.client, request);
+        if self.upstream.is_none() && !self.world.upstreams.is_empty() {
+            self.upstream = Some(self.world.upstream());
+        }
+        self.upstream.map_or_else(String::new, |upstream| self.world.take(upstream))
+    }
+
+    /// The origin answers; what the client gets.
+    fn answer(&mut self, status: u16, fields: &str) -> String {
+        let upstream = self.upstream.expect("the origin was asked");
+        let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n{fields}\r\nok");
+        self.world.say(upstream, &text);
+        self.world.take(self.client)
+    }
+
+    /// Fetched, and stored or not.
+    fn fetch(&mut self, request: &str, fields: &str) -> String {
+        let asked = self.ask(request);
+        assert!(!asked.is_empty(), "{request} is not stored");
+        self.answer(200, fields)
+    }
+
+    /// Whether it is a hit.
+    fn hits(&mut self, request: &str) -> bool {
+        let asked = self.ask(request);
+        if asked.is_empty() {
+            let answer = self.world.take(self.client);
+            assert!(answer.contains("X-Cache-Status: HIT\r\n"), "{answer}");
+            return true;
+        }
+        self.answer(200, "Cache-Control: no-store\r\n");
+        false
+    }
+}
+
+fn line(asked: &str) -> &str {
+    asked.lines().next().unwrap_or_default()
+}
+
+#[test]
+fn a_rule_gives_a_lifetime_by_status_before_the_origins() {
+    let rules = r#"[{"name": "a", "match": {"paths": ["/a/*"]},
+        "lifetime": {"fresh_s": 60, "status_fresh_s": {"404": 5}, "stale_if_error_s": 0}}]"#;
+    let mut visit = Visit::new(world(rules));
+    visit.fetch(&get("/a/1", ""), "Cache-Control: max-age=1\r\n");
+    visit.ask(&get("/a/2", ""));
+    visit.answer(404, "");
+    visit.fetch(&get("/b", ""), "Cache-Control: max-age=1\r\n");
+    visit.world.wait_ms(3_000);
+    assert!(visit.hits(&get("/a/1", "")) && visit.hits(&get("/a/2", "")));
+    assert!(!visit.hits(&get("/b", "")), "no rule for it");
+    visit.world.wait_ms(3_000);
+    assert!(visit.hits(&get("/a/1", "")) && !visit.hits(&get("/a/2", "")));
+}
+
+#[test]
+fn a_validation_gives_the_lifetime_of_the_rule_again() {
+    let mut visit = Visit::new(world(r#"[{"name": "a", "lifetime": {"fresh_s": 10}}]"#));
+    visit.fetch(&get("/a", ""), "ETag: \"1\"\r\n");
+    visit.world.wait_ms(11_000);
+    let asked = visit.ask(&get("/a", ""));
+    assert!(asked.contains("If-None-Match: \"1\"\r\n"), "{asked}");
+    let upstream = visit.upstream.expect("asked");
+    visit.world.say(upstream, "HTTP/1.1 304 X\r\nCache-Control: max-age=0\r\n\r\n");
+    assert!(visit.world.take(visit.client).contains("X-Cache-Status: REVALIDATED\r\n"));
+    visit.world.wait_ms(9_000);
+    assert!(visit.hits(&get("/a", "")));
+}
+
+#[test]
+fn what_is_dropped_from_the_key_does_not_reach_the_origin_unless_the_rule_says_so() {
+    let rule = |more: &str| {
+        format!(r#"[{{"name": "a", "key": {{"query": {{"drop": ["utm_*"]{more}}}}}}}]"#)
+    };
+    let fresh = "Cache-Control: max-age=9\r\n";
+    let mut visit = Visit::new(world(&rule("")));
+    let asked = visit.ask(&get("/a?utm_x=<evil>&b=1", ""));
+    assert_eq!(line(&asked), "GET /a?b=1 HTTP/1.1");
+    visit.answer(200, fresh);
+    assert!(visit.hits(&get("/a?b=1&utm_y=2", "")) && visit.hits(&get("/a?b=1", "")));
+    assert!(!visit.hits(&get("/a?b=2", "")));
+    let post = get("/a?utm_x=1", "").replace("GET", "POST");
+    assert_eq!(line(&visit.ask(&post)), "POST /a?utm_x=1 HTTP/1.1", "only for the cache");
+    let mut visit = Visit::new(world(&rule(r#", "forward_dropped": true"#)));
+    let asked = visit.ask(&get("/a?utm_x=1&b=1", ""));
+    assert_eq!(line(&asked), "GET /a?utm_x=1&b=1 HTTP/1.1");
+    visit.answer(200, fresh);
+    assert!(visit.hits(&get("/a?b=1", "")));
+}
+
+#[test]
+fn who_differs_in_a_field_or_cookie_of_the_key_gets_another_answer() {
+    let rules = r#"[{"name": "a", "key": {"fields": ["X-Tenant"], "cookies": ["lang"]}}]"#;
+    let mut visit = Visit::new(world(rules));
+    let fresh = "Cache-Control: max-age=9\r\n";
+    for fields in ["", "X-Tenant: 1\r\n", "X-Tenant: 2\r\n", "Cookie: lang=de\r\n"] {
+        visit.fetch(&get("/a", fields), fresh);
+    }
+    for fields in ["", "x-tenant: 1\r\n", "X-Tenant: 2\r\n", "Cookie: sid=9; lang=de\r\n"] {
+        assert!(visit.hits(&get("/a", fields)), "{fields}");
+    }
+    assert!(!visit.hits(&get("/a", "X-Tenant: 2\r\nCookie: lang=de\r\n")));
+    let long = format!("X-Tenant: {}\r\n", "x".repeat(5_000));
+    visit.ask(&get("/a", &long));
+    let answer = visit.answer(200, fresh);
+    assert!(answer.contains("X-Cache-Status: PASS\r\n"), "too long for a key: {answer}");
+}
+
+#[test]
+fn a_rule_passes_what_it_matches_and_nothing_of_it_is_stored() {
+    let rules = r#"[{"name": "session", "policy": "pass",
+        "match": {"fields": [{"name": "Cookie", "value": "*sid=*"}]}}]"#;
+    let mut visit = Visit::new(world(rules));
+    let answer = visit.fetch(&get("/a", "Cookie: sid=1\r\n"), "Cache-Control: max-age=9\r\n");
+    assert!(answer.contains("X-Cache-Status: PASS\r\n"), "{answer}");
+    assert!(!visit.hits(&get("/a", "")));
+}
+
+#[test]
+fn rfc9111_3_5_a_rule_does_not_share_answers_to_requests_with_authorization() {
+    for origin in ["override", "ignore"] {
+        let rules =
+            format!(r#"[{{"name": "a", "lifetime": {{"fresh_s": 9, "origin": "{origin}"}}}}]"#);
+        let mut visit = Visit::new(world(&rules));
+        visit.fetch(&get("/a", "Authorization: Basic x\r\n"), "");
+        assert!(!visit.hits(&get("/a", "")), "{origin}");
+    }
+}
+
+#[test]
+fn rfc9111_4_4_an_unsafe_request_outdates_every_form_of_its_url() {
+    let rules = r#"[{"name": "a", "match": {"methods": ["GET"]},
+        "key": {"query": {"keep": ["v"]}, "fields": ["X"]}}]"#;
+    let mut visit = Visit::new(world(rules));
+    let fresh = "Cache-Control: max-age=9\r\n";
+    for fields in ["", "X: 1\r\n"] {
+        visit.fetch(&get("/a?v=1&w=2", fields), fresh);
+        assert!(visit.hits(&get("/a?v=1", fields)));
+    }
+    visit.ask(&get("/a?v=1&w=3", "").replace("GET", "POST"));
+    visit.answer(200, "Cache-Control: no-store\r\n");
+    for fields in ["", "X: 1\r\n"] {
+        assert!(!visit.hits(&get("/a?v=1", fields)), "{fields}");
+    }
+}
+
+#[test]
+fn streams_and_passing_routes_come_before_rules() {
+    let mut site = site();
+    let stream = r#"{"prefix": "/live/", "policy": "stream", "stream": {"topics": ["a"]}}"#;
+    site.routes.push(serde_json::from_str(stream).expect("a route"));
+    site.rules =
+        serde_json::from_str(r#"[{"name": "a", "lifetime": {"fresh_s": 9}}]"#).expect("rules");
+    let mut visit = Visit::new(with_site(site));
+    let answer = visit.fetch(&get("/pass/x", ""), "");
+    assert!(answer.contains("X-Cache-Status: PASS\r\n"), "{answer}");
+    visit.ask(&get("/live/a", ""));
+    assert!(visit.world.take(visit.client).contains("text/event-stream"));
+}
