@@ -411,6 +411,7 @@ impl Lease {
         let body = Arc::clone(stored.body());
         let partial = stored.partial.clone();
         let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body, partial));
+        entry.inherit_encodings(self.cache.account(), stored);
         if refusal.is_some() {
             let mut segment = self.cache.segment_of(&self.cache_key);
             let removed = segment.remove_outdated(stored);

@@ -1,6 +1,6 @@
 //! What a look-up decided, and the named reasons for every decision not to do something.
 
-use crate::{collapse::Lease, near::Local, range::ByteRange};
+use crate::{collapse::Lease, encoding::EncodeOrder, near::Local, range::ByteRange};
 
 /// What to do with a request.
 ///
@@ -52,6 +52,8 @@ pub struct Hit {
     pub freshness: Freshness,
     /// Where it was found.
     pub tier: Tier,
+    /// An encoding that the request would rather have had: to be made, by whoever gets this.
+    pub order: Option<EncodeOrder>,
 }
 
 /// Where a stored response was found.

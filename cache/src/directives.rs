@@ -24,6 +24,8 @@ pub struct RequestDirectives {
     pub min_fresh_s: Option<u64>,
     /// How long past its freshness a response may be, seconds; `u64::MAX` for any.
     pub max_stale_s: Option<u64>,
+    /// As it came from the origin.
+    pub no_transform: bool,
 }
 
 impl RequestDirectives {
@@ -37,6 +39,8 @@ impl RequestDirectives {
                 self.no_store = true;
             } else if name.eq_ignore_ascii_case("only-if-cached") {
                 self.only_if_cached = true;
+            } else if name.eq_ignore_ascii_case("no-transform") {
+                self.no_transform = true;
             } else if name.eq_ignore_ascii_case("max-age") {
                 self.max_age_s.get_or_insert(seconds.unwrap_or(0));
             } else if name.eq_ignore_ascii_case("min-fresh") {

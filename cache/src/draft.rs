@@ -12,7 +12,7 @@ use crate::{
     decision::NoStoreReason,
     entry::{Entry, Parts},
     freshness::Times,
-    head::{Head, first_hand},
+    head::{Head, first_hand, push_field},
     key::{CacheKey, CacheKeyRef},
     location,
     partial::Parts as Partial,
@@ -123,7 +123,15 @@ impl Draft {
             first_hand: _,
         } = self;
         let cache_key = cache_key.clone();
-        let status = cache_status::beginning(&cache.config().name, &cache_key.borrowed());
+        let compression = &cache.config().compression;
+        let is_encodable =
+            partial.is_none() && compression.suits(head.status, &head, body.length());
+        // Behind the fields, because it is ours: the origin's own `Vary` says what selects it.
+        let mut tail = Vec::new();
+        if is_encodable && !variant.is_by("accept-encoding") {
+            push_field(&mut tail, b"Vary", b"Accept-Encoding");
+        }
+        tail.extend(cache_status::beginning(&cache.config().name, &cache_key.borrowed()));
         let parts = Parts {
             cache_key,
             variant,
@@ -134,8 +142,9 @@ impl Draft {
             is_immutable,
             body,
             partial,
+            is_encodable,
         };
-        Entry::new(cache.account(), head.with_tail(&status), parts)
+        Entry::new(cache.account(), head.with_tail(&tail), parts)
     }
 }
 

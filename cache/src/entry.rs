@@ -21,6 +21,8 @@ use proto::feed::cursor::VersionVector;
 use crate::{
     account::{Account, Charge},
     body::Body,
+    coding::Coding,
+    encoding::Encodings,
     eviction::USES_MAX,
     freshness::{Times, date_field_ms},
     head::Head,
@@ -43,6 +45,8 @@ pub struct Entry {
     is_partial: bool,
     /// Whether it does not change while it is fresh (RFC 8246).
     pub(crate) is_immutable: bool,
+    /// Whether `encodings` is to be looked at.
+    is_encodable: bool,
     pub(crate) variant: Variant,
     pub(crate) cache_key: CacheKey,
     pub(crate) times: Times,
@@ -55,6 +59,8 @@ pub struct Entry {
     pub(crate) body: Arc<Body>,
     /// What is there, where that is not simply the body.
     pub(crate) partial: Option<Partial>,
+    /// Its body in other codings, where it may be had so.
+    encodings: Option<Box<Encodings>>,
     charge: Charge,
 }
 
@@ -69,6 +75,7 @@ pub(crate) struct Parts {
     pub(crate) is_immutable: bool,
     pub(crate) body: Arc<Body>,
     pub(crate) partial: Option<Partial>,
+    pub(crate) is_encodable: bool,
 }
 
 impl Entry {
@@ -83,7 +90,9 @@ impl Entry {
             is_immutable,
             body,
             partial,
+            is_encodable,
         } = parts;
+        let encodings = is_encodable.then(Box::<Encodings>::default);
         let version = head
             .get("Pharos-Version")
             .and_then(|value| std::str::from_utf8(value).ok())
@@ -94,7 +103,8 @@ impl Entry {
             + head.bytes().len()
             + variant.heap_bytes()
             + surrogate_keys.heap_bytes()
-            + partial.as_ref().map_or(0, Partial::heap_bytes);
+            + partial.as_ref().map_or(0, Partial::heap_bytes)
+            + encodings.as_ref().map_or(0, |_| size_of::<Encodings>() + 16);
         match &partial {
             None => body.link(),
             Some(partial) => partial.bodies().for_each(|body| body.link()),
@@ -108,6 +118,8 @@ impl Entry {
             is_no_cache,
             is_immutable,
             is_partial: partial.is_some(),
+            is_encodable,
+            encodings,
             partial,
             cache_key,
             variant,
@@ -133,8 +145,43 @@ impl Entry {
             is_immutable: stored.is_immutable,
             body,
             partial: None,
+            is_encodable: stored.is_encodable,
         };
         Self::new(account, head, parts)
+    }
+
+    /// `whole` in another coding. What selects an entry is not asked of it.
+    pub(crate) fn encoded(
+        account: &Arc<Account>,
+        whole: &Self,
+        coding: Coding,
+        body: Arc<Body>,
+    ) -> Self {
+        let head = whole.head.encoded(coding, body.length());
+        let parts = Parts {
+            cache_key: whole.cache_key.clone(),
+            variant: Variant::default(),
+            surrogate_keys: SurrogateKeys::default(),
+            times: whole.times,
+            stale: whole.stale,
+            is_no_cache: whole.is_no_cache,
+            is_immutable: whole.is_immutable,
+            body,
+            partial: None,
+            is_encodable: false,
+        };
+        Self::new(account, head, parts)
+    }
+
+    /// Its encodings, if it may have any.
+    pub(crate) fn encodings(&self) -> Option<&Encodings> {
+        if self.is_encodable { self.encodings.as_deref() } else { None }
+    }
+
+    /// Bytes charged for all of its encodings.
+    pub(crate) fn encoded_bytes(&self) -> u64 {
+        let bytes = |(_, made): (_, &Arc<Self>)| made.charged_bytes() + made.body_bytes();
+        self.encodings().map_or(0, |encodings| encodings.iter().map(bytes).sum())
     }
 
     /// Status code.
@@ -268,6 +315,9 @@ impl Entry {
                 Some(partial) => partial.bodies().for_each(|body| body.unlink()),
             }
         }
+        if let Some(encodings) = self.encodings() {
+            encodings.iter().for_each(|(_, made)| made.kill());
+        }
     }
 
     /// Never fresh again.
@@ -373,6 +423,7 @@ mod loom_tests {
             is_immutable: false,
             body: Arc::new(Body::complete(account, b"".as_slice().into())),
             partial: None,
+            is_encodable: false,
         };
         Arc::new(Entry::new(account, Head::of(&response, &policy), parts))
     }

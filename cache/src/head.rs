@@ -6,8 +6,8 @@
 use proto::field::{date, list};
 
 use crate::{
-    directives::ResponseDirectives as Directives, range::ByteRange, request::FieldSource,
-    response::Response, targeted::Policy,
+    coding::Coding, directives::ResponseDirectives as Directives, range::ByteRange,
+    request::FieldSource, response::Response, targeted::Policy,
 };
 
 /// Status line and fields, each with its line end, without the empty line behind them.
@@ -131,6 +131,26 @@ impl Head {
             head.has_length = true;
         }
         head
+    }
+
+    /// Of the same response with its content in a coding: its validator is weak, and what tells of
+    /// the bytes as they were is left out (RFC 9110 §8.8.3.3).
+    pub(crate) fn encoded(&self, coding: Coding, length: Option<u64>) -> Self {
+        const OF_THE_BYTES: [&str; 5] =
+            ["content-length", "content-md5", "digest", "content-digest", "repr-digest"];
+        let mut bytes = self.bytes[..self.fields_at].to_vec();
+        self.each(&mut |name, value| {
+            if name.eq_ignore_ascii_case(b"etag") && !value.starts_with(b"W/") {
+                push_field(&mut bytes, name, &[b"W/", value].concat());
+            } else if !OF_THE_BYTES.iter().any(|gone| name.eq_ignore_ascii_case(gone.as_bytes())) {
+                push_field(&mut bytes, name, value);
+            }
+        });
+        push_field(&mut bytes, b"Content-Encoding", coding.token().as_bytes());
+        let fields_end = bytes.len();
+        bytes.extend_from_slice(self.tail());
+        let head = Self { bytes: bytes.into(), fields_end, has_length: false, ..*self };
+        head.with_length(length)
     }
 
     /// With the beginning of a line behind the fields, which the sender ends.

@@ -239,6 +239,26 @@ impl Segment {
         true
     }
 
+    /// Shows `put` the entry that has the body of `entry` now, which may be a newer one; whether it
+    /// has taken something in.
+    pub(crate) fn put_encoding(
+        &mut self,
+        entry: &Arc<Entry>,
+        put: impl FnOnce(&Arc<Entry>) -> Option<()>,
+    ) -> bool {
+        let Some(slot) = self.slot(&entry.cache_key.borrowed()) else { return false };
+        let mut nodes =
+            slot.nodes.iter().rev().filter_map(|&node| self.nodes[node as usize].as_ref());
+        let holder = nodes
+            .find(|node| Arc::ptr_eq(node.entry.body(), entry.body()) && !node.entry.is_partial());
+        let Some(node) = holder else { return false };
+        let is_put = put(&node.entry).is_some();
+        if is_put {
+            lock(&self.eviction).reweigh(node.place);
+        }
+        is_put
+    }
+
     /// Kills an entry and takes it out.
     pub(crate) fn remove_entry(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
         let node = self.node_of(entry)?;

@@ -39,10 +39,12 @@ use proto::feed::record::Purge;
 mod account;
 mod body;
 mod cache_status;
+mod coding;
 mod collapse;
 mod decision;
 mod directives;
 mod draft;
+mod encoding;
 mod entry;
 mod eviction;
 mod fill;
@@ -80,9 +82,11 @@ use storability::Asked;
 
 pub use body::{Body, BodyState, Follow, Progress};
 pub use cache_status::{CacheStatus, Forward};
+pub use coding::{Coding, Compression};
 pub use collapse::{HeadOutcome, Lease, Waiter, Wake, WakeWith};
 pub use decision::{Answer, BypassReason, Decision, Freshness, Hit, NoStoreReason, Tier};
 pub use directives::{Reach, RequestDirectives, ResponseDirectives};
+pub use encoding::{EncodeOrder, Encoded};
 pub use entry::Entry;
 pub use fill::{WriteError, Writer};
 pub use freshness::{LifetimeSource, Times};
@@ -116,6 +120,8 @@ pub struct Config {
     pub targets: Vec<String>,
     /// This cache's name in `Cache-Status`; a token.
     pub name: String,
+    /// Which responses may be had encoded.
+    pub compression: Compression,
     /// Seed of the hashes.
     pub seed: u64,
 }
@@ -130,6 +136,7 @@ impl Config {
             stale_if_error_s: 24 * 3600,
             targets: vec!["CDN-Cache-Control".into()],
             name: "pharos".into(),
+            compression: Compression::OFF,
             seed,
         }
     }

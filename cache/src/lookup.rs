@@ -61,7 +61,7 @@ impl Cache {
             && judge(local.entry(), request, asking) == Verdict::Serve(Freshness::Fresh)
         {
             let found = (local.clone(), Tier::Near);
-            let hit = hit(found, request, asking.now_ms, Freshness::Fresh);
+            let hit = hit(self, found, request, asking.now_ms, Freshness::Fresh);
             near.stats.near_hits += 1;
             return Decision::Hit(hit);
         }
@@ -118,7 +118,7 @@ impl Cache {
         freshness: Freshness,
     ) -> Hit {
         entry.visit(entry.state());
-        hit((near.adopt(entry), Tier::Shared), request, now_ms, freshness)
+        hit(self, (near.adopt(entry), Tier::Shared), request, now_ms, freshness)
     }
 
     fn carry_out(
@@ -401,15 +401,19 @@ fn bypass_reason(request: &Request<'_>) -> Option<BypassReason> {
 }
 
 fn hit(
-    (local, tier): (Local, Tier),
+    cache: &Cache,
+    (whole, tier): (Local, Tier),
     request: &Request<'_>,
     now_ms: u64,
     freshness: Freshness,
 ) -> Hit {
-    let entry = local.entry();
-    let answer = validation::answer(entry, request).unwrap_or_else(|| newest_part(entry));
+    let (encoded, order) = cache.choose_encoding(&whole, request);
+    let entry = whole.entry();
+    let sent = encoded.as_ref().map_or(entry, Local::entry);
+    let answer = validation::answer(sent, request).unwrap_or_else(|| newest_part(entry));
     let age_ms = entry.times.age_ms(now_ms);
     let ttl_ms = entry.times.lifetime_ms as i64 - age_ms as i64;
     let ttl_s = (!entry.state().is_soft()).then_some(ttl_ms / 1000);
-    Hit { age_s: age_ms / 1000, ttl_s, answer, freshness, tier, local }
+    let local = encoded.unwrap_or_else(|| whole.clone());
+    Hit { age_s: age_ms / 1000, ttl_s, answer, freshness, tier, local, order }
 }

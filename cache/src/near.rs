@@ -15,6 +15,7 @@ use hashbrown::HashTable;
 
 use crate::{
     body::{Body, BodyState, Follow, Progress},
+    coding::Coding,
     collapse::Waiter,
     entry::Entry,
     limits,
@@ -168,6 +169,8 @@ struct Shared {
     head: Bytes,
     /// Chunk 0 of the body, once it is there: for most bodies all of it.
     first: OnceLock<Bytes>,
+    /// Its encodings, once this shard has served them.
+    encoded: Option<Box<[OnceLock<Local>; Coding::COUNT]>>,
 }
 
 /// A piece of a body, or why there is none.
@@ -188,12 +191,21 @@ pub enum Piece {
 impl Local {
     pub(crate) fn new(entry: Arc<Entry>) -> Self {
         let head = Bytes::from_owner(HeadOwner(Arc::clone(&entry)));
-        Self(Arc::new(Shared { entry, head, first: OnceLock::new() }))
+        let encoded = entry.encodings().map(|_| Box::default());
+        Self(Arc::new(Shared { entry, head, first: OnceLock::new(), encoded }))
     }
 
     /// The entry.
     pub fn entry(&self) -> &Arc<Entry> {
         &self.0.entry
+    }
+
+    /// The handle to its encoding, if that is there.
+    pub(crate) fn encoded(&self, coding: Coding) -> Option<Self> {
+        let made = self.0.entry.encodings()?.get(coding)?;
+        let handle =
+            self.0.encoded.as_ref()?[coding as usize].get_or_init(|| Self::new(Arc::clone(made)));
+        Some(handle.clone())
     }
 
     /// Status line and fields, ready to be lent; see [`Entry::head`].

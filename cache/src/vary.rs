@@ -79,6 +79,11 @@ impl Variant {
         self.members.iter().all(|member| member.matches(request))
     }
 
+    /// Whether it varies by this name, given in lower case.
+    pub(crate) fn is_by(&self, name: &str) -> bool {
+        self.members.iter().any(|member| *member.name == *name)
+    }
+
     /// Whether both vary by the same names.
     pub fn same_names(&self, other: &Self) -> bool {
         self.members.len() == other.members.len()
@@ -221,7 +226,7 @@ fn prefers(lines: &[&[u8]], language: &[u8]) -> bool {
 }
 
 /// `q=0.85` as 850; 1000 without one, `None` if it is malformed (RFC 9110 §12.4.2).
-fn weight_thousandths(parameter: Option<&[u8]>) -> Option<u32> {
+pub(crate) fn weight_thousandths(parameter: Option<&[u8]>) -> Option<u32> {
     let Some(parameter) = parameter else { return Some(1000) };
     let [b'q' | b'Q', b'=', whole @ (b'0' | b'1'), fraction @ ..] = list::trim(parameter) else {
         return None;

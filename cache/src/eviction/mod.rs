@@ -65,7 +65,7 @@ impl Eviction {
 
 /// What goes with an entry if it goes.
 fn weight(entry: &Entry) -> u64 {
-    entry.charged_bytes() + entry.body_bytes()
+    entry.charged_bytes() + entry.body_bytes() + entry.encoded_bytes()
 }
 
 /// Uses, as the entries' state words count them.
