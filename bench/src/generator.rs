@@ -599,6 +599,7 @@ impl Actor for Generator {
             | Input::Mail { .. }
             | Input::File { .. }
             | Input::Resolved { .. }
+            | Input::Cold { .. }
             | Input::Continue
             | Input::Control(_) => {}
         }

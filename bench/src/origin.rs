@@ -368,6 +368,7 @@ impl Actor for Origin {
             | Input::Mail { .. }
             | Input::File { .. }
             | Input::Resolved { .. }
+            | Input::Cold { .. }
             | Input::Continue
             | Input::Control(Control::Reload) => {}
         }

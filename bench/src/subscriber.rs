@@ -499,6 +499,7 @@ impl Actor for Subscriber {
             | Input::Mail { .. }
             | Input::File { .. }
             | Input::Resolved { .. }
+            | Input::Cold { .. }
             | Input::Continue
             | Input::Control(_) => {}
         }

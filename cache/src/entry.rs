@@ -173,6 +173,11 @@ impl Entry {
         Self::new(account, head, parts)
     }
 
+    /// Whether it may be had in a content coding that it did not come in.
+    pub fn is_encodable(&self) -> bool {
+        self.is_encodable
+    }
+
     /// Its encodings, if it may have any.
     pub(crate) fn encodings(&self) -> Option<&Encodings> {
         if self.is_encodable { self.encodings.as_deref() } else { None }

@@ -96,6 +96,7 @@ fn warm_shard(body_bytes: usize) -> Shard {
         near_entries: 1024,
         board: Board::new(1),
         timeouts: Timeouts::default(),
+        levels: Default::default(),
         live: std::sync::Arc::default(),
     };
     let mut shard = Shard::new(settings, NOW);

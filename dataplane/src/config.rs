@@ -21,6 +21,10 @@ use crate::{
     limits,
 };
 
+mod compression;
+
+pub use compression::Compression;
+
 /// The whole of `edge.toml`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +59,9 @@ pub struct Config {
     /// The cache.
     #[serde(default)]
     pub cache: Cache,
+    /// Stored responses in content codings.
+    #[serde(default)]
+    pub compression: Compression,
     /// Live streams.
     #[serde(default)]
     pub streams: Streams,
@@ -403,6 +410,7 @@ impl Config {
         if !self.cache.targets.iter().all(is_name) {
             return refuse("cache.targets", "names of fields, such as \"CDN-Cache-Control\"");
         }
+        self.compression.check()?;
         check_sites(&self.sites)
     }
 

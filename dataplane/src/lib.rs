@@ -7,6 +7,7 @@
 //! Leaves to others: bytes ↔ HTTP, SSE and feed records (`proto`); what may be stored and served
 //! (`cache`); signals and the command line (the binary).
 
+pub mod compress;
 pub mod config;
 pub mod engine;
 pub mod limits;
@@ -86,6 +87,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     // One large file must fit, or a small cache stores nothing of use.
     cache_config.entry_bytes_max = config.cache.memory / 2;
     cache_config.targets.clone_from(&config.cache.targets);
+    cache_config.compression = config.compression.for_cache();
     cache_config.name = shard::forward::Names::pseudonym(&config.id);
     let cache = Cache::new(cache_config);
     let boards = OnceLock::new();
@@ -242,6 +244,7 @@ fn settings(
         board,
         timeouts: config.timeouts,
         forward: config.forward,
+        levels: config.compression.levels,
         live,
     }
 }

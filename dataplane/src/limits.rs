@@ -6,13 +6,17 @@ pub const SEGMENTS_MAX: usize = 64;
 pub const MAIL_PER_TURN_MAX: usize = 256;
 /// Inputs taken from sockets in one turn, before their effects are carried out.
 pub const INPUTS_PER_TURN_MAX: usize = 256;
-/// `File` and `Resolve` operations of one shard under way. One more fails at once with
+/// `File`, `Resolve` and `Cold` operations of one shard under way. One more fails at once with
 /// `ResourceBusy`.
 pub const HELPER_OPS_MAX: usize = 256;
 /// Bytes of a file that holds an API key. Beyond: an error at start.
 pub const KEY_FILE_BYTES_MAX: u64 = 4_096;
 /// Threads that look names up, for all shards. Look-ups wait behind each other beyond.
 pub const NAME_HELPERS: usize = 4;
+/// Threads that do cold work, for all shards. Work waits behind other work beyond.
+pub const COLD_HELPERS: usize = 2;
+/// How far they stand back behind the shards, as nice(2) counts.
+pub const COLD_NICE: i32 = 10;
 /// Sockets of one shard: the table's index has 24 bits.
 pub const SOCKETS_MAX: u32 = 1 << 24;
 /// Direct descriptors of one ring: the kernel's own limit, whatever RLIMIT_NOFILE is.
@@ -119,6 +123,16 @@ pub const SWEEP_BUCKETS: usize = 512;
 /// Entries of one shard's near table. Beyond: the one not used for longest goes; it stays in the
 /// index.
 pub const NEAR_ENTRIES: usize = 16 * 1024;
+
+// -- encodings of stored bodies --
+
+/// Encodings of one shard under way. Beyond: the body is sent as it is, and a later request orders
+/// the encoding again.
+pub const ENCODINGS_MAX: usize = 32;
+/// Bytes to be encoded of those under way. Beyond: as above.
+pub const ENCODING_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Largest `compression.max`. Beyond: refused at start.
+pub const ENCODED_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 // -- the access log --
 

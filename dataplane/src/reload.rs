@@ -160,6 +160,7 @@ impl Config {
                 (self.engine != new.engine, "engine"),
                 (self.forward != new.forward, "forward"),
                 (self.cache != new.cache, "cache"),
+                (self.compression != new.compression, "compression"),
                 (same_kind && url(self) != url(new), "control.url"),
                 (!same_kind, "control"),
             ]),
@@ -214,8 +215,10 @@ mod tests {
         check(control, &control.replace(":1", ":2"), &[], &["control.url"]);
         check(control, &control.replace("\"k\"", "\"l\""), &[], &[]);
         let all = "id = \"x\"\npop = \"x\"\nlisten = [\"127.0.0.1:1\"]\nadmin = \"127.0.0.1:2\"\n\
-                   data = \"d\"\nshards = 3\nengine = \"epoll\"\n[cache]\nmemory = \"2MiB\"\n";
-        let names = ["id", "pop", "listen", "admin", "data", "shards", "engine", "cache"];
+                   data = \"d\"\nshards = 3\nengine = \"epoll\"\n[cache]\nmemory = \"2MiB\"\n\
+                   [compression]\ncodings = []\n";
+        let mut names = vec!["id", "pop", "listen", "admin", "data", "shards", "engine", "cache"];
+        names.push("compression");
         check("", all, &[], &names);
     }
 }

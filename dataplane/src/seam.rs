@@ -40,6 +40,8 @@ use std::{io, net::SocketAddr, ops::Range, path::PathBuf};
 
 use bytes::Bytes;
 
+use crate::compress::compress;
+
 /// Monotonic time since an arbitrary start, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Mono(pub u64);
@@ -162,6 +164,13 @@ pub enum Input<'a, M> {
         /// What was read (empty for a write), or why not.
         result: io::Result<Vec<u8>>,
     },
+    /// The outcome of [`Effect::Cold`].
+    Cold {
+        /// As in the effect.
+        op: OpId,
+        /// What came of it, or why nothing did.
+        result: io::Result<Vec<u8>>,
+    },
     /// The outcome of [`Effect::Resolve`].
     Resolved {
         /// As in the effect.
@@ -252,6 +261,13 @@ pub enum Effect<M> {
         /// What to do.
         work: FileWork,
     },
+    /// Work that takes long, done by a helper thread. Ends with `Input::Cold`.
+    Cold {
+        /// Returned with the result.
+        op: OpId,
+        /// What to do.
+        work: ColdWork,
+    },
     /// Look a name up, done by a helper thread. Ends with `Input::Resolved`.
     Resolve {
         /// Returned with the result.
@@ -309,6 +325,33 @@ pub enum FileWork {
         /// Which file.
         path: PathBuf,
     },
+}
+
+/// Work that takes long and needs nothing but what it is given: the same for the same input,
+/// wherever it is done ([`ColdWork::run`]).
+#[derive(Debug)]
+pub enum ColdWork {
+    /// Encode these bytes.
+    Compress {
+        /// In which coding.
+        coding: cache::Coding,
+        /// How hard to try; within the coding's levels.
+        level: u8,
+        /// The pieces, in order.
+        content: Vec<Bytes>,
+    },
+}
+
+impl ColdWork {
+    /// Does it, here and now.
+    ///
+    /// # Errors
+    /// What the library at work says.
+    pub fn run(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Compress { coding, level, content } => compress(coding, level, &content),
+        }
+    }
 }
 
 /// Bytes to send. One piece is the hot case and allocates nothing here.

@@ -32,8 +32,12 @@ impl World {
     }
 
     pub fn with_memory(memory_bytes: u64) -> Self {
+        Self::with(Config::new(memory_bytes, 42))
+    }
+
+    pub fn with(config: Config) -> Self {
         Self {
-            cache: Cache::new(Config::new(memory_bytes, 42)),
+            cache: Cache::new(config),
             near: (0..SHARDS).map(|_| Near::new(64)).collect(),
             now_ms: START_MS,
             wakes: Vec::new(),

@@ -1,5 +1,6 @@
 //! Helper threads for what blocks: files on one thread, so that writes of one file keep their
-//! order, and look-ups of names on a few others, so that a slow resolver holds no file back.
+//! order, and look-ups of names on a few others, so that a slow resolver holds no file back. And for
+//! what burns: cold work, on threads that yield to the shards.
 //!
 //! A shard has at most [`HELPER_OPS_MAX`] operations under way; room for all of their results is
 //! kept in its line, so a helper never waits for a shard.
@@ -17,8 +18,8 @@ use std::{
 
 use crate::{
     engine::turn::Line,
-    limits::{HELPER_OPS_MAX, NAME_HELPERS},
-    seam::{FileWork, OpId, ShardId},
+    limits::{COLD_HELPERS, COLD_NICE, HELPER_OPS_MAX, NAME_HELPERS},
+    seam::{ColdWork, FileWork, OpId, ShardId},
 };
 
 /// What a helper shall do.
@@ -26,6 +27,7 @@ use crate::{
 pub(crate) enum Work {
     File(FileWork),
     Resolve { name: String, port: u16 },
+    Cold(ColdWork),
 }
 
 /// What came of it.
@@ -33,6 +35,7 @@ pub(crate) enum Work {
 pub(crate) enum Done {
     File { op: OpId, result: io::Result<Vec<u8>> },
     Resolved { op: OpId, result: Result<Vec<SocketAddr>, io::ErrorKind> },
+    Cold { op: OpId, result: io::Result<Vec<u8>> },
 }
 
 /// The helper threads of a process. They end when this is dropped, once their queues are empty.
@@ -40,6 +43,7 @@ pub(crate) enum Done {
 pub(crate) struct Helpers {
     files: Arc<Queue>,
     names: Arc<Queue>,
+    cold: Arc<Queue>,
 }
 
 #[derive(Debug)]
@@ -65,10 +69,13 @@ impl Helpers {
     /// Starts them. Results go to `lines`, one a shard.
     pub(crate) fn start(lines: &Arc<[Line]>) -> io::Result<Self> {
         // Dropped on an early return, this ends the threads that were started.
-        let helpers = Self { files: Queue::new(), names: Queue::new() };
+        let helpers = Self { files: Queue::new(), names: Queue::new(), cold: Queue::new() };
         helpers.spawn("pharos-files".into(), &helpers.files, lines)?;
         for helper in 0..NAME_HELPERS {
             helpers.spawn(format!("pharos-names-{helper}"), &helpers.names, lines)?;
+        }
+        for helper in 0..COLD_HELPERS {
+            helpers.spawn(format!("pharos-cold-{helper}"), &helpers.cold, lines)?;
         }
         Ok(helpers)
     }
@@ -83,6 +90,7 @@ impl Helpers {
         let queue = match work {
             Work::File(_) => &self.files,
             Work::Resolve { .. } => &self.names,
+            Work::Cold(_) => &self.cold,
         };
         queue.lock().waiting.push_back(Job { shard, op, work });
         queue.changed.notify_one();
@@ -91,7 +99,7 @@ impl Helpers {
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        for queue in [&self.files, &self.names] {
+        for queue in [&self.files, &self.names, &self.cold] {
             queue.lock().ended = true;
             queue.changed.notify_all();
         }
@@ -122,11 +130,24 @@ impl Queue {
     }
 }
 
+/// Lets the shards go first on this thread's core. Where that is refused, it competes with them.
+fn be_nice() {
+    // SAFETY: takes numbers and touches no memory of ours; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COLD_NICE) };
+}
+
 fn run(queue: &Queue, lines: &[Line]) {
+    let mut is_nice = false;
     while let Some(Job { shard, op, work }) = queue.next() {
         let done = match work {
             Work::File(work) => Done::File { op, result: file(work) },
             Work::Resolve { name, port } => Done::Resolved { op, result: resolve(&name, port) },
+            Work::Cold(work) => {
+                if !std::mem::replace(&mut is_nice, true) {
+                    be_nice();
+                }
+                Done::Cold { op, result: work.run() }
+            }
         };
         lines[usize::from(shard)].put_result(done);
     }

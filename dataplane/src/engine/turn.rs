@@ -257,6 +257,7 @@ impl<A: Actor, S: Sockets> Driver<A, S> {
         let input = match done {
             Done::File { op, result } => Input::File { op, result },
             Done::Resolved { op, result } => Input::Resolved { op, result },
+            Done::Cold { op, result } => Input::Cold { op, result },
         };
         self.actor.handle(self.now, input);
     }
@@ -298,6 +299,7 @@ impl<A: Actor, S: Sockets> Driver<A, S> {
                 Effect::Mail { to, mail } => self.post(to, mail),
                 Effect::File { op, work } => self.help(op, Work::File(work)),
                 Effect::Resolve { op, name, port } => self.help(op, Work::Resolve { name, port }),
+                Effect::Cold { op, work } => self.help(op, Work::Cold(work)),
                 Effect::Accept { listener, on } => self.sockets.accept(listener, on),
                 Effect::Yield => self.yields += 1,
                 Effect::Stop => self.stop(),
@@ -358,6 +360,7 @@ impl<A: Actor, S: Sockets> Driver<A, S> {
         self.refused.push(match work {
             Work::File(_) => Done::File { op, result: Err(io::ErrorKind::ResourceBusy.into()) },
             Work::Resolve { .. } => Done::Resolved { op, result: Err(io::ErrorKind::ResourceBusy) },
+            Work::Cold(_) => Done::Cold { op, result: Err(io::ErrorKind::ResourceBusy.into()) },
         });
     }
 

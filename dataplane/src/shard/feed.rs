@@ -736,6 +736,7 @@ mod tests {
             near_entries: 16,
             board: Board::new(SHARDS),
             timeouts: Timeouts::default(),
+            levels: Default::default(),
             live: Arc::default(),
         }
     }

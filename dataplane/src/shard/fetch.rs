@@ -801,14 +801,27 @@ impl Edge {
         fetch.phase = Phase::Ended;
         fetch.pipe.end = Some(Ok(()));
         self.notices.extend(fetch.reader);
+        let kept = Rc::clone(&fetch.kept);
         if let Some(store) = fetch.store.take() {
             let mut woken = Vec::new();
             // An answer shorter than announced has failed already, as a truncated one.
             let stored = store.finish(&mut woken);
             self.wake_followers(woken);
             if let Ok(entry) = stored {
+                self.encode_for_next(&entry, &kept);
                 self.keep_page(entry);
             }
+        }
+    }
+
+    /// Who asked for it got it as it came; the next one like it shall find it encoded.
+    fn encode_for_next(&mut self, entry: &Arc<Entry>, kept: &[u8]) {
+        let mut space = FieldSpace::new();
+        if entry.is_encodable()
+            && let Ok(Some((head, _))) = parse_request(kept, &mut space)
+            && let Some(order) = self.cache.order_encoding(entry, &HeadFields(head.fields))
+        {
+            self.encode(order);
         }
     }
 

@@ -28,6 +28,7 @@ pub mod audience;
 pub mod conn;
 pub mod conn_table;
 pub mod drain;
+pub mod encoding;
 pub mod fanout;
 pub mod feed;
 pub mod fetch;
@@ -89,6 +90,7 @@ use self::{
     conn::Conn,
     conn_table::{ConnTable, Owner},
     drain::Drain,
+    encoding::Orders,
     feed::Feed,
     fetch::Fetch,
     forward::Names,
@@ -105,6 +107,7 @@ use self::{
     timers::{Timer, Timers},
 };
 use crate::{
+    compress::Levels,
     config::Timeouts,
     limits,
     seam::{
@@ -123,6 +126,8 @@ pub struct Settings {
     pub seed: u64,
     /// The edge's id, in `Via`, `CDN-Loop` and reports to control.
     pub edge_id: Arc<str>,
+    /// How hard stored bodies are compressed.
+    pub levels: Levels,
     /// Who origins are told that the client is.
     pub forward: crate::config::Forward,
     /// The PoP's name.
@@ -216,6 +221,8 @@ pub struct Edge {
     notices: Vec<Ref>,
     /// Waiters of any shard that the cache wants told.
     wakes: Vec<Wake>,
+    /// Encodings that helpers make.
+    orders: Orders,
     /// Cache groups that are outdated, on their way out.
     outdated: VecDeque<PurgeCursor>,
     /// The connection that runs has ended.
@@ -269,6 +276,7 @@ impl Edge {
             scratch_added: Vec::new(),
             notices: Vec::new(),
             wakes: Vec::new(),
+            orders: Orders::default(),
             outdated: VecDeque::new(),
             freed: None,
             draining: false,
@@ -390,7 +398,9 @@ impl Shard {
                 }
             }
             Op::Origin(number) => self.edge.origin_connected(now, number, result),
-            Op::LastKnown(_) => panic!("nothing on disk is connected to"),
+            Op::LastKnown(_) | Op::Encoding(_) => {
+                panic!("only origins and control are connected to")
+            }
         }
     }
 
@@ -578,7 +588,9 @@ impl Shard {
                 feed.handle_file(now, number, result, &mut self.edge.out);
             }
             (Op::LastKnown(_), None) => {}
-            (Op::Feed(_) | Op::Origin(_), _) => panic!("only what is kept on disk is a file"),
+            (Op::Feed(_) | Op::Origin(_) | Op::Encoding(_), _) => {
+                panic!("only what is kept on disk is a file")
+            }
         }
     }
 
@@ -590,7 +602,14 @@ impl Shard {
                     feed.handle_resolved(now, number, result, &mut self.edge.out);
                 }
             }
-            Op::LastKnown(_) => panic!("nothing on disk has a name to look up"),
+            Op::LastKnown(_) | Op::Encoding(_) => panic!("only origins and control have names"),
+        }
+    }
+
+    fn cold(&mut self, op: Op, result: std::io::Result<Vec<u8>>) {
+        match op {
+            Op::Encoding(number) => self.edge.encoded(number, result),
+            Op::Feed(_) | Op::Origin(_) | Op::LastKnown(_) => panic!("only encodings are cold"),
         }
     }
 
@@ -656,6 +675,7 @@ impl Actor for Shard {
             Input::Mail { from, mail } => self.mail(now, from, mail),
             Input::File { op, result } => self.file(now, Op::of(op), result),
             Input::Resolved { op, result } => self.resolved(now, Op::of(op), result),
+            Input::Cold { op, result } => self.cold(Op::of(op), result),
             Input::Deadline => self.deadline(now),
             Input::Continue => self.turn(now),
             Input::Control(Control::Drain) => self.drain(now, true),

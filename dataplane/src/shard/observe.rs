@@ -65,6 +65,15 @@ metrics! {
     Pass "pharos_cache_requests_total" "result=\"pass\"" Counter "Requests by cache status.",
     Collapsed "pharos_collapsed_requests_total" "" Counter
         "Requests that followed another's fetch.",
+    EncodingsKept "pharos_encodings_total" "result=\"kept\"" Counter
+        "Encodings of stored bodies that were ordered.",
+    EncodingsUseless "pharos_encodings_total" "result=\"useless\"" Counter
+        "Encodings of stored bodies that were ordered.",
+    EncodingsDropped "pharos_encodings_total" "result=\"dropped\"" Counter
+        "Encodings of stored bodies that were ordered.",
+    EncodingsPutOff "pharos_encodings_total" "result=\"put_off\"" Counter
+        "Encodings of stored bodies that were ordered.",
+    EncodingsActive "pharos_encodings_active" "" Gauge "Encodings that helpers have or wait for.",
     BadRequest "pharos_requests_refused_total" "reason=\"malformed\"" Counter
         "Requests refused before routing.",
     SlowClient "pharos_requests_refused_total" "reason=\"slow\"" Counter

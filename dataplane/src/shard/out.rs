@@ -13,7 +13,9 @@ use bytes::Bytes;
 use super::mail::Mail;
 use crate::{
     limits,
-    seam::{Close, Effect, FileWork, ListenerId, OpId, Payload, Segment, ShardId, SocketId},
+    seam::{
+        Close, ColdWork, Effect, FileWork, ListenerId, OpId, Payload, Segment, ShardId, SocketId,
+    },
 };
 
 /// Who asked for an operation: its result goes back there. The number is the machine's own.
@@ -25,6 +27,8 @@ pub enum Op {
     Feed(u64),
     /// What is kept on disk.
     LastKnown(u64),
+    /// An encoding.
+    Encoding(u64),
 }
 
 impl Op {
@@ -37,6 +41,7 @@ impl Op {
             Self::Origin(number) => (1, number),
             Self::Feed(number) => (2, number),
             Self::LastKnown(number) => (3, number),
+            Self::Encoding(number) => (4, number),
         };
         assert!(
             number >> Self::NUMBER_BITS == 0,
@@ -55,6 +60,7 @@ impl Op {
             1 => Self::Origin(number),
             2 => Self::Feed(number),
             3 => Self::LastKnown(number),
+            4 => Self::Encoding(number),
             _ => panic!("the engine returned an operation that this shard never asked for"),
         }
     }
@@ -103,6 +109,11 @@ impl Out {
     /// Looks a name up.
     pub fn resolve(&mut self, op: Op, name: String, port: u16) {
         self.effects.push_back(Effect::Resolve { op: op.id(), name, port });
+    }
+
+    /// Has a helper work.
+    pub fn cold(&mut self, op: Op, work: ColdWork) {
+        self.effects.push_back(Effect::Cold { op: op.id(), work });
     }
 
     /// Works on the disk.

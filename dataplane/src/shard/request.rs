@@ -377,14 +377,14 @@ impl Edge {
         match decision {
             Decision::Hit(hit) => {
                 let answer = (CacheLabel::Hit, told_of(&hit, turn.with), &[][..]);
-                self.write_hit(scene, &hit, answer, asked, writer)
+                self.write_hit(scene, hit, answer, asked, writer)
             }
             Decision::Stale { hit, revalidate } => {
                 if let Some(lease) = revalidate {
                     self.fetch_for_cache(now, None, request, asked, place, lease);
                 }
                 let answer = (CacheLabel::Stale, told_of(&hit, turn.with), &[][..]);
-                self.write_hit(scene, &hit, answer, asked, writer)
+                self.write_hit(scene, hit, answer, asked, writer)
             }
             Decision::Revalidate(lease) | Decision::Miss(lease) => {
                 let fetch = self.fetch_for_cache(now, Some(scene), request, asked, place, lease);
@@ -433,11 +433,14 @@ impl Edge {
     fn write_hit(
         &mut self,
         scene: Scene,
-        hit: &Hit,
+        mut hit: Hit,
         (label, told, first_hand): (CacheLabel, CacheStatus, &[u8]),
         asked: AskedRef<'_>,
         writer: &mut Writer,
     ) -> Exchange {
+        if let Some(order) = hit.order.take() {
+            self.encode(order);
+        }
         let entry = hit.local.entry();
         self.observe.count(label.metric());
         let mut parts = None;
@@ -662,7 +665,7 @@ impl Edge {
         let question = cache::Request::new(method, cache_key, &fields);
         let hit = self.cache.serve(&mut self.near, &question, now.wall_ms, entry, *freshness);
         let told = CacheStatus { ttl_s: hit.ttl_s, ..*told };
-        self.write_hit(scene, &hit, (*label, told, first_hand), asked.lend(), writer)
+        self.write_hit(scene, hit, (*label, told, first_hand), asked.lend(), writer)
     }
 
     /// Answers that the fetch, ours or the one we waited for, has failed. Who asked for a version

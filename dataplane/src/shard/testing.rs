@@ -150,6 +150,7 @@ impl World {
             near_entries: 1024,
             board: Arc::clone(&board),
             timeouts: Timeouts::default(),
+            levels: Default::default(),
             live: Arc::clone(&live),
         };
         let shards = (0..shard_count).map(|shard| Shard::new(settings(shard), now)).collect();
@@ -389,6 +390,10 @@ impl World {
             Effect::Resolve { op, port, .. } => {
                 let result = Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
                 self.shards[shard].handle(self.now, Input::Resolved { op, result });
+            }
+            Effect::Cold { op, work } => {
+                let result = work.run();
+                self.shards[shard].handle(self.now, Input::Cold { op, result });
             }
             Effect::File { op, .. } => {
                 let result = Err(ErrorKind::NotFound.into());

@@ -3,5 +3,6 @@
 //! Sans-io: the simulator's clients and the clients of real processes feed it bytes. Written from
 //! RFC 9112 and the WHATWG description of event streams, plainly, without regard to speed.
 
+pub mod coding;
 pub mod http;
 pub mod sse;

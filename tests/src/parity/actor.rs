@@ -28,9 +28,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use cache::Coding;
 use dataplane::seam::{
-    Actor, Close, Control, Effect, FileWork, Input, Mono, Now, OpId, Payload, Segment, ShardId,
-    SocketId,
+    Actor, Close, ColdWork, Control, Effect, FileWork, Input, Mono, Now, OpId, Payload, Segment,
+    ShardId, SocketId,
 };
 
 use super::Journal;
@@ -287,6 +288,12 @@ impl ParityActor {
                 let name = argument.to_owned();
                 self.push(Effect::Resolve { op, name, port: 80 });
             }
+            b'Z' => {
+                let op = self.op(socket);
+                let content = vec![Bytes::from(pattern(0..number()))];
+                let work = ColdWork::Compress { coding: Coding::Gzip, level: 6, content };
+                self.push(Effect::Cold { op, work });
+            }
             b'X' => {
                 self.say_bytes(socket, &pattern(0..number()));
                 for to in 0..self.shards {
@@ -440,6 +447,11 @@ impl Actor for ParityActor {
             Input::Resolved { op, result } => {
                 let Some(socket) = self.ops.remove(&op) else { return };
                 let text = result.map_or("none".into(), |addrs| addrs.len().to_string());
+                self.say_bytes(socket, text.as_bytes());
+            }
+            Input::Cold { op, result } => {
+                let Some(socket) = self.ops.remove(&op) else { return };
+                let text = result.map_or("none".into(), |bytes| format!("{:02x?}", &bytes[..2]));
                 self.say_bytes(socket, text.as_bytes());
             }
             Input::Deadline => self.deadline(),

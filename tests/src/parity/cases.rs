@@ -42,6 +42,7 @@ macro_rules! parity_cases {
             every_close_is_told_once
             files_are_written_and_read_by_helpers
             names_are_looked_up_by_helpers
+            cold_work_is_done_by_helpers
             an_operator_is_heard_by_all_shards
             sends_under_way_are_flushed_before_the_end
         }
@@ -501,6 +502,13 @@ pub fn names_are_looked_up_by_helpers<H: Harness>() {
     expect(&mut harness, &mut client, b"1");
     let mut client = say(&mut harness, "Nname.invalid");
     expect(&mut harness, &mut client, b"none");
+    finish(harness);
+}
+
+pub fn cold_work_is_done_by_helpers<H: Harness>() {
+    let (mut harness, _) = start::<H>(Setup::default());
+    let mut client = say(&mut harness, "Z100000");
+    expect(&mut harness, &mut client, b"[1f, 8b]");
     finish(harness);
 }
 

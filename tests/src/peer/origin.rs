@@ -119,6 +119,7 @@ impl Origin {
         head += if matches { "HTTP/1.1 304 Not Modified\r\n" } else { "HTTP/1.1 200 OK\r\n" };
         head +=
             &format!("Cache-Control: {}\r\nSurrogate-Key: o{object} all\r\n", manner.cache_control);
+        head += "Content-Type: text/plain\r\n";
         if manner.etag {
             head += &format!("ETag: {tag}\r\n");
         }

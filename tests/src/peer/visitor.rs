@@ -14,7 +14,7 @@ use dataplane::seam::Now;
 use super::origin;
 use crate::{
     check::ledger::{Ledger, Seen, SeenPage, edge_name, replica_of},
-    client::{http, sse},
+    client::{coding, http, sse},
     sim::{
         net::{End, Net, Notice},
         rng::Rng,
@@ -50,6 +50,11 @@ struct Connection {
     unsent: Vec<u8>,
     /// Its last request is out.
     said_goodbye: bool,
+}
+
+/// Which generation an answer's content is, whatever its coding.
+fn generation_of(object: u32, reply: &http::Reply) -> Option<u32> {
+    origin::generation_of(object, &coding::content(reply)?)
 }
 
 /// What a stream has seen of each replica, and whether a gap was told since.
@@ -308,8 +313,8 @@ impl Visitor {
         let method = if head { "HEAD" } else { "GET" };
         let extra = *self.rng.pick(&[
             "",
-            "",
-            "",
+            "Accept-Encoding: br, gzip;q=0.5\r\n",
+            "Accept-Encoding: gzip, zstd;q=0\r\n",
             "Cache-Control: no-cache\r\n",
             "Cache-Control: max-age=1\r\n",
             "If-Match: *\r\n",
@@ -391,7 +396,7 @@ impl Visitor {
         }
         match &asked.what {
             What::Object(_) if asked.head => {}
-            What::Object(object) => match origin::generation_of(*object, &reply.body) {
+            What::Object(object) => match generation_of(*object, reply) {
                 Some(generation) => ledger.check_object(&Seen {
                     object: *object,
                     generation,

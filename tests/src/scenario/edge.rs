@@ -17,7 +17,7 @@ use std::{
 
 use cache::Cache;
 use dataplane::{
-    config::Timeouts,
+    config::{Compression, Timeouts},
     seam::Control as Ask,
     shard::{
         ControlLink, Settings, Shard,
@@ -190,10 +190,14 @@ impl Run {
             listener_count: 1,
             sockets_max: options.sockets_max as u32,
             streams_max,
-            cache: Cache::new(cache::Config::new(memory_bytes, seed)),
+            cache: Cache::new(cache::Config {
+                compression: Compression { min: 100, ..Default::default() }.for_cache(),
+                ..cache::Config::new(memory_bytes, seed)
+            }),
             near_entries: *self.draw.pick(&[4, 64]),
             board: Board::new(shards),
             timeouts: Timeouts::default(),
+            levels: Default::default(),
             live: Arc::default(),
         };
         self.counted.push((Arc::clone(&settings.board), Arc::clone(&settings.cache)));
@@ -531,6 +535,9 @@ const REACHED: &[(Metric, &str)] = &[
     (Metric::Stale, "answer: stale"),
     (Metric::Bypass, "answer: bypass"),
     (Metric::Collapsed, "answer: collapsed"),
+    (Metric::EncodingsKept, "encoding: kept"),
+    (Metric::EncodingsUseless, "encoding: useless"),
+    (Metric::EncodingsDropped, "encoding: dropped"),
     (Metric::FetchRetries, "fetch: repeated, a kept connection was dead"),
     (Metric::FetchConnectFailed, "fetch: no connection"),
     (Metric::FetchTimeout, "fetch: timed out"),

@@ -135,6 +135,7 @@ enum Pending {
     Closed { socket: SocketId },
     File { op: u64, result: io::Result<Vec<u8>> },
     Resolved { op: u64, result: Result<Vec<SocketAddr>, io::ErrorKind> },
+    Cold { op: u64, result: io::Result<Vec<u8>> },
     Control(Control),
 }
 
@@ -420,6 +421,7 @@ impl<A: Actor> Process<A> {
             }
             Pending::File { op, result } => Input::File { op, result },
             Pending::Resolved { op, result } => Input::Resolved { op, result },
+            Pending::Cold { op, result } => Input::Cold { op, result },
             Pending::Control(control) => Input::Control(control),
         };
         self.handle(at, around, input);
@@ -525,6 +527,16 @@ impl<A: Actor> Process<A> {
                 let found = found.map(|address| vec![SocketAddr::new(address, port)]);
                 let result = found.ok_or(io::ErrorKind::NotFound);
                 shard.inputs.push_back(Pending::Resolved { op, result });
+            }
+            Effect::Cold { op, work } => {
+                // A helper refuses when a shard has too much under way.
+                let refused = self.rng.chance(50);
+                let result = match refused {
+                    true => Err(io::ErrorKind::ResourceBusy.into()),
+                    false => work.run(),
+                };
+                let takes_us = *self.rng.pick(&[0, 100, 2000, 20_000]);
+                shard.late.push((now_ns + takes_us * 1000, Pending::Cold { op, result }));
             }
             Effect::Accept { listener, on } => shard.accepting[usize::from(listener)] = on,
             Effect::Yield => shard.yielded = true,

@@ -99,6 +99,7 @@ pub fn input<M>(input: &Input<'_, M>) -> String {
         Input::File { op, result } => {
             format!("File {op} {:?}", result.as_ref().map(Vec::len).map_err(|error| error.kind()))
         }
+        Input::Cold { op, .. } => format!("Cold {op}"),
         Input::Resolved { op, .. } => format!("Resolved {op}"),
         Input::Deadline => "Deadline".to_owned(),
         Input::Continue => "Continue".to_owned(),
@@ -125,6 +126,7 @@ pub fn effect<M>(effect: &Effect<M>) -> String {
         Effect::Mail { to, .. } => format!("Mail to {to}"),
         Effect::File { op, .. } => format!("File {op}"),
         Effect::Resolve { op, name, .. } => format!("Resolve {op} {name}"),
+        Effect::Cold { op, .. } => format!("Cold {op}"),
         Effect::Accept { listener, on } => format!("Accept {listener} {on}"),
         Effect::Yield => "Yield".to_owned(),
         Effect::Stop => "Stop".to_owned(),
