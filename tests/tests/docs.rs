@@ -67,9 +67,10 @@ fn every_example_is_accepted_and_holds_every_key_there_is() {
     }
     let both = format!("{edge}\n{site}");
     let cases = [
-        ("edge", &both, "", 13),
+        ("edge", &both, "", 14),
         ("edge", &both, "[control]", 2),
         ("edge", &both, "[cache]", 2),
+        ("edge", &both, "[compression]", 5),
         ("edge", &both, "[forward]", 2),
         ("edge", &both, "[streams]", 1),
         ("edge", &both, "[limits]", 1),
