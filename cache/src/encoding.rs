@@ -2,8 +2,8 @@
 //! with the entry, found and purged through it.
 //!
 //! ```text
-//!   hit that wants one ─▶ EncodeOrder ─▶ bytes ─▶ Cache::take_encoding ─▶ kept, served from then on
-//!       └ has what is there      └ not now ─▶ Cache::decline_encoding ─▶ ordered again later
+//!   hit that wants one ─▶ EncodeOrder ─▶ bytes ─▶ Cache::take_encoding ─▶ kept, served
+//!       └ has what is there      └ not now ─▶ Cache::decline_encoding ─▶ ordered again
 //! ```
 //! An encoding is an entry of its own kind: it has a head and a body, and everything that changes
 //! (purged, stale, used) is its whole's. It is in no index, so whoever finds it has found the whole
@@ -37,8 +37,8 @@ pub(crate) struct Encodings {
     made: [OnceLock<Arc<Entry>>; Coding::COUNT],
 }
 
-/// The order to make an encoding. It is given once for each coding of an entry; whoever has it makes
-/// it ([`Cache::take_encoding`]) or says that it will not ([`Cache::decline_encoding`]).
+/// The order to make an encoding. It is given once for each coding of an entry; whoever has it
+/// makes it ([`Cache::take_encoding`]) or says that it will not ([`Cache::decline_encoding`]).
 #[derive(Debug)]
 pub struct EncodeOrder {
     entry: Arc<Entry>,

@@ -1,6 +1,6 @@
 //! Helper threads for what blocks: files on one thread, so that writes of one file keep their
-//! order, and look-ups of names on a few others, so that a slow resolver holds no file back. And for
-//! what burns: cold work, on threads that yield to the shards.
+//! order, and look-ups of names on a few others, so that a slow resolver holds no file back. And
+//! for what burns: cold work, on threads that yield to the shards.
 //!
 //! A shard has at most [`HELPER_OPS_MAX`] operations under way; room for all of their results is
 //! kept in its line, so a helper never waits for a shard.

@@ -1,8 +1,8 @@
 //! Encodings on order: bodies that helper threads encode for the cache.
 //!
 //! ```text
-//!   hit, end of a fetch ─▶ EncodeOrder ─┬─ room ─▶ Effect::Cold ─▶ Input::Cold ─▶ the cache keeps it
-//!                                       └─ none ─▶ declined: sent as it is, ordered again later
+//!   hit, end of a fetch ─▶ EncodeOrder ─┬─ room ─▶ Effect::Cold ─▶ Input::Cold ─▶ kept
+//!                                       └─ none ─▶ declined: ordered again later
 //! ```
 //! Nobody waits for an encoding: who ordered it gets the body as it is, or in another coding that
 //! is there.
