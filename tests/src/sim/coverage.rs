@@ -35,7 +35,6 @@ pub const REQUIRED: &[&str] = &[
     "edge: drained",
     "encoding: dropped",
     "encoding: kept",
-    "encoding: useless",
     "fan-out: short send",
     "fan-out: short send, then another",
     "fan-out: silent success",
