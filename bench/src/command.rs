@@ -39,6 +39,7 @@ pub(crate) fn http(options: &HttpOptions) -> Result<(), Failure> {
         connections: options.connections,
         pipeline: options.pipeline,
         rate: options.rate,
+        reconnect: false,
         warm_up: options.warm_up,
         duration: options.duration,
         workload: Workload::new(&options.url, &options.fields, popularity, options.check)?,

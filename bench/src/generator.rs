@@ -55,6 +55,9 @@ pub(crate) struct Load {
     pub(crate) pipeline: u32,
     /// Requests a second; `None` is the closed loop.
     pub(crate) rate: Option<f64>,
+    /// The server ends each connection with its answer, as it was asked to, and the next request
+    /// has a new one; a delay then counts from the connect.
+    pub(crate) reconnect: bool,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     pub(crate) workload: Workload,
@@ -158,7 +161,7 @@ impl Generator {
         if self.load.workload.to_learn(0).is_none() {
             return self.warm(now);
         }
-        self.connect(0);
+        self.connect(0, now);
         self.opened = 1;
     }
 
@@ -166,7 +169,7 @@ impl Generator {
         self.enter(Phase::Warming);
         self.phase_until = Some(now.after_ms(millis(self.load.warm_up)));
         self.schedule = self.load.rate.map(|rate| Schedule::new(now, rate));
-        self.open_more();
+        self.open_more(now);
     }
 
     /// The end of a phase has come.
@@ -238,21 +241,22 @@ impl Generator {
 
     // ---- connections ----
 
-    fn connect(&mut self, index: u32) {
+    fn connect(&mut self, index: u32, now: Mono) {
         let connection = &mut self.connections[index as usize];
         connection.reset();
         connection.life = Life::Opening;
+        connection.since = now;
         let op = u64::from(index);
         self.effects.push_back(Effect::Connect { op, to: self.load.to, from: None });
     }
 
     /// Opens the next connections of the start, a bounded number at a time.
-    fn open_more(&mut self) {
+    fn open_more(&mut self, now: Mono) {
         let opening = |connection: &&Connection| connection.life == Life::Opening;
         let opened = &self.connections[..self.opened as usize];
         let mut room = OPENING_MAX.saturating_sub(opened.iter().filter(opening).count());
         while room > 0 && self.opened < self.load.connections {
-            self.connect(self.opened);
+            self.connect(self.opened, now);
             self.opened += 1;
             room -= 1;
         }
@@ -287,7 +291,7 @@ impl Generator {
             }
         }
         if self.phase == Phase::Warming || self.phase == Phase::Measuring {
-            self.open_more();
+            self.open_more(now);
         }
     }
 
@@ -332,9 +336,16 @@ impl Generator {
 
     fn closed(&mut self, now: Mono, socket: SocketId) {
         let Some(index) = self.find(socket) else { return };
+        let answered = self.connections[index as usize].answered;
         self.connections[index as usize].reset();
         if self.phase == Phase::Ending {
             return self.stop_when_closed();
+        }
+        if self.load.reconnect && answered {
+            if self.sends() {
+                self.connect(index, now);
+            }
+            return;
         }
         // A pause keeps a server that closes at once from being asked in a tight loop.
         self.retry.push_back((now.after_ms(RETRY_MS), index));
@@ -352,7 +363,7 @@ impl Generator {
             None => outstanding == 0,
             Some(_) => outstanding < self.load.pipeline as usize,
         };
-        if room && !connection.ready && connection.life == Life::Up {
+        if room && !connection.ready && connection.life == Life::Up && !connection.answered {
             connection.ready = true;
             self.ready.push_back(index);
         }
@@ -371,12 +382,13 @@ impl Generator {
         {
             let connection = &mut self.connections[index as usize];
             connection.ready = false;
-            if connection.life != Life::Up {
+            if connection.life != Life::Up || connection.answered {
                 continue;
             }
             if self.schedule.is_none() {
                 let room = self.load.pipeline as usize - connection.outstanding.len();
-                (0..room).for_each(|_| self.request(index, now));
+                let intended = if self.load.reconnect { connection.since } else { now };
+                (0..room).for_each(|_| self.request(index, intended));
                 continue;
             }
             match self.take_due(now) {
@@ -416,7 +428,7 @@ impl Generator {
     fn ask(&mut self, index: u32, request: u32, intended: Mono) {
         let connection = &mut self.connections[index as usize];
         connection.outstanding.push_back(Outstanding { request, intended });
-        connection.unsent.extend_from_slice(self.load.workload.bytes(request));
+        self.load.workload.write(request, &mut connection.unsent);
         self.touched.push(index);
     }
 
@@ -515,7 +527,10 @@ impl Generator {
             }
             self.tally.answer(now, current.intended, head, content_bytes, &self.window);
         }
-        if head.close && self.connections[index as usize].life == Life::Up {
+        if self.load.reconnect {
+            // Its end comes from the server; a close from here could overtake it.
+            self.connections[index as usize].answered = true;
+        } else if head.close && self.connections[index as usize].life == Life::Up {
             self.lose(index, |errors| &mut errors.cut);
             return false;
         }
@@ -544,6 +559,10 @@ impl Generator {
 
     fn eof(&mut self, now: Mono, socket: SocketId) {
         let Some(index) = self.find_up(socket) else { return };
+        if self.connections[index as usize].answered {
+            self.connections[index as usize].life = Life::Closing;
+            return self.effects.push_back(Effect::Close { socket, how: Close::Graceful });
+        }
         match self.connections[index as usize].reader.end() {
             Ok(Some(part)) => {
                 if self.part(now, index, part) {
@@ -565,7 +584,7 @@ impl Generator {
         {
             self.retry.pop_front();
             if matches!(self.phase, Phase::Learning | Phase::Warming | Phase::Measuring) {
-                self.connect(index);
+                self.connect(index, now);
             }
         }
     }
@@ -661,6 +680,7 @@ mod tests {
             connections: 1,
             pipeline: 1,
             rate: None,
+            reconnect: false,
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(1),
             workload,
@@ -762,6 +782,26 @@ mod tests {
         let (mut engine, progress, socket) = measuring(|_| {});
         engine.receive(socket, &[HELLO, HELLO].concat());
         assert_eq!(outcome(engine, &progress).errors.protocol, 1);
+    }
+
+    #[test]
+    fn a_load_that_reconnects_asks_once_a_connection_and_waits_for_the_servers_end() {
+        let (mut engine, progress, socket) = measuring(|load| load.reconnect = true);
+        let end = |engine: &mut Scripted<Generator>, socket| {
+            assert_eq!(engine.sent().len(), 1, "one request");
+            engine.receive(socket, b"");
+            assert_eq!(engine.seen.len(), 0, "nothing more on this connection");
+            engine.input(Input::Eof { socket });
+            assert_eq!(engine.seen.pop_front(), Some(Seen::Closed(socket, Close::Graceful)));
+            assert_eq!(engine.seen.pop_front(), Some(Seen::Connect(0)), "at once");
+            engine.connected(0)
+        };
+        let socket = end(&mut engine, socket);
+        engine.receive(socket, HELLO);
+        end(&mut engine, socket);
+        let outcome = outcome(engine, &progress);
+        assert_eq!((outcome.answers, outcome.errors.unanswered), (1, 1), "{outcome:?}");
+        assert_eq!(outcome.errors.total(), 1, "{outcome:?}");
     }
 
     #[test]

@@ -175,9 +175,13 @@ pub struct CompareOptions {
     /// repeated
     #[arg(long = "at-most", value_delimiter = ',')]
     pub at_most: Vec<Bound>,
-    /// Fail unless a stream costs Pharos's process at most this many bytes (sse cases)
+    /// Fail unless a stream or idle connection costs Pharos's process at most this many bytes
     #[arg(long)]
     pub bytes_at_most: Option<f64>,
+    /// Fail unless every later row of Pharos costs at most this many times its first (hit-far,
+    /// hit-1m)
+    #[arg(long)]
+    pub rows_at_most: Option<f64>,
     /// Rounds; in each every server has its turn
     #[arg(long, default_value_t = 5)]
     pub rounds: u32,
@@ -187,9 +191,9 @@ pub struct CompareOptions {
     /// Load before each turn that is not measured
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub warm_up: Duration,
-    /// Connections of the load
-    #[arg(long, default_value_t = 64)]
-    pub connections: u32,
+    /// Connections of the load; default 64, of idle-10k 10,000
+    #[arg(long)]
+    pub connections: Option<u32>,
     /// Streams of the sse cases
     #[arg(long, default_value_t = 100_000)]
     pub streams: u32,
@@ -231,12 +235,33 @@ pub enum Case {
     /// The same with 16 requests outstanding on each connection
     #[value(name = "hit-1k-pipelined")]
     Hit1kPipelined,
-    /// 100 KiB from a warm cache
+    /// 100 KiB from a warm cache: one object, then 512 in turn
     #[value(name = "hit-100k")]
     Hit100k,
-    /// 1 KiB that may not be stored: each request goes to the origin
+    /// 1 KiB from a warm cache at 25, 50 and 80 % of what each server can do: delays in an open loop
+    #[value(name = "hit-1k-paced")]
+    Hit1kPaced,
+    /// 1 KiB that nobody asked for before: each is fetched and stored
     #[value(name = "miss")]
     Miss,
+    /// 1 KiB that may not be stored: each request goes to the origin
+    #[value(name = "pass")]
+    Pass,
+    /// 1 KiB from a warm cache, each request on a connection of its own
+    #[value(name = "connect")]
+    Connect,
+    /// Bytes of each of 10,000 connections that wait for their next request
+    #[value(name = "idle-10k")]
+    Idle10k,
+    /// From starting the program to its first hit of 1 KiB
+    #[value(name = "restart-1k")]
+    Restart1k,
+    /// Pharos with two shards: a hundred times the near table, beside one object
+    #[value(name = "hit-far")]
+    HitFar,
+    /// Pharos with a million entries, beside a thousand
+    #[value(name = "hit-1m")]
+    Hit1m,
     /// Many idle streams, then events to all of them
     #[value(name = "sse-100k")]
     Sse100k,
@@ -288,6 +313,14 @@ pub struct Bound {
     pub opponent: Opponent,
     /// Positive.
     pub ratio_max: f64,
+}
+
+impl CompareOptions {
+    /// Connections of the load.
+    pub(crate) fn connections(&self) -> u32 {
+        let usual = if self.case == Case::Idle10k { 10_000 } else { 64 };
+        self.connections.unwrap_or(usual)
+    }
 }
 
 impl FromStr for Bound {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::{
-    compare::{Comparison, Turn, ratios},
+    compare::{Comparison, IdleMemory, Turn},
     load::HttpRun,
     options::{Case, CompareOptions, HttpOptions},
     process::Machine,
@@ -149,7 +149,7 @@ pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: 
         }
         _ => format!(
             "{} connections, rounds of {:.1} s",
-            options.connections,
+            options.connections(),
             options.duration.as_secs_f64()
         ),
     };
@@ -163,33 +163,34 @@ pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: 
     );
     let _ = writeln!(
         text,
-        "{:<9}{:>9}{:>16}{:>12}{:>7}{:>10}{:>10}   pharos ÷ this",
-        "", "µs CPU", "(min–max)", "a second", "busy", "median ms", "99 % ms"
+        "{:<22}{:>9}{:>16}{:>11}{:>6}{:>10}{:>9}{:>9}   pharos ÷ this",
+        "", "µs CPU", "(min–max)", "a second", "busy", "median ms", "99 % ms", "99.9 %"
     );
     for contender in &found.contenders {
         let median = |of: &dyn Fn(&Turn) -> f64| contender.spread(of).map_or(0.0, |of| of.median);
         let Some(cost) = contender.spread(|turn| turn.cpu_us) else { continue };
-        let ratio = found.pharos().and_then(|pharos| ratios(pharos, contender));
-        let ratio = ratio.map_or(String::new(), |ratio| {
-            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+        let ratio = found.ratio(contender).map_or(String::new(), |(ratio, of)| {
+            format!("{:.2} ({:.2}–{:.2}) {of}", ratio.median, ratio.min, ratio.max)
         });
         let _ = writeln!(
             text,
-            "{:<9}{:>9.2}{:>16}{:>12.0}{:>6.0}%{:>10.3}{:>10.3}   {ratio}",
-            contender.who.name(),
+            "{:<22}{:>9.2}{:>16}{:>11.0}{:>5.0}%{:>10.3}{:>9.3}{:>9.3}   {ratio}",
+            contender.title(),
             cost.median,
             format!("({:.2}–{:.2})", cost.min, cost.max),
             median(&|turn| turn.per_s),
             100.0 * median(&|turn| turn.busy),
             median(&|turn| turn.p50_us as f64) / 1e3,
             median(&|turn| turn.p99_us as f64) / 1e3,
+            median(&|turn| turn.p999_us as f64) / 1e3,
         );
     }
+    idle_table(&mut text, found);
     streams_table(&mut text, found);
     text.push('\n');
     for contender in &found.contenders {
-        let (name, version) = (contender.who.name(), &contender.version);
-        let _ = writeln!(text, "{name:<9}{version}; {}", contender.choice);
+        let (name, version) = (contender.title(), &contender.version);
+        let _ = writeln!(text, "{name:<22}{version}; {}", contender.choice);
     }
     text.push('\n');
     for verdict in &found.verdicts {
@@ -205,6 +206,28 @@ pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: 
         );
     }
     print(&text);
+}
+
+/// What idle connections of each server took, if that was the case.
+fn idle_table(text: &mut String, found: &Comparison) {
+    let mut begun = false;
+    for contender in &found.contenders {
+        let idle = |of: &dyn Fn(IdleMemory) -> Option<f64>| {
+            let turns = contender.turns.iter().filter_map(|turn| of(turn.idle?));
+            Spread::of(&turns.collect::<Vec<_>>())
+        };
+        let Some(user) = idle(&|idle| Some(idle.user_bytes)) else { continue };
+        if !begun {
+            begun = true;
+            let head = ("bytes/connection", "(min–max)", "kernel (one end)");
+            let _ = writeln!(text, "\n{:<22}{:>18}{:>18}{:>18}", "", head.0, head.1, head.2);
+        }
+        let kernel = idle(&|idle| idle.kernel_bytes);
+        let kernel = kernel.map_or("–".to_owned(), |kernel| format!("{:.0}", kernel.median));
+        let range = format!("({:.0}–{:.0})", user.min, user.max);
+        let name = contender.title();
+        let _ = writeln!(text, "{name:<22}{:>18.0}{range:>18}{kernel:>18}", user.median);
+    }
 }
 
 /// What the streams of each server took, if there were any.

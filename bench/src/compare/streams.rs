@@ -33,7 +33,7 @@ pub(super) fn run(options: &CompareOptions) -> Result<Vec<Contender>, Failure> {
     let descriptors = descriptor_limit()
         .map_err(|error| Failure::error("read the descriptor limit").because(error))?;
     let ground = Ground {
-        folder: folder.path.clone(),
+        folder,
         // No server of this case has an origin.
         origin: SocketAddr::from(([127, 0, 0, 1], 9)),
         sockets: options.streams,
@@ -59,6 +59,7 @@ pub(super) fn run(options: &CompareOptions) -> Result<Vec<Contender>, Failure> {
                 Some(contender) => contender.turns.push(turn),
                 None => contenders.push(Contender {
                     who,
+                    scene: "",
                     version: plan.version(),
                     plan: plan.describe(),
                     choice: plan.choice,
@@ -111,7 +112,7 @@ impl Arena<'_> {
     fn turn(&mut self, who: Who) -> Result<(Turn, Plan), Failure> {
         self.bar.set_prefix(who.name());
         let core = self.options.server_core;
-        let folder = self.ground.folder.clone();
+        let folder = self.ground.folder.path.clone();
         let (peer, doors, control) = match who {
             Who::Pharos => {
                 let program = pharos::program(self.options.pharos.as_ref(), &self.myself.program);
@@ -199,6 +200,8 @@ impl Arena<'_> {
             busy,
             p50_us: run.delay.p50_us,
             p99_us: run.delay.p99_us,
+            p999_us: run.delay.p999_us,
+            idle: None,
             rss_bytes: run.memory.as_ref().map_or(0, |memory| memory.rss_all_bytes),
             errors: Errors::default(),
             streams: Some(run),

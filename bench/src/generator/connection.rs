@@ -15,6 +15,10 @@ pub(super) struct Connection {
     /// Set while a descriptor exists, in `Up` and `Closing`.
     pub(super) socket: Option<SocketId>,
     pub(super) life: Life,
+    /// When it was asked for.
+    pub(super) since: Mono,
+    /// Its only answer came; the server ends it. Of a load that reconnects.
+    pub(super) answered: bool,
     pub(super) reader: ResponseReader,
     /// Asked and not answered, in order.
     pub(super) outstanding: VecDeque<Outstanding>,

@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Outcome {
     /// Length of the measured window.
     pub(crate) measured_s: f64,
+    /// Answers that arrived at any time, right ones and wrong ones.
+    pub(crate) completed: u64,
     /// Answers that arrived in the window.
     pub(crate) answers: u64,
     /// Answers a second in the window.
@@ -128,6 +130,7 @@ impl Tally {
         let rate = |count: u64| if measured_s > 0.0 { count as f64 / measured_s } else { 0.0 };
         Outcome {
             measured_s,
+            completed: self.completed,
             answers: self.answers,
             answers_per_s: rate(self.answers),
             content_bytes_per_s: rate(self.content_bytes),

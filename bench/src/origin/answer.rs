@@ -186,6 +186,8 @@ impl Orders {
         let flag = || (value == "0" || value == "1").then(|| value == "1");
         let mut field = |name: &str| self.fields += &format!("{name}: {value}\r\n");
         match name {
+            // Makes objects out of a path; it changes nothing about the answer.
+            "number" => return value.parse::<u64>().ok().map(|_| ()),
             "seed" => self.seed = value.parse().ok()?,
             "status" => {
                 let valid = |status: &u16| (200..600).contains(status);

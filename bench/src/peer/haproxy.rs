@@ -23,6 +23,7 @@ pub(crate) fn plan(ground: &Ground, buffer_bytes: u32) -> Result<Plan, Failure> 
     let config = format!(
         "global
   nbthread 1
+  ulimit-n {descriptors}
   maxconn {maxconn}
   tune.bufsize {buffer_bytes}
   tune.maxrewrite 1024
@@ -48,10 +49,12 @@ frontend visitors
 backend origin
   server origin {origin} pool-max-conn 256
 ",
-        maxconn = (ground.descriptors / 3).min(ground.sockets + 1_000),
+        // It reckons with two descriptors a connection, and needs one where the cache answers.
+        maxconn = ground.descriptors.saturating_sub(1_000).min(ground.sockets + 1_000),
+        descriptors = ground.descriptors,
         origin = ground.origin,
     );
-    let path = ground.folder.join(&name).join("haproxy.cfg").display().to_string();
+    let path = ground.folder.path.join(&name).join("haproxy.cfg").display().to_string();
     Ok(Plan {
         name,
         program: "haproxy".into(),

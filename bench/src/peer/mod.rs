@@ -23,10 +23,10 @@ use std::{
 use crate::{clock, failure::Failure, probe, process::family};
 
 /// What all plans of a comparison stand on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Ground {
     /// Where configurations and caches go.
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: Folder,
     /// Where misses go.
     pub(crate) origin: SocketAddr,
     /// Sockets that a peer must be able to hold.
@@ -96,6 +96,17 @@ impl Plan {
     /// # Errors
     /// The program is missing (names its package), ends at once, or does not answer in time.
     pub(crate) fn start(self, folder: &Path, core: usize, path: &str) -> Result<Peer, Failure> {
+        let own = folder.join(&self.name);
+        let mut peer = self.spawn(folder, core)?;
+        peer.wait_until_it_answers(&own, path)?;
+        Ok(peer)
+    }
+
+    /// Runs it on `core`; it need not answer yet.
+    ///
+    /// # Errors
+    /// The program is missing (names its package).
+    pub(crate) fn spawn(self, folder: &Path, core: usize) -> Result<Peer, Failure> {
         let folder = folder.join(&self.name);
         let failed = |what: &str, error: io::Error| {
             Failure::error(format!("{what} for {}", self.name)).because(error)
@@ -123,9 +134,7 @@ impl Plan {
             .stderr(log)
             .spawn()
             .map_err(|error| failed("run taskset", error))?;
-        let mut peer = Peer { plan: self, child };
-        peer.wait_until_it_answers(&folder, path)?;
-        Ok(peer)
+        Ok(Peer { plan: self, child })
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn plan(ground: &Ground) -> Result<Plan, Failure> {
     let listen = probe::free_address()
         .map_err(|error| Failure::error("find a port for nchan").because(error))?;
     let name = "nchan".to_owned();
-    let folder = ground.folder.join(&name);
+    let folder = ground.folder.path.join(&name);
     let module = MODULES.iter().find(|path| Path::new(path).is_file()).ok_or_else(|| {
         Failure::error("the nchan module is not installed: apt-get install libnginx-mod-nchan")
     })?;

@@ -43,7 +43,7 @@ pub(crate) fn plan(ground: &Ground, variant: Variant) -> Result<Plan, Failure> {
     let listen = probe::free_address()
         .map_err(|error| Failure::error("find a port for nginx").because(error))?;
     let name = format!("nginx-{variant:?}").to_ascii_lowercase();
-    let folder = ground.folder.join(&name);
+    let folder = ground.folder.path.join(&name);
     let config = format!(
         "{main}http {{
 {http}  {variant}

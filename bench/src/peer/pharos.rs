@@ -18,34 +18,49 @@ use crate::{
     probe,
 };
 
+/// What an edge has to itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) shards: u16,
+    pub(crate) cache_mib: u32,
+}
+
 /// An edge without control.
 ///
 /// # Errors
 /// No free port.
-pub(crate) fn plan(program: &Path, ground: &Ground, engine: EngineChoice) -> Result<Plan, Failure> {
+pub(crate) fn plan(
+    program: &Path,
+    ground: &Ground,
+    engine: EngineChoice,
+    room: Room,
+) -> Result<Plan, Failure> {
     let failed = |error| Failure::error("find a port for pharos").because(error);
     let listen = probe::free_address().map_err(failed)?;
     let admin = probe::free_address().map_err(failed)?;
-    let name = "pharos".to_owned();
+    // Several may run at a time.
+    let name = format!("pharos-{}", listen.port());
     let config = format!(
         "id = \"bench\"
 listen = [\"{listen}\"]
 admin = \"{admin}\"
-shards = 1
+shards = {shards}
 engine = \"{engine}\"
 
 [cache]
-memory = \"256MiB\"
+memory = \"{cache_mib}MiB\"
 
 [[site]]
 name = \"bench\"
 hosts = [\"{HOST}\"]
 origins = [{{ url = \"http://{origin}\" }}]
 ",
+        shards = room.shards,
         engine = engine_name(engine),
+        cache_mib = room.cache_mib,
         origin = ground.origin,
     );
-    let path = ground.folder.join(&name).join("edge.toml").display().to_string();
+    let path = ground.folder.path.join(&name).join("edge.toml").display().to_string();
     Ok(Plan {
         name,
         program: program.to_owned(),
@@ -54,7 +69,7 @@ origins = [{{ url = \"http://{origin}\" }}]
         listen,
         version_flag: "--version",
         package: "pharos",
-        choice: "one shard".into(),
+        choice: format!("{} shards, cache of {} MiB", room.shards, room.cache_mib),
     })
 }
 
@@ -77,7 +92,7 @@ impl Control {
         let failed = |error: io::Error| Failure::error("start pharos control").because(error);
         let address = probe::free_address().map_err(failed)?;
         let name = "pharos-control".to_owned();
-        let folder = ground.folder.join(&name);
+        let folder = ground.folder.path.join(&name);
         let data = folder.join("data");
         let config =
             format!("region = \"bench\"\nlisten = \"{address}\"\ndata = \"{}\"\n", data.display());
@@ -92,7 +107,7 @@ impl Control {
             package: "pharos",
             choice: "beside the load".into(),
         };
-        let peer = plan.start(&ground.folder, core, "/openapi.json")?;
+        let peer = plan.start(&ground.folder.path, core, "/openapi.json")?;
         let admin_key = fs::read_to_string(data.join("admin.key")).map_err(failed)?;
         let mut control = Self {
             _peer: peer,
@@ -147,7 +162,7 @@ impl Control {
         let listen = probe::free_address().map_err(failed)?;
         let admin = probe::free_address().map_err(failed)?;
         let name = "pharos-edge".to_owned();
-        let folder = ground.folder.join(&name);
+        let folder = ground.folder.path.join(&name);
         // SO_REUSEPORT spreads by hash, within a few per cent: a tenth more than an even share.
         let room = ground.descriptors.saturating_sub(1_000).max(1);
         let shards = (ground.sockets + ground.sockets / 10).div_ceil(room).max(1);
