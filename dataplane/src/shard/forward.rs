@@ -4,8 +4,10 @@
 //! Hop-by-hop fields and those that `Connection` names stay on their hop (RFC 9110 §7.6.1). Framing
 //! is made anew for each hop. `Via` and `CDN-Loop` (RFC 8586) are added; a request that carries our
 //! own name in `CDN-Loop` has come round and is refused. `X-Forwarded-For` and `Forwarded` (RFC
-//! 7239) are extended, `X-Forwarded-Proto` and `-Host` are ours alone: only the last hop can vouch
-//! for them.
+//! 7239) are extended by the address of the peer; what they said of addresses before stays.
+//! Protocol and host are ours alone: only the last hop can vouch for them, and the host is the one
+//! that the cache key was made of. An origin that builds links from any other would let one visitor
+//! choose what all others are served.
 //!
 //! Leaves to others: which conditionals to send (`cache`), which target and host (`route`).
 
@@ -14,7 +16,7 @@ use std::{io::Write, net::IpAddr};
 use proto::{
     field::{
         list,
-        name::{Known, same},
+        name::{Known, is_token, same},
     },
     http1::{
         framing::BodyFraming,
@@ -41,8 +43,6 @@ pub struct Names {
 pub struct Client<'a> {
     /// Its address.
     pub peer: IpAddr,
-    /// The host it asked for, with port, as sent.
-    pub host: &'a str,
     /// The request's id.
     pub request_id: &'a str,
 }
@@ -112,12 +112,12 @@ impl Names {
             }
         }
         write_framing(&head.method, upstream.body, to);
-        self.write_chain(&head.fields, client, to);
+        self.write_chain(&head.fields, host, client, to);
     }
 
     /// The fields that tell of the hops so far and of this one.
-    fn write_chain(&self, fields: &Fields<'_>, client: Client<'_>, to: &mut Vec<u8>) {
-        let Client { peer, host, request_id } = client;
+    fn write_chain(&self, fields: &Fields<'_>, host: &str, client: Client<'_>, to: &mut Vec<u8>) {
+        let Client { peer, request_id } = client;
         write_joined("Via", fields.known_all(Known::Via), to);
         let _ = write!(to, "1.1 {}\r\n", self.pseudonym);
         write_joined("CDN-Loop", fields.known_all(Known::CdnLoop), to);
@@ -130,7 +130,14 @@ impl Names {
             }
         }
         if self.forward.forwarded {
-            write_joined("Forwarded", fields.known_all(Known::Forwarded), to);
+            to.extend_from_slice(b"Forwarded: ");
+            for node in fields.known_all(Known::Forwarded).flat_map(list::members) {
+                if let Some(node) = forwarded_for(node) {
+                    to.extend_from_slice(b"for=");
+                    to.extend_from_slice(node);
+                    to.extend_from_slice(b", ");
+                }
+            }
             let _ = match peer {
                 IpAddr::V4(peer) => write!(to, "for={peer}"),
                 IpAddr::V6(peer) => write!(to, "for=\"[{peer}]\""),
@@ -213,6 +220,33 @@ fn passes_to_origin(name: &str, for_cache: bool) -> bool {
     }
 }
 
+/// The address in an element of `Forwarded`, if it is written as RFC 7239 §6 has it: nothing that a
+/// client made up may pass for another parameter, or open a quote that swallows ours.
+fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
+    let mut rest = Some(element);
+    while let Some(text) = rest {
+        let (pair, further) = list::split_outside_quotes(text, b';');
+        rest = further;
+        let pair = list::trim(pair);
+        let Some(equals) = pair.iter().position(|&byte| byte == b'=') else { continue };
+        let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+        if name.eq_ignore_ascii_case(b"for") {
+            return is_node(value).then_some(value);
+        }
+    }
+    None
+}
+
+/// A token, or a quoted string of what addresses, ports and names are made of.
+fn is_node(value: &[u8]) -> bool {
+    let inner = match value {
+        [b'"', inner @ .., b'"'] => inner,
+        bare => return is_token(bare),
+    };
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-:[]".contains(byte);
+    !inner.is_empty() && inner.iter().all(allowed)
+}
+
 fn write_framing(method: &Method<'_>, body: BodyFraming, to: &mut Vec<u8>) {
     match body {
         BodyFraming::Length(length) => {
@@ -257,8 +291,7 @@ mod tests {
             body: BodyFraming::None,
             for_cache,
         };
-        let client =
-            Client { peer: [10, 0, 0, 1].into(), host: "a.example:8080", request_id: "id1" };
+        let client = Client { peer: [10, 0, 0, 1].into(), request_id: "id1" };
         let mut to = Vec::new();
         Names::new("e1", forward).write_request(&head, upstream, client, &mut to);
         String::from_utf8(to).expect("text")
@@ -293,13 +326,34 @@ mod tests {
             "CDN-Loop: y, pharos-e1\r\n",
             "X-Forwarded-For: 1.2.3.4, 10.0.0.1\r\n",
             "X-Forwarded-Proto: http\r\n",
-            "X-Forwarded-Host: a.example:8080\r\n",
-            "Forwarded: for=1.2.3.4, for=10.0.0.1;host=\"a.example:8080\";proto=http\r\n",
+            "X-Forwarded-Host: o.example\r\n",
+            "Forwarded: for=1.2.3.4, for=10.0.0.1;host=\"o.example\";proto=http\r\n",
             "X-Request-Id: id1\r\n",
         ] {
             assert!(sent.contains(line), "{line} in {sent}");
         }
         assert!(!sent.contains("evil") && !sent.contains("theirs"));
+    }
+
+    #[test]
+    fn of_what_clients_say_in_forwarded_only_well_formed_addresses_pass() {
+        for (said, passes) in [
+            ("for=1.2.3.4", "for=1.2.3.4, "),
+            ("For=\"[2001:db8::1]:80\";host=evil;proto=https", "for=\"[2001:db8::1]:80\", "),
+            ("proto=https;for=_hidden, for=unknown", "for=_hidden, for=unknown, "),
+            ("host=evil.example;proto=https;x=\"", ""),
+            ("for=\"1.2.3.4", ""),
+            ("for=\"a;host=evil\"", ""),
+            ("for=", ""),
+            ("by=1.2.3.4", ""),
+        ] {
+            let sent = forwarded(
+                &format!("GET / HTTP/1.1\r\nHost: a\r\nForwarded: {said}\r\n\r\n"),
+                false,
+            );
+            let ours = "for=10.0.0.1;host=\"o.example\";proto=http\r\n";
+            assert!(sent.contains(&format!("\r\nForwarded: {passes}{ours}")), "{said}: {sent}");
+        }
     }
 
     #[test]

@@ -543,7 +543,7 @@ impl Edge {
         };
         let peer = reader.map_or(IpAddr::from([127, 0, 0, 1]), |scene| scene.peer);
         let mut head = Vec::with_capacity(limits::SEND_BUFFER_BYTES);
-        self.names.write_request(&request.head, upstream, client(request, asked, peer), &mut head);
+        self.names.write_request(&request.head, upstream, client(asked, peer), &mut head);
         lease.conditional_fields(&mut head);
         head.extend_from_slice(b"\r\n");
         self.start_fetch(
@@ -583,7 +583,7 @@ impl Edge {
             for_cache: false,
         };
         let mut head = Vec::with_capacity(limits::SEND_BUFFER_BYTES);
-        let client = client(request, asked, scene.peer);
+        let client = client(asked, scene.peer);
         self.names.write_request(&request.head, upstream, client, &mut head);
         head.extend_from_slice(b"\r\n");
         let invalidates = (!method.is_safe()).then(|| Invalidation {
@@ -808,12 +808,8 @@ pub(super) fn only_get() -> Own<'static> {
 }
 
 /// What the origin is told of the client.
-fn client<'a>(request: &Request<'a>, asked: AskedRef<'a>, peer: IpAddr) -> Client<'a> {
-    let host = match request.head.fields.known(Known::Host) {
-        Some(host) => std::str::from_utf8(host).unwrap_or_default(),
-        None => request.head.authority.host,
-    };
-    Client { peer, host, request_id: std::str::from_utf8(asked.request_id).unwrap_or_default() }
+fn client<'a>(asked: AskedRef<'a>, peer: IpAddr) -> Client<'a> {
+    Client { peer, request_id: std::str::from_utf8(asked.request_id).unwrap_or_default() }
 }
 
 /// The answer to `Pharos-Min-Version` when nothing that new can be had.

@@ -445,3 +445,15 @@ fn rfc9211_2_answers_of_our_own_have_no_cache_status() {
     let got = ask(&mut world, GET).expect("an answer");
     assert!(got.starts_with("HTTP/1.1 502 ") && cache_status(&got).is_empty(), "{got}");
 }
+
+#[test]
+fn rfc9112_3_2_2_the_origin_is_told_of_no_host_but_that_of_an_absolute_target() {
+    let mut world = World::new(1);
+    let visitor = world.connect(0);
+    world.say(visitor, "GET http://A.example/p HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    let upstream = world.upstream();
+    let asked = world.take(upstream);
+    assert!(!asked.contains("evil"), "{asked}");
+    assert!(asked.contains("\r\nHost: a.example\r\n"), "{asked}");
+    assert!(asked.contains("\r\nX-Forwarded-Host: a.example\r\n"), "{asked}");
+}
