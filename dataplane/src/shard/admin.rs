@@ -3,9 +3,15 @@
 //! Ready means: configuration loaded, listening, not draining. It does not mean that control is
 //! reachable, because an edge serves without control; `/v1/status` tells of that.
 //!
+//! It asks for no key, and listens on loopback unless told otherwise; what changes something is
+//! refused to web pages.
+//!
 //! Leaves to others: counting (`observe`), carrying a drain out (`drain`).
 
-use proto::http1::{head::Method, server::Request};
+use proto::http1::{
+    head::{Method, RequestHead},
+    server::Request,
+};
 use serde_json::json;
 
 use super::{
@@ -17,6 +23,18 @@ use super::{
     respond::{Own, Writer},
 };
 use crate::seam::Now;
+
+/// Whether a request that changes something may come from a page in somebody's browser: a browser
+/// says where the page is from, and a page that had its own name point here (DNS rebinding) sends
+/// that name as the host. Operators' tools use an address, or `localhost`.
+fn may_be_a_web_page(head: &RequestHead<'_>) -> bool {
+    let host = head.authority.host.trim_start_matches('[').trim_end_matches(']');
+    let is_address = host.parse::<std::net::IpAddr>().is_ok() || host == "localhost";
+    !is_address
+        || head.fields.iter().any(|(name, _)| {
+            name.eq_ignore_ascii_case("origin") || name.eq_ignore_ascii_case("sec-fetch-site")
+        })
+}
 
 impl Edge {
     /// Answers a request of the admin listener.
@@ -49,14 +67,17 @@ impl Edge {
                 text = json!({ "draining": self.draining }).to_string() + "\n";
                 Own { content_type: "application/json", ..Own::text(200, &text) }
             }
+            ("/livez" | "/readyz" | "/metrics" | "/v1/status", _) => {
+                Own { fields: "Allow: GET, HEAD\r\n", ..Own::text(405, "Only GET and HEAD.") }
+            }
+            (_, Method::Post | Method::Delete) if may_be_a_web_page(head) => {
+                Own::text(403, "A web page asks, or the host is a name: use the address.\n")
+            }
             ("/v1/drain", Method::Post | Method::Delete) => {
                 let on = head.method == Method::Post;
                 self.out.mail_all(|| Mail::Drain { on });
                 text = json!({ "draining": on }).to_string() + "\n";
                 Own { content_type: "application/json", ..Own::text(202, &text) }
-            }
-            ("/livez" | "/readyz" | "/metrics" | "/v1/status", _) => {
-                Own { fields: "Allow: GET, HEAD\r\n", ..Own::text(405, "Only GET and HEAD.") }
             }
             ("/v1/drain", _) => Own {
                 fields: "Allow: GET, HEAD, POST, DELETE\r\n",

@@ -646,7 +646,7 @@ fn a_drain_finishes_what_is_under_way_and_can_be_undone() {
     let (idle, busy) = (world.connect(0), world.connect(0));
     world.say(busy, GET);
     let operator = world.accept(0, 1);
-    world.say(operator, "POST /v1/drain HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.say(operator, "POST /v1/drain HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(world.peer(idle).closed && !world.peer(busy).closed);
     assert_eq!(world.accepting.get(&0), Some(&false));
     assert_eq!(world.accepting.get(&1), None, "the operator can still come in");
@@ -657,9 +657,28 @@ fn a_drain_finishes_what_is_under_way_and_can_be_undone() {
     assert!(world.peer(busy).closed);
     assert!(world.stopped.is_empty());
     let operator = world.accept(0, 1);
-    world.say(operator, "DELETE /v1/drain HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.say(operator, "DELETE /v1/drain HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(world.accepting.get(&0), Some(&true));
     assert_eq!(status_of(&ask(&mut world, 0, GET)), "HIT");
+}
+
+#[test]
+fn a_web_page_cannot_make_the_edge_drain() {
+    let mut world = World::new(1);
+    for fields in [
+        "Host: localhost\r\nOrigin: http://evil.example\r\n",
+        "Host: 127.0.0.1:7401\r\nSec-Fetch-Site: cross-site\r\n",
+        "Host: evil.example\r\n",
+    ] {
+        let operator = world.accept(0, 1);
+        world.say(operator, &format!("POST /v1/drain HTTP/1.1\r\n{fields}\r\n"));
+        let answer = world.take(operator);
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{fields}: {answer}");
+    }
+    assert!(world.accepting.is_empty());
+    let operator = world.accept(0, 1);
+    world.say(operator, "POST /v1/drain HTTP/1.1\r\nHost: [::1]:7401\r\n\r\n");
+    assert!(world.take(operator).starts_with("HTTP/1.1 202 "));
 }
 
 #[test]
