@@ -331,6 +331,9 @@ fn summary(options: &Options, demo: bool, status: &Value) -> String {
     let program = program();
     let [edge, api, admin] = [options.edge, options.api, options.admin].map(reachable);
     let key = options.key_file();
+    // The other terminal may stand in another folder, and paths below are as they were given here.
+    let folder = std::env::current_dir().unwrap_or_default();
+    let folder = quote(&folder.display().to_string());
     let mut flags = String::new();
     if api.to_string() != "127.0.0.1:7400" {
         flags.push_str(&format!(" --url http://{api}"));
@@ -351,6 +354,7 @@ fn summary(options: &Options, demo: bool, status: &Value) -> String {
          \n\
          Open the page, then try, in another terminal:\n\
          \n\
+         \x20 cd {folder}\n\
          \x20 {program} incident create --page demo --title 'The API is slow' --component api=degraded_performance \
          --message 'We are looking into it.'{flags}\n\
          \x20 {program} incident list --page demo{flags}\n\
