@@ -8,6 +8,7 @@
 
 mod client;
 mod clock;
+mod config_line;
 mod demo;
 mod doctor;
 mod exit;

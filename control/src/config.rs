@@ -220,6 +220,17 @@ pub enum ConfigError {
     Plaintext(SocketAddr),
 }
 
+impl ConfigError {
+    /// The key whose value breaks a rule, as `retention.log_days`.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreadable(..) | Self::Malformed { .. } => None,
+            Self::Invalid { key, .. } => Some(key),
+            Self::Plaintext(_) => Some("listen"),
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

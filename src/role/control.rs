@@ -3,10 +3,12 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use control::{Config, Settings};
+use control::{Config, ConfigError, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{exit::Failure, log::Log, output, supervise::die_with_supervisor};
+use crate::{
+    config_line::place_of, exit::Failure, log::Log, output, supervise::die_with_supervisor,
+};
 
 /// How control is run.
 #[derive(Debug, Args)]
@@ -71,7 +73,8 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
 }
 
 fn configuration(options: Options) -> Result<Config, Failure> {
-    let refused = |error| Failure::because("control's configuration is not usable", &error).usage();
+    const UNUSABLE: &str = "control's configuration is not usable";
+    let refused = |error| Failure::because(UNUSABLE, &error).usage();
     let file = match &options.config {
         Some(path) => Settings::load(path).map_err(refused)?,
         None => Settings::default(),
@@ -85,7 +88,20 @@ fn configuration(options: Options) -> Result<Config, Failure> {
         allow_plaintext: options.allow_plaintext.then_some(true),
         ..Settings::default()
     };
-    flags.over(file).build().map_err(refused)
+    let by_itself = key_of(&file.clone().build());
+    flags.over(file).build().map_err(|error| {
+        // Not where a flag is to blame: the file has to be wrong by itself.
+        let key = error.key().filter(|key| Some(*key) == by_itself);
+        let place = key.zip(options.config.as_ref()).and_then(|(key, path)| place_of(path, key));
+        match place {
+            Some(place) => Failure::because(format!("{UNUSABLE}: {place}"), &error).usage(),
+            None => refused(error),
+        }
+    })
+}
+
+fn key_of(built: &Result<Config, ConfigError>) -> Option<&'static str> {
+    built.as_ref().err().and_then(ConfigError::key)
 }
 
 /// Runs control; what it has no use for is told, and ends nothing.

@@ -11,7 +11,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use dataplane::{
     Running, StartError,
-    config::{Config, Overrides},
+    config::{Config, ConfigError, Overrides},
     engine::{self, Controls, EngineChoice, ShardDied},
     reload::Reloader,
     seam::Control,
@@ -19,6 +19,7 @@ use dataplane::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    config_line::place_of,
     exit::{Failure, Kind},
     log::Log,
     output, port, supervise,
@@ -252,10 +253,21 @@ fn load(path: &Path, options: &Options) -> Result<Config, Failure> {
         control_url: options.control_url.clone(),
         allow_plaintext: options.allow_plaintext,
     };
-    let refused = |error: dataplane::config::ConfigError| {
-        Failure::because("the edge's configuration is not usable", &error).usage()
-    };
-    Config::load(path, &overrides).map_err(refused)
+    Config::load(path, &overrides).map_err(|error| {
+        let mut text = "the edge's configuration is not usable".to_owned();
+        // Not where a flag is to blame: the file has to be wrong by itself.
+        let refused = |overrides: &Overrides| match Config::load(path, overrides) {
+            Err(ConfigError::Refused { key, .. }) => Some(key),
+            _ => None,
+        };
+        let by_itself = refused(&Overrides::default());
+        if let Some(key) = refused(&overrides).filter(|key| by_itself.as_ref() == Some(key))
+            && let Some(place) = place_of(path, &key)
+        {
+            text += &format!(": {place}");
+        }
+        Failure::because(text, &error).usage()
+    })
 }
 
 /// Writes a file that only its owner can read, whole or not at all.

@@ -102,6 +102,26 @@ fn unknown_flags_and_keys_are_named() {
 }
 
 #[test]
+fn a_value_that_breaks_its_rule_is_named_with_file_and_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |role: &str, config: &str, says: &[&str]| {
+        let file = folder.path().join("config.toml");
+        fs::write(&file, config).expect("written");
+        let output = run(&[role, "--config", &file.display().to_string(), "--check"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for part in says {
+            assert!(said.contains(part), "{part:?} in {said}");
+        }
+    };
+    check("edge", "id = \"e\"\n[timeouts]\nidle_ms = 0\n", &["config.toml:3: timeouts.idle_ms"]);
+    let site = "[[site]]\nname = \"s\"\nhosts = [\"a b\"]\norigins = [{ url = \"http://o\" }]\n";
+    check("edge", site, &["config.toml:3: site[0].hosts"]);
+    check("edge", "\nlisten = [\"0.0.0.0:1\"]\n", &["config.toml:2: listen", "allow_plaintext"]);
+    check("control", "\nregion = \"A B\"\n", &["config.toml:2: region", "a-z"]);
+}
+
+#[test]
 fn a_taken_port_is_named_with_the_flag_that_changes_it() {
     let node = Node::up(&[]);
     let folder = tempfile::tempdir().expect("a folder");
