@@ -21,6 +21,7 @@ pub mod model;
 pub mod observe;
 pub mod public;
 pub mod reconcile;
+pub mod seats;
 pub mod serve;
 pub mod store;
 

@@ -24,8 +24,11 @@ pub const PUBLIC_STALE_S: u32 = 90 * 24 * 3_600;
 pub const PUBLIC_INDEX_MAX: usize = 500;
 /// Open feeds. Beyond: 503 with `Retry-After`.
 pub const FEED_STREAMS_MAX: usize = 1_024;
-/// Open connections. Beyond: accepting waits, the kernel's queue holds the rest.
+/// Open connections. At it: the one longest here without a request under way is closed; if all have
+/// one, accepting waits and the kernel's queue holds the rest.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// Descriptors that connections leave to the store, its temporary files and the log.
+pub const DESCRIPTORS_KEPT: usize = 128;
 /// Bytes of a request head. Beyond: 431; far beyond, the connection is closed unread.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Time a client has for a request head, from the end of the one before. Beyond: its connection is

@@ -34,6 +34,8 @@ pub struct Counters {
     pub topics: AtomicU64,
     /// Feeds open now.
     pub feeds: AtomicU64,
+    /// Connections closed to make room for others.
+    pub connections_ended: AtomicU64,
     /// Snapshots sent.
     pub snapshots: AtomicU64,
     /// Records sent on feeds.
@@ -55,6 +57,11 @@ impl Counters {
             ("replays_total", "Answers replayed by Idempotency-Key.", &self.replayed),
             ("events_total", "Events published to topics.", &self.events),
             ("publish_refused_total", "Publishers told to come later.", &self.publish_refused),
+            (
+                "connections_ended_total",
+                "Connections without a request, closed for others.",
+                &self.connections_ended,
+            ),
             ("snapshots_total", "Feed snapshots sent.", &self.snapshots),
             ("feed_records_total", "Records sent on feeds.", &self.records),
         ];
@@ -86,7 +93,7 @@ mod tests {
     #[test]
     fn every_metric_has_help_type_and_value() {
         let text = Counters::default().render(7);
-        assert_eq!(text.lines().count(), 16 * 3);
+        assert_eq!(text.lines().count(), 17 * 3);
         assert!(text.contains("pharos_control_log_position 7\n"));
     }
 }

@@ -1,38 +1,67 @@
 //! Accepting connections and speaking HTTP/1.1 on them, with limits on how many and how slow.
 //!
-//! Leaves to others: what a request means (`api`, `public`).
+//! One seat is always kept free: when the house is full, the connection that has been here longest
+//! of those without a request under way leaves. Nobody can lock others out by holding connections
+//! open and asking nothing.
+//!
+//! Leaves to others: what a request means (`api`, `public`), which seats are idle (`seats`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, body::Body};
+use hyper::{server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
 };
 
-use crate::{limits, state::stopped};
+use crate::{
+    limits,
+    observe::Counters,
+    seats::{Seat, Seats},
+    state::stopped,
+};
 
 /// Serves until `stopping`, then gives open requests a bounded time to finish.
-pub async fn run(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
-    let permits = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+pub async fn run(
+    listener: TcpListener,
+    router: Router,
+    counters: Arc<Counters>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let connections_max = connections_max();
+    let mut seats = Seats::default();
     let mut connections = JoinSet::new();
     loop {
+        let full = connections.len() >= connections_max;
+        if full && seats.ask_one_to_leave() {
+            counters.connections_ended.fetch_add(1, Ordering::Relaxed);
+        }
         let accepted = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener), if !full => accepted,
+            // All have a request under way: newcomers wait in the kernel's queue.
+            () = tokio::time::sleep(FULL_PAUSE), if full => continue,
             () = stopped(&mut stopping) => break,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                ended.into_iter().for_each(|seat| seats.leave(seat));
+                continue;
+            }
         };
-        let Some((stream, permit)) = accepted else { continue };
+        let Some(stream) = accepted else { continue };
+        let (number, seat) = seats.take();
         let (router, stopping) = (router.clone(), stopping.clone());
         connections.spawn(async move {
-            connection(stream, router, stopping).await;
-            drop(permit);
+            connection(stream, router, seat, stopping).await;
+            number
         });
     }
     drop(listener);
@@ -43,17 +72,27 @@ pub async fn run(listener: TcpListener, router: Router, mut stopping: watch::Rec
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    // Permit first: a full house leaves newcomers in the kernel's queue.
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+/// How many connections there is room for, after raising the limit on descriptors as far as it goes.
+fn connections_max() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit = raised;
+    }
+    let descriptors = limit.current.map_or(usize::MAX, |limit| limit as usize);
+    let room = descriptors.saturating_sub(limits::DESCRIPTORS_KEPT).max(1);
+    if room < limits::CONNECTIONS_MAX {
+        tracing::warn!(descriptors, "RLIMIT_NOFILE leaves room for {room} connections");
+    }
+    room.min(limits::CONNECTIONS_MAX)
+}
+
+async fn accept(listener: &TcpListener) -> Option<TcpStream> {
     match listener.accept().await {
         Ok((stream, _)) => {
             // Small answers and beats must not wait for each other's acknowledgements.
             let _ = stream.set_nodelay(true);
-            Some((stream, permit))
+            Some(stream)
         }
         Err(error) => {
             // Out of descriptors, most likely: it passes when a connection ends.
@@ -64,12 +103,28 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    seat: Arc<Seat>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits::HEAD_AFTER_MS_MAX))
         .max_buf_size(2 * limits::HEAD_BYTES_MAX);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let service = TowerToHyperService::new(router);
+    let busy = Arc::clone(&seat);
+    let service = hyper::service::service_fn(move |request| {
+        let under_way = busy.begin();
+        let answer = service.call(request);
+        async move {
+            let answer = answer.await?;
+            // A feed is under way as long as its body goes on.
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Body::new(under_way.body(body))))
+        }
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
         result = connection.as_mut() => {
@@ -78,6 +133,7 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
             }
             return;
         }
+        () = seat.asked_to_leave() => return,
         () = stopped(&mut stopping) => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -85,3 +141,6 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
         tracing::debug!(%error, "connection ended");
     }
 }
+
+/// How soon a full house, in which everybody is busy, is looked at again.
+const FULL_PAUSE: Duration = Duration::from_millis(20);

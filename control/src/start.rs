@@ -153,7 +153,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let _ = app.bound.set(address);
     let router = api::router(Arc::clone(&app));
     let tasks = vec![
-        tokio::spawn(serve::run(listener, router, app.stopping())),
+        tokio::spawn(serve::run(listener, router, Arc::clone(&app.counters), app.stopping())),
         tokio::spawn(reconcile::run(Arc::clone(&app), app.stopping())),
     ];
     tracing::info!(%address, database = %database.display(), "control is up");

@@ -1,6 +1,10 @@
 //! What a user or a peer can get wrong: each gets a clear error, and nothing else is disturbed.
 
-use std::{fs, net::SocketAddr};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use pharos_tests::process::{
     client::Client,
@@ -68,7 +72,7 @@ fn a_client_that_sends_one_byte_a_second_is_ended_and_others_are_not() {
             break;
         }
         is_well(&node);
-        std::thread::park_timeout(std::time::Duration::from_secs(1));
+        std::thread::park_timeout(Duration::from_secs(1));
     }
     assert!(ended || slow.is_closed_by_peer(), "the slow client was never ended");
     is_well(&node);
@@ -114,7 +118,11 @@ fn a_value_that_breaks_its_rule_is_named_with_file_and_line() {
             assert!(said.contains(part), "{part:?} in {said}");
         }
     };
-    check("edge", "id = \"e\"\n[timeouts]\nidle_ms = 0\n", &["config.toml:3: timeouts.idle_ms"]);
+    check(
+        "edge",
+        "id = \"e\"\n[timeouts]\nkeep_alive_ms = 0\n",
+        &["config.toml:3: timeouts.keep_alive_ms"],
+    );
     let site = "[[site]]\nname = \"s\"\nhosts = [\"a b\"]\norigins = [{ url = \"http://o\" }]\n";
     check("edge", site, &["config.toml:3: site[0].hosts"]);
     check("edge", "\nlisten = [\"0.0.0.0:1\"]\n", &["config.toml:2: listen", "allow_plaintext"]);
@@ -149,6 +157,27 @@ fn a_second_process_on_the_same_data_is_refused_and_the_first_goes_on() {
 }
 
 /// Needs root and a kernel that lets it mount a tmpfs.
+#[test]
+fn connections_that_ask_nothing_cannot_lock_others_out_of_control() {
+    let node = Node::up(&[]);
+    let held: Vec<TcpStream> =
+        (0..control::limits::CONNECTIONS_MAX + 200).map_while(|_| connect(node.api)).collect();
+    if held.len() <= control::limits::CONNECTIONS_MAX {
+        let count = held.len();
+        println!(
+            "SKIPPED connections_that_ask_nothing_cannot_lock_others_out_of_control: \
+             {count} connections are all that this process may have"
+        );
+        return;
+    }
+    assert_eq!(get(node.api, "/healthz").expect("an answer").status, 200);
+    node.cli(&["incident", "list", "--page", "demo"]);
+}
+
+fn connect(to: SocketAddr) -> Option<TcpStream> {
+    TcpStream::connect_timeout(&to, Duration::from_secs(10)).ok()
+}
+
 #[test]
 fn a_full_disk_refuses_writes_with_507_and_heals_by_itself() {
     let folder = tempfile::tempdir().expect("a folder");
