@@ -120,8 +120,8 @@ fn a_value_that_breaks_its_rule_is_named_with_file_and_line() {
     };
     check(
         "edge",
-        "id = \"e\"\n[timeouts]\nkeep_alive_ms = 0\n",
-        &["config.toml:3: timeouts.keep_alive_ms"],
+        "id = \"e\"\n[timeouts]\nrequest_head_ms = 0\n",
+        &["config.toml:3: timeouts.request_head_ms"],
     );
     let site = "[[site]]\nname = \"s\"\nhosts = [\"a b\"]\norigins = [{ url = \"http://o\" }]\n";
     check("edge", site, &["config.toml:3: site[0].hosts"]);
