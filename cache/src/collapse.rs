@@ -6,6 +6,7 @@
 //!               │       ├───▶ Stale      the origin's answer is an error, something stored serves
 //!               │       └───▶ NotStored  waiters fetch for themselves; no collapse for a while
 //!               ├──fail─────▶ something stale, or nothing
+//!               ├──busy─────▶ the same, but nothing that was purged
 //!               └──drop─────▶ waiters become orphans: Cache::take_orphans
 //! ```
 //! The holder of a lease carries out the fetch. Whatever ends the lease hands back every waiter
@@ -78,6 +79,8 @@ pub enum WakeWith {
         /// Something is stored, but must not be used without validation.
         must_validate: bool,
     },
+    /// The origin lives and will answer later; nothing stored may be served meanwhile.
+    Busy,
     /// A body that it follows has changed: read on.
     Progress,
 }
@@ -243,6 +246,18 @@ impl Lease {
         self.is_open = false;
         let stale = self.stale_for_error(now_ms);
         self.release_failed(now_ms, stale.as_ref(), wakes);
+        stale
+    }
+
+    /// Reports that the origin lives and will answer later. Returns what may be served meanwhile, as
+    /// stale: not what was purged, because the origin has something newer.
+    pub fn busy(mut self, now_ms: u64, wakes: &mut Vec<Wake>) -> Option<Arc<Entry>> {
+        self.is_open = false;
+        let stale = self.stale_for_error(now_ms).filter(|stale| !stale.state().is_soft());
+        let mut segment = self.cache.segment_of(&self.cache_key);
+        let released = self.release(&mut segment, now_ms, Release::Busy(stale.as_ref()));
+        drop(segment);
+        wakes.extend(released);
         stale
     }
 
@@ -515,7 +530,10 @@ impl Lease {
                 segment.memories.remember_unshared(hash, now_ms.saturating_add(for_ms));
             }
             Release::Failed(Some(_)) => segment.memories.remember_failed(hash, now_ms),
-            Release::Unshared { .. } | Release::Failed(None) | Release::Retry => {}
+            Release::Unshared { .. }
+            | Release::Failed(None)
+            | Release::Busy(_)
+            | Release::Retry => {}
         }
         segment.lease_count -= 1;
         if segment.lease_count == 0 {
@@ -533,8 +551,13 @@ impl Lease {
                     WakeWith::Entry(Arc::clone(entry))
                 }
                 // Who came after a purge asked for something newer than this fetch could bring.
-                Release::Failed(_) if waiting.began > self.began => WakeWith::Retry,
-                Release::Failed(Some(stale)) => WakeWith::Stale(Arc::clone(stale)),
+                Release::Failed(_) | Release::Busy(_) if waiting.began > self.began => {
+                    WakeWith::Retry
+                }
+                Release::Failed(Some(stale)) | Release::Busy(Some(stale)) => {
+                    WakeWith::Stale(Arc::clone(stale))
+                }
+                Release::Busy(None) => WakeWith::Busy,
                 Release::Failed(None) => WakeWith::Failed { must_validate: self.must_validate() },
                 _ => WakeWith::Retry,
             };
@@ -588,6 +611,8 @@ enum Release<'a> {
     Unshared { for_ms: u64 },
     /// With a failure, and maybe something stale.
     Failed(Option<&'a Arc<Entry>>),
+    /// With an origin that will answer later, and maybe something stale that still holds.
+    Busy(Option<&'a Arc<Entry>>),
     /// Without an outcome.
     Retry,
 }

@@ -74,7 +74,7 @@ impl Cache {
     }
 
     /// Decides for a request that waited and was woken. [`WakeWith::Retry`] looks up again;
-    /// [`WakeWith::Failed`] and [`WakeWith::Progress`] are not for this.
+    /// [`WakeWith::Failed`], [`WakeWith::Busy`] and [`WakeWith::Progress`] are not for this.
     pub fn lookup_woken(
         self: &Arc<Self>,
         near: &mut Near,
@@ -86,7 +86,11 @@ impl Cache {
             WakeWith::Entry(entry) => (entry, Freshness::Collapsed),
             // One that was purged for good meanwhile is not for anyone.
             WakeWith::Stale(entry) if !entry.state().is_dead() => (entry, Freshness::OriginFailed),
-            WakeWith::Stale(_) | WakeWith::Retry | WakeWith::Failed { .. } | WakeWith::Progress => {
+            WakeWith::Stale(_)
+            | WakeWith::Retry
+            | WakeWith::Failed { .. }
+            | WakeWith::Busy
+            | WakeWith::Progress => {
                 return self.lookup(near, request, asking);
             }
         };
@@ -242,6 +246,7 @@ impl Segment {
             return Decided::Bypass(BypassReason::RequestNoStore);
         }
         let may_wait = !request.has_authorization
+            && !request.is_alone
             && asking.waits < limits::WAITS_MAX
             && !self.memories.is_unshared(key.hash, asking.now_ms);
         if has_lease && may_wait && self.wait(key, request, asking.waiter, waiters_max) {

@@ -99,6 +99,8 @@ pub struct Request<'a> {
     pub(crate) directives: RequestDirectives,
     pub(crate) conditions: Conditions<'a>,
     pub(crate) has_authorization: bool,
+    /// See [`Request::alone`].
+    pub(crate) is_alone: bool,
 }
 
 /// Preconditions of a request, and what it wants a part of.
@@ -123,6 +125,7 @@ impl<'a> Request<'a> {
             directives: RequestDirectives::default(),
             conditions: Conditions::default(),
             has_authorization: false,
+            is_alone: false,
         };
         if !fields.may_have(&LOOKED_AT) {
             return request;
@@ -168,6 +171,24 @@ impl<'a> Request<'a> {
         // RFC 9111 §5.4: only where Cache-Control does not speak.
         request.directives.no_cache |= pragma_no_cache && !has_cache_control;
         request
+    }
+
+    /// Of something that is the same for everyone and that its origin shows to everyone: who asks,
+    /// whether that may be stored, and conditions that only the origin could judge, change nothing.
+    #[must_use]
+    pub fn public(mut self) -> Self {
+        self.has_authorization = false;
+        self.directives.no_store = false;
+        self.conditions.for_origin = false;
+        self
+    }
+
+    /// Of something that may not be there: nobody else waits for its fetch, and it waits for
+    /// nobody's.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.is_alone = true;
+        self
     }
 
     /// The ranges it wants; `None` for the whole.

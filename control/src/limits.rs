@@ -11,9 +11,15 @@ pub const READ_CONNECTIONS_MAX: usize = 4;
 pub const FEED_CONNECTIONS_MAX: usize = 2;
 /// Requests under `/v1` in work at once. Beyond: 429 with `Retry-After`.
 pub const API_IN_FLIGHT_MAX: usize = 256;
-/// Requests for public pages in work at once. Beyond: 503 with `Retry-After`, the edge serves its
-/// last copy.
+/// Requests for public pages in work at once. Beyond: they queue.
 pub const PUBLIC_IN_FLIGHT_MAX: usize = 500;
+/// Requests for public pages that queue for their turn. Beyond: 503 with `Retry-After`.
+pub const PUBLIC_QUEUE_MAX: usize = 2_000;
+/// Time a request for a public page queues. Beyond: 503 with `Retry-After`.
+pub const PUBLIC_QUEUE_MS_MAX: u64 = 2_000;
+/// Requests for public pages that wait for a version that is not here yet; they keep nobody else
+/// from being answered. Beyond: 503 with `Retry-After`, at once.
+pub const PUBLIC_WAITING_MAX: usize = 256;
 /// Time an edge may serve a page or its JSON without asking again, in seconds; a purge ends it
 /// sooner.
 pub const PUBLIC_FRESH_S: u32 = 3_600;

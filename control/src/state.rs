@@ -53,6 +53,8 @@ pub struct App {
     pub(crate) bound: OnceLock<SocketAddr>,
     pub(crate) api_permits: Arc<Semaphore>,
     pub(crate) public_permits: Arc<Semaphore>,
+    public_queue: Semaphore,
+    public_waiting: Semaphore,
     pub(crate) feed_permits: Arc<Semaphore>,
     pub(crate) publish_permits: Arc<Semaphore>,
     pub(crate) stop: watch::Sender<bool>,
@@ -85,6 +87,8 @@ impl App {
             bound: OnceLock::new(),
             api_permits: Arc::new(Semaphore::new(limits::API_IN_FLIGHT_MAX)),
             public_permits: Arc::new(Semaphore::new(limits::PUBLIC_IN_FLIGHT_MAX)),
+            public_queue: Semaphore::new(limits::PUBLIC_QUEUE_MAX),
+            public_waiting: Semaphore::new(limits::PUBLIC_WAITING_MAX),
             feed_permits: Arc::new(Semaphore::new(limits::FEED_STREAMS_MAX)),
             publish_permits: Arc::new(Semaphore::new(limits::PUBLISH_IN_FLIGHT_MAX)),
             stop: watch::channel(false).0,
@@ -108,18 +112,29 @@ impl App {
         self.store.writer.head().borrow().applied.clone()
     }
 
-    /// Waits until everything in `wanted` is here, at most [`limits::MIN_VERSION_WAIT_MS_MAX`].
-    /// Returns whether it is.
+    /// Waits until everything in `wanted` is here, at most [`limits::MIN_VERSION_WAIT_MS_MAX`], and
+    /// not at all when too many wait. Returns whether it is.
     pub async fn wait_for(&self, wanted: &VersionVector) -> bool {
         let mut head = self.store.writer.head();
+        if head.borrow().applied.covers(wanted) {
+            return true;
+        }
+        let Ok(_waiting) = self.public_waiting.try_acquire() else { return false };
         let wait = head.wait_for(|head| head.applied.covers(wanted));
         let limit = Duration::from_millis(limits::MIN_VERSION_WAIT_MS_MAX);
         matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(_)))
     }
 
-    /// A permit to render a public page; `None` at the limit.
-    pub fn public_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.public_permits).try_acquire_owned().ok()
+    /// A permit to render a public page, in the order of asking; `None` when too many queue, or for
+    /// too long.
+    pub async fn public_permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.public_permits).try_acquire_owned() {
+            return Some(permit);
+        }
+        let _queued = self.public_queue.try_acquire().ok()?;
+        let turn = Arc::clone(&self.public_permits).acquire_owned();
+        let limit = Duration::from_millis(limits::PUBLIC_QUEUE_MS_MAX);
+        tokio::time::timeout(limit, turn).await.ok()?.ok()
     }
 
     /// Where edges reach this control.

@@ -97,6 +97,26 @@ fn a_version_that_is_not_here_yet_is_waited_for_and_then_refused() {
 }
 
 #[test]
+fn those_who_wait_for_a_version_keep_nobody_from_a_page() {
+    let (_data, control, id) = with_page();
+    let path = format!("/pages/{id}/");
+    let version = get(&control.client, &path, &[]).header("pharos-version").to_owned();
+    let future = format!("{version}999");
+    std::thread::scope(|scope| {
+        let wait = || get(&control.client, &path, &[("pharos-min-version", &future)]);
+        let waiting: Vec<_> = (0..300).map(|_| scope.spawn(wait)).collect();
+        // All along, whoever wants no more than there is gets it.
+        while !waiting.iter().all(|one| one.is_finished()) {
+            get(&control.client, &path, &[]).expect(200);
+        }
+        for one in waiting {
+            let reply = one.join().expect("no panic");
+            assert_eq!((reply.status, reply.header("pharos-wait")), (503, "version"));
+        }
+    });
+}
+
+#[test]
 fn more_active_incidents_than_a_page_has_room_for_are_counted() {
     let (_data, control, id) = with_page();
     for nth in 0..53 {

@@ -124,6 +124,10 @@ pub const SWEEP_BUCKETS: usize = 512;
 /// index.
 pub const NEAR_ENTRIES: usize = 16 * 1024;
 
+/// Fetches of one shard for pages at versions that no feed has announced to it: each may have to
+/// wait at control for what never comes. Beyond: 503 with `Retry-After`.
+pub const UNANNOUNCED_FETCHES_MAX: usize = 16;
+
 // -- encodings of stored bodies --
 
 /// Encodings of one shard under way. Beyond: the body is sent as it is, and a later request orders

@@ -76,6 +76,35 @@ fn the_second_request_of_a_page_is_a_hit_until_the_next_incident() {
 }
 
 #[test]
+fn versions_that_will_never_come_keep_nobody_from_the_page_of_an_event() {
+    let node = Node::up(&[]);
+    let host = node.edge.to_string();
+    let mut client = Client::connect(node.edge).expect("connects");
+    let mut stream =
+        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
+    until("the stream has begun", 10, || stream.next_event().map(|_| ()));
+    let version = client.get(&host, "/demo/").field("pharos-version").expect("one").to_owned();
+    let forged = format!("{version}999");
+    let mut waiting: Vec<Client> =
+        (0..520).map(|_| Client::connect(node.edge).expect("connects")).collect();
+    for (nth, client) in waiting.iter_mut().enumerate() {
+        let fields = [("Pharos-Min-Version", &*forged), ("Authorization", "x")];
+        client.ask("GET", &host, "/demo/", &fields[..1 + nth % 2]);
+    }
+    declare(&node, "Fog");
+    let told = version_of(&stream.next_told().expect("an event"));
+    for _ in 0..8 {
+        let page = client.get(&host, "/demo/");
+        let is_new = page.field("pharos-version").is_some_and(|version| covers(version, &told));
+        assert!(page.status == 200 && is_new, "{} {:?}", page.status, page.fields);
+    }
+    for client in &mut waiting {
+        let reply = client.answer().expect("an answer");
+        assert_eq!((reply.status, reply.field("retry-after")), (503, Some("1")));
+    }
+}
+
+#[test]
 fn a_stream_resumes_without_gap_after_control_was_killed() {
     let node = Node::up(&[]);
     let host = node.edge.to_string();

@@ -2,10 +2,12 @@
 //! needed.
 //!
 //! ```text
-//!  request ─▶ room? ─▶ Pharos-Min-Version here? (≤ 2 s)
-//!          ─▶ read at one moment ─▶ same ETag? 304 : render
-//!               503         503, Retry-After
+//!  request ─▶ Pharos-Min-Version here? (≤ 2 s) ─▶ room? (≤ 2 s) ─▶ read at one moment
+//!               503                                 503              └▶ same ETag? 304 : render
 //! ```
+//! A 503 says by `Pharos-Wait: version|room` that control lives and what is waited for, so that an
+//! edge does not take it for an outage.
+//!
 //! Browsers validate every time, an edge keeps what it has until the page's surrogate key is
 //! purged.
 //!
@@ -57,12 +59,13 @@ async fn answer(
         Ok(wants) => wants,
         Err(refusal) => return *refusal,
     };
-    let Some(_permit) = app.public_permit() else {
-        return again_later("Too many requests for pages at this moment.");
-    };
+    // Before it has a permit: whoever waits for what may never come takes nobody else's turn.
     if !app.wait_for(&wants.min_version).await {
-        return again_later("This version has not arrived here yet.");
+        return again_later(Wait::Version, "This version has not arrived here yet.");
     }
+    let Some(_permit) = app.public_permit().await else {
+        return again_later(Wait::Room, "Too many requests for pages at this moment.");
+    };
     let now_ms = wall_ms();
     let outcome = app.read(move |reader| {
         let version = reader.version()?;
@@ -159,6 +162,15 @@ enum Kind {
     Json,
 }
 
+/// What a request has waited for in vain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wait {
+    /// The version it asks for.
+    Version,
+    /// Its turn.
+    Room,
+}
+
 /// Why a page could not be made.
 #[derive(Debug)]
 enum Failure {
@@ -246,7 +258,7 @@ fn found(
 fn failed(failure: &Failure) -> Response {
     match failure {
         Failure::Store(StoreError::Busy | StoreError::Stopped) => {
-            again_later("The store has no room for this at the moment.")
+            again_later(Wait::Room, "The store has no room for this at the moment.")
         }
         failure => {
             tracing::error!(%failure, "a public page could not be made");
@@ -261,8 +273,13 @@ fn bad_version() -> Box<Response> {
     Box::new(plain(StatusCode::BAD_REQUEST, text))
 }
 
-fn again_later(text: &'static str) -> Response {
-    ([(header::RETRY_AFTER, "1")], plain(StatusCode::SERVICE_UNAVAILABLE, text)).into_response()
+fn again_later(wait: Wait, text: &'static str) -> Response {
+    let what = match wait {
+        Wait::Version => "version",
+        Wait::Room => "room",
+    };
+    let fields = [(header::RETRY_AFTER.as_str(), "1"), (WAIT, what)];
+    (fields, plain(StatusCode::SERVICE_UNAVAILABLE, text)).into_response()
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {
@@ -270,3 +287,4 @@ fn plain(status: StatusCode, text: &'static str) -> Response {
 }
 
 const MIN_VERSION: &str = "pharos-min-version";
+const WAIT: &str = "pharos-wait";

@@ -22,7 +22,7 @@ use super::{
     Edge,
     conn::Exchange,
     fetch::Piped,
-    outcome::{Outcome, RelayHead},
+    outcome::{Failure, Outcome, PUT_OFF, RelayHead},
     request::{Asked, Scene, Turn},
     respond::{Own, Writer},
     slab::Ref,
@@ -180,6 +180,11 @@ impl Answer {
                         let (own, asked) = (Own::text(status, text), self.asked.lend());
                         edge.unfetched(now, &own, &self.kept, asked, writer)
                     }
+                    Some(WakeWith::Busy) => {
+                        let (fields, asked) = (Failure::PutOff.fields(), self.asked.lend());
+                        let own = Own { fields, ..Own::text(503, PUT_OFF) };
+                        edge.unfetched(now, &own, &self.kept, asked, writer)
+                    }
                     Some(with) => {
                         let turn = Turn { scene, waits: self.waits, with: Some(&with) };
                         edge.ask_again(now, turn, &self.kept, &self.asked, writer)
@@ -225,7 +230,8 @@ impl Answer {
                         Outcome::Failed(failure) => {
                             edge.fetch_leave(fetch);
                             let (status, text) = failure.answer();
-                            let (own, asked) = (Own::text(status, &text), self.asked.lend());
+                            let (fields, asked) = (failure.fields(), self.asked.lend());
+                            let own = Own { fields, ..Own::text(status, &text) };
                             edge.unfetched(now, &own, &self.kept, asked, writer)
                         }
                     }

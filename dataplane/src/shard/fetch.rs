@@ -78,6 +78,8 @@ pub struct Fetch {
     told: CacheStatus,
     kept: Rc<[u8]>,
     invalidates: Option<Invalidation>,
+    /// It asks for a version that no feed has announced: it is counted by this, and nobody else's.
+    pub(super) unannounced: Option<Rc<()>>,
     outcome: Outcome,
     /// Interim heads (1xx) for the one who asked, complete.
     interim: Vec<u8>,
@@ -272,6 +274,7 @@ impl Edge {
             told: CacheStatus::forwarded(forward),
             kept,
             invalidates,
+            unannounced: None,
             outcome: Outcome::Pending,
             interim: Vec::new(),
             pipe: Pipe::default(),
@@ -628,6 +631,10 @@ impl Edge {
         fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
         let invalidates = fetch.invalidates.take_if(|_| matches!(response.head.status, 200..400));
         fetch.told.forward_status = Some(response.head.status);
+        if response.head.status == 503 && self.fetch_put_off(now, at, &response.head) {
+            return;
+        }
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
         let Some(lease) = fetch.lease.take() else {
             self.fetch_invalidate(invalidates, response, false);
             return self.fetch_relay(at, response);
@@ -691,6 +698,35 @@ impl Edge {
                 self.fetch_relay(at, response);
             }
         }
+    }
+
+    /// Control answers that it cannot answer yet (`Pharos-Wait`): it lives, so this is not the
+    /// outage that what was purged is kept for (DESIGN §6). Who asked for a version that is not
+    /// there is told so; nobody else hears of it. `false`: it is an answer like any other.
+    fn fetch_put_off(&mut self, now: Now, at: Ref, head: &ResponseHead<'_>) -> bool {
+        let Some(fetch) = self.fetches.get_mut(at) else { return false };
+        let is_page =
+            self.control.as_ref().is_some_and(|it| Rc::ptr_eq(&it.origins, &fetch.origins));
+        let Some(what) = head.fields.get("pharos-wait").filter(|_| is_page) else { return false };
+        let is_version = what == b"version" || fetch.unannounced.is_some();
+        if !is_version && !self.feed_state.connected {
+            return false;
+        }
+        let Some(lease) = fetch.lease.take() else { return false };
+        self.observe.count(Metric::PutOff);
+        let stale = match is_version {
+            true => {
+                drop(lease);
+                None
+            }
+            false => lease.busy(now.wall_ms, &mut self.wakes),
+        };
+        fetch.outcome = match stale {
+            Some(entry) => Outcome::Stored(StoredAnswer::of_failed(entry, fetch.told)),
+            None => Outcome::Failed(Failure::PutOff),
+        };
+        self.notices.extend(fetch.reader);
+        true
     }
 
     /// An unsafe request has succeeded: what it outdates is gone (RFC 9111 §4.4). `is_stored`: the

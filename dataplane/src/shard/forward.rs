@@ -14,6 +14,7 @@
 use std::{io::Write, net::IpAddr};
 
 use proto::{
+    feed::cursor::VersionVector,
     field::{
         list,
         name::{Known, is_token, same},
@@ -113,6 +114,25 @@ impl Names {
         }
         write_framing(&head.method, upstream.body, to);
         self.write_chain(&head.fields, host, client, to);
+    }
+
+    /// Writes the head for control, of which a page is asked, up to where conditionals and the empty
+    /// line go. A page is the same for everyone: nothing of what the visitor says goes on but the
+    /// version that the answer must have reached.
+    pub fn write_page_request(
+        &self,
+        head: &RequestHead<'_>,
+        upstream: Upstream<'_>,
+        client: Client<'_>,
+        min_version: Option<&VersionVector>,
+        to: &mut Vec<u8>,
+    ) {
+        let Upstream { method, target, host, .. } = upstream;
+        let _ = write!(to, "{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+        if let Some(version) = min_version {
+            let _ = write!(to, "Pharos-Min-Version: {version}\r\n");
+        }
+        self.write_chain(&head.fields, client, to);
     }
 
     /// The fields that tell of the hops so far and of this one.

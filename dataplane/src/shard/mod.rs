@@ -58,6 +58,8 @@ mod rules;
 #[cfg(test)]
 mod rules_http;
 #[cfg(test)]
+mod rules_of_pages;
+#[cfg(test)]
 mod rules_of_sites;
 #[cfg(test)]
 mod rules_parts;
@@ -197,6 +199,8 @@ pub struct Edge {
     names: Names,
     routes: Routes,
     control: Option<Rc<ControlOrigin>>,
+    /// Held, beside here, by each fetch of a page at a version that no feed has announced.
+    unannounced: Rc<()>,
     cache: Arc<Cache>,
     near: Near,
     fetches: Slab<Fetch>,
@@ -258,6 +262,7 @@ impl Edge {
             names: Names::new(&settings.edge_id, settings.forward),
             routes: Routes::new(settings.seed, settings.control.is_some()),
             control,
+            unannounced: Rc::new(()),
             cache: Arc::clone(&settings.cache),
             near: Near::new(settings.near_entries),
             fetches: Slab::new(),

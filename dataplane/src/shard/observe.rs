@@ -97,6 +97,9 @@ metrics! {
         "Fetches that failed.",
     VersionTooOld "pharos_fetch_version_retries_total" "" Counter
         "Answers older than `Pharos-Min-Version` asked, fetched again.",
+    VersionShed "pharos_requests_refused_total" "reason=\"version\"" Counter
+        "Requests refused before routing.",
+    PutOff "pharos_fetch_failures_total" "reason=\"put_off\"" Counter "Fetches that failed.",
     OriginConnects "pharos_origin_connections_opened_total" "" Counter
         "Connections opened to origins.",
     OriginReused "pharos_origin_connections_reused_total" "" Counter

@@ -97,6 +97,8 @@ pub enum Failure {
     Send,
     /// This shard has as many fetches as it may.
     Overloaded,
+    /// The origin lives, and will answer later.
+    PutOff,
     /// One of these, and what is stored must be validated before it is used (RFC 9111 §5.2.2.2).
     Unvalidated,
 }
@@ -116,6 +118,7 @@ impl Failure {
                 let text = "What is stored must be validated, and the origin cannot be asked.";
                 (504, text.to_owned())
             }
+            Self::PutOff => (503, PUT_OFF.to_owned()),
             Self::Overloaded => (503, "Too many requests wait for origins.".to_owned()),
         }
     }
@@ -130,6 +133,18 @@ impl Failure {
             }
             Self::Response(_) | Self::Unvalidated => Metric::FetchMalformed,
             Self::Overloaded => Metric::Overloaded,
+            Self::PutOff => Metric::PutOff,
+        }
+    }
+
+    /// Field lines for the client.
+    pub fn fields(self) -> &'static str {
+        match self {
+            Self::PutOff | Self::Overloaded => "Retry-After: 1\r\n",
+            _ => "",
         }
     }
 }
+
+/// To the client when the origin lives and will answer later.
+pub const PUT_OFF: &str = "There is no room for this request at the moment.";

@@ -217,6 +217,8 @@ pub(super) struct Place<'a> {
     pub(super) host: &'a str,
     /// Whom to ask.
     pub(super) origins: &'a Rc<[u32]>,
+    /// It is a page: control's, and the same for everyone.
+    pub(super) is_page: bool,
 }
 
 impl Edge {
@@ -346,6 +348,7 @@ impl Edge {
             rules: None,
             host: &control.host_field,
             origins: &control.origins,
+            is_page: true,
         };
         self.cached(now, request, asked, turn, place, writer)
     }
@@ -368,7 +371,15 @@ impl Edge {
             min_version: min_version.as_ref(),
             waits: turn.waits,
         };
-        let question = self.question(request, place, &fields);
+        let mut question = self.question(request, place, &fields);
+        let mut unannounced = false;
+        if place.is_page {
+            unannounced = min_version.as_ref().is_some_and(|it| !self.streams.is_announced(it));
+            question = question.public();
+            if unannounced {
+                question = question.alone();
+            }
+        }
         let decision = match turn.with {
             None => self.cache.lookup(&mut self.near, &question, &asking),
             Some(with) => self.cache.lookup_woken(&mut self.near, &question, &asking, with),
@@ -387,7 +398,17 @@ impl Edge {
                 self.write_hit(scene, hit, answer, asked, writer)
             }
             Decision::Revalidate(lease) | Decision::Miss(lease) => {
+                let held = unannounced.then(|| Rc::clone(&self.unannounced));
+                if unannounced
+                    && Rc::strong_count(&self.unannounced) > limits::UNANNOUNCED_FETCHES_MAX + 1
+                {
+                    self.observe.count(Metric::VersionShed);
+                    return self.own(now, &version_missing(), asked, writer);
+                }
                 let fetch = self.fetch_for_cache(now, Some(scene), request, asked, place, lease);
+                if let Some(fetch) = self.fetches.get_mut(fetch) {
+                    fetch.unannounced = held;
+                }
                 let state = State::Fetch { fetch, takes_body: false };
                 self.later(request, asked, turn.waits, state)
             }
@@ -543,7 +564,19 @@ impl Edge {
         };
         let peer = reader.map_or(IpAddr::from([127, 0, 0, 1]), |scene| scene.peer);
         let mut head = Vec::with_capacity(limits::SEND_BUFFER_BYTES);
-        self.names.write_request(&request.head, upstream, client(asked, peer), &mut head);
+        let client = client(asked, peer);
+        if place.is_page {
+            let least = min_version(&request.head.fields);
+            self.names.write_page_request(
+                &request.head,
+                upstream,
+                client,
+                least.as_ref(),
+                &mut head,
+            );
+        } else {
+            self.names.write_request(&request.head, upstream, client, &mut head);
+        }
         lease.conditional_fields(&mut head);
         head.extend_from_slice(b"\r\n");
         self.start_fetch(

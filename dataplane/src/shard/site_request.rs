@@ -57,6 +57,7 @@ impl Edge {
             rules,
             host,
             origins,
+            is_page: false,
         };
         let method = request.head.method;
         let about = About { host, target, method: method.as_str(), fields: &request.head.fields };

@@ -19,7 +19,7 @@ use proto::feed::{
 use super::{
     ControlLink, Settings, Shard,
     live::{Live, LiveSlot},
-    mail::{ConfigChange, Mail},
+    mail::{Advance, ConfigChange, FeedState, Mail},
     observe::{Board, Metric},
 };
 use crate::{
@@ -288,6 +288,25 @@ impl World {
         while !cursor.step(&self.cache, 64).done {}
         for shard in 0..self.shards.len() {
             self.mail.push_back((shard, 0, Mail::Purge { ticket: 1 }));
+        }
+        self.run();
+    }
+
+    /// The session with control comes or goes.
+    pub(crate) fn feed(&mut self, connected: bool) {
+        let state = Arc::new(FeedState { connected, ..FeedState::default() });
+        self.mail_all(|| Mail::FeedState(Arc::clone(&state)));
+    }
+
+    /// The feed has come to this version, record by record or otherwise.
+    pub(crate) fn applied(&mut self, version: &str, how: Advance) {
+        let applied = Arc::new(version.parse().expect("a version"));
+        self.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
+    }
+
+    fn mail_all(&mut self, mail: impl Fn() -> Mail) {
+        for shard in 0..self.shards.len() {
+            self.mail.push_back((shard, 0, mail()));
         }
         self.run();
     }

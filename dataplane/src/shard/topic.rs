@@ -109,6 +109,8 @@ pub struct Topics {
     index: HashTable<u32>,
     hasher: foldhash::fast::FixedState,
     known: Arc<VersionVector>,
+    /// The same, and what events tell of that have reached it.
+    announced: VersionVector,
     base: VersionVector,
     /// Whether every event below `base` that will come again has come.
     refilled: bool,
@@ -244,6 +246,7 @@ impl Topics {
             index: HashTable::new(),
             hasher: foldhash::fast::FixedState::with_seed(seed),
             known: Arc::default(),
+            announced: VersionVector::new(),
             base: VersionVector::new(),
             refilled: false,
             partly_refilled: false,
@@ -260,6 +263,11 @@ impl Topics {
     /// Everything up to here has reached this shard.
     pub fn known(&self) -> &Arc<VersionVector> {
         &self.known
+    }
+
+    /// What can be asked of control because the feed, which is its own, has told of it.
+    pub fn announced(&self) -> &VersionVector {
+        &self.announced
     }
 
     /// Events held, at most; some may have been evicted already.
@@ -421,6 +429,9 @@ impl Topics {
         if record.refill && !record.lone {
             self.note_floor(record.dot);
         }
+        if !record.refill {
+            self.announced.merge(&record.version);
+        }
         let Some(row) = self.find_or_add(&record.topic) else {
             // Events of a topic that there is no room for are missing.
             self.raise_floor(record.dot);
@@ -473,6 +484,7 @@ impl Topics {
     pub fn note_known(&mut self, applied: &VersionVector) {
         if !self.known.covers(applied) {
             Arc::make_mut(&mut self.known).merge(applied);
+            self.announced.merge(applied);
         }
     }
 

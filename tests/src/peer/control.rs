@@ -364,7 +364,8 @@ impl Control {
             let waiting = self.waiting.swap_remove(index);
             let answer = match waiting.page {
                 _ if !ready => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
-                                Retry-After: 1\r\nCache-Control: no-store\r\n\r\n"
+                                Retry-After: 1\r\nPharos-Wait: version\r\n\
+                                Cache-Control: no-store\r\n\r\n"
                     .to_owned(),
                 None => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
                 Some(page) if unchanged => format!(

@@ -215,6 +215,11 @@ impl Streams {
         }
     }
 
+    /// Whether the feed has told of everything in this version.
+    pub fn is_announced(&self, version: &VersionVector) -> bool {
+        self.topics.announced().covers(version)
+    }
+
     /// Another limit; streams above it stay open.
     pub fn set_max(&mut self, streams_max: u32) {
         self.limits.streams_max = streams_max;
