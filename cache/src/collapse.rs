@@ -249,8 +249,8 @@ impl Lease {
         stale
     }
 
-    /// Reports that the origin lives and will answer later. Returns what may be served meanwhile, as
-    /// stale: not what was purged, because the origin has something newer.
+    /// Reports that the origin lives and will answer later. Returns what may be served meanwhile,
+    /// as stale: not what was purged, because the origin has something newer.
     pub fn busy(mut self, now_ms: u64, wakes: &mut Vec<Wake>) -> Option<Arc<Entry>> {
         self.is_open = false;
         let stale = self.stale_for_error(now_ms).filter(|stale| !stale.state().is_soft());

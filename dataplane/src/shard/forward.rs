@@ -116,9 +116,9 @@ impl Names {
         self.write_chain(&head.fields, host, client, to);
     }
 
-    /// Writes the head for control, of which a page is asked, up to where conditionals and the empty
-    /// line go. A page is the same for everyone: nothing of what the visitor says goes on but the
-    /// version that the answer must have reached.
+    /// Writes the head for control, of which a page is asked, up to where conditionals and the
+    /// empty line go. A page is the same for everyone: nothing of what the visitor says goes on
+    /// but the version that the answer must have reached.
     pub fn write_page_request(
         &self,
         head: &RequestHead<'_>,

@@ -84,6 +84,8 @@ metrics! {
         "Requests refused before routing.",
     Loop "pharos_requests_refused_total" "reason=\"loop\"" Counter
         "Requests refused before routing.",
+    VersionShed "pharos_requests_refused_total" "reason=\"version\"" Counter
+        "Requests refused before routing.",
     SentBytes "pharos_sent_bytes_total" "" Counter "Bytes sent to visitors, streams apart.",
     Fetches "pharos_fetches_total" "" Counter "Requests to origins.",
     FetchActive "pharos_fetches_active" "" Gauge "Requests to origins under way.",
@@ -95,11 +97,9 @@ metrics! {
     FetchBroken "pharos_fetch_failures_total" "reason=\"broken\"" Counter "Fetches that failed.",
     FetchMalformed "pharos_fetch_failures_total" "reason=\"malformed\"" Counter
         "Fetches that failed.",
+    PutOff "pharos_fetch_failures_total" "reason=\"put_off\"" Counter "Fetches that failed.",
     VersionTooOld "pharos_fetch_version_retries_total" "" Counter
         "Answers older than `Pharos-Min-Version` asked, fetched again.",
-    VersionShed "pharos_requests_refused_total" "reason=\"version\"" Counter
-        "Requests refused before routing.",
-    PutOff "pharos_fetch_failures_total" "reason=\"put_off\"" Counter "Fetches that failed.",
     OriginConnects "pharos_origin_connections_opened_total" "" Counter
         "Connections opened to origins.",
     OriginReused "pharos_origin_connections_reused_total" "" Counter
