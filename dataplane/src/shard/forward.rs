@@ -132,7 +132,7 @@ impl Names {
         if let Some(version) = min_version {
             let _ = write!(to, "Pharos-Min-Version: {version}\r\n");
         }
-        self.write_chain(&head.fields, client, to);
+        self.write_chain(&head.fields, host, client, to);
     }
 
     /// The fields that tell of the hops so far and of this one.
