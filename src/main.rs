@@ -30,6 +30,7 @@ mod role {
 mod verb {
     pub(crate) mod component;
     pub(crate) mod edge;
+    pub(crate) mod explain;
     pub(crate) mod incident;
     pub(crate) mod page;
     pub(crate) mod purge;
@@ -81,6 +82,8 @@ enum Command {
     Topic(verb::topic::Command),
     /// Remove content of a site from all edges, with a receipt
     Purge(verb::purge::Options),
+    /// Say how an answer came about, by its X-Request-Id
+    Explain(verb::explain::Options),
 }
 
 fn main() -> ExitCode {
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Command::Site(command) => command.run(),
         Command::Topic(command) => command.run(),
         Command::Purge(options) => options.run(),
+        Command::Explain(options) => options.run(),
     };
     outcome.map_or_else(|failure: Failure| failure.tell(), |()| ExitCode::SUCCESS)
 }
@@ -107,6 +111,7 @@ Examples:
       --message 'We are looking into it.'
   pharos incident list --page demo
   pharos purge --site shop --url /a/b --wait
+  pharos explain 3f9a6c0e12b87d45
   pharos doctor
 
 Verbs talk to control at --url (PHAROS_URL) with the API key in --key-file (PHAROS_KEY_FILE);

@@ -80,6 +80,16 @@ impl CacheKey {
         CacheKeyRef { site, host, target, added, hash: self.hash }
     }
 
+    /// Host, addition and target, one after the other.
+    pub fn text_on_site(&self) -> &[u8] {
+        &self.text[self.site_len as usize..]
+    }
+
+    /// Whether there is an addition.
+    pub fn has_added(&self) -> bool {
+        self.added_len > 0
+    }
+
     /// Whether `other` names the same thing.
     pub fn is(&self, other: &CacheKeyRef<'_>) -> bool {
         let host_at = self.site_len as usize;

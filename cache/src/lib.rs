@@ -195,6 +195,11 @@ impl Cache {
         self.hasher.cache_key(site, host, target, added)
     }
 
+    /// Targeted fields that are ours, most specific first.
+    pub fn targets(&self) -> &[String] {
+        &self.config.targets
+    }
+
     /// Begins a purge. Nothing is purged before [`PurgeCursor::step`].
     pub fn purge(&self, purge: &Purge) -> PurgeCursor {
         PurgeCursor::new(self, purge)

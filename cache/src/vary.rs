@@ -67,6 +67,11 @@ impl Variant {
         Self { members: members.collect() }
     }
 
+    /// Whether it does not vary.
+    pub fn is_plain(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Shows each name it was chosen by and, in normal form, the value; `None` for no such field.
     pub fn each(&self, show: &mut dyn FnMut(&str, Option<&[u8]>)) {
         for member in &self.members {

@@ -93,6 +93,8 @@ pub const API_KEYS_MAX: usize = 20_000;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Bytes of a URL, prefix or surrogate key in a purge.
 pub const PURGE_TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Surrogate keys of one order to purge. Beyond: 422.
+pub const PURGE_ORDER_KEYS_MAX: usize = 64;
 /// Events of one request to publish. Beyond: 422.
 pub const EVENTS_A_REQUEST_MAX: usize = 100;
 /// Bytes of what an event says. Beyond: 422.

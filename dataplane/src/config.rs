@@ -65,6 +65,9 @@ pub struct Config {
     /// Live streams.
     #[serde(default)]
     pub streams: Streams,
+    /// What is kept of answers, to explain them.
+    #[serde(default)]
+    pub explain: Explain,
     /// What one peer may have.
     #[serde(default)]
     pub limits: Limits,
@@ -102,6 +105,21 @@ pub struct Cache {
     /// Response fields whose directives count for this edge before `Cache-Control` and `Expires`,
     /// most specific first (RFC 9213); none for none.
     pub targets: Vec<String>,
+}
+
+/// What is kept of answers, and who is told how one came about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Explain {
+    /// Bytes of records, of all shards together; `"8MiB"` or a number. Half of them are for hits. 0
+    /// keeps none.
+    #[serde(serialize_with = "write_size", deserialize_with = "read_size")]
+    pub memory: u64,
+    /// Whether every answer carries `Pharos-Explain`: it tells visitors of origins and rules.
+    pub debug: bool,
+    /// SHA-256 of a key, 64 hexadecimal digits: who sends the key as `Pharos-Debug` is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug_key_sha256: Option<String>,
 }
 
 /// Who origins are told that the client is.
@@ -258,6 +276,12 @@ impl Default for Cache {
     }
 }
 
+impl Default for Explain {
+    fn default() -> Self {
+        Self { memory: 8 << 20, debug: false, debug_key_sha256: None }
+    }
+}
+
 impl Default for Forward {
     fn default() -> Self {
         Self { x_forwarded: true, forwarded: true }
@@ -411,6 +435,14 @@ impl Config {
             return refuse("cache.targets", "names of fields, such as \"CDN-Cache-Control\"");
         }
         self.compression.check()?;
+        let is_fine = (EXPLAIN_MEMORY_MIN..=EXPLAIN_MEMORY_MAX).contains(&self.explain.memory);
+        if !is_fine && self.explain.memory != 0 {
+            return refuse("explain.memory", "0 for none, or 64KiB to 16GiB");
+        }
+        let key = self.explain.debug_key_sha256.as_deref();
+        if key.is_some_and(|text| sha256_of(text).is_none()) {
+            return refuse("explain.debug_key_sha256", "64 digits 0-9 and a-f");
+        }
         check_sites(&self.sites)
     }
 
@@ -552,6 +584,11 @@ fn refusal(key: impl Into<String>, expected: impl Into<String>) -> ConfigError {
     ConfigError::Refused { key: key.into(), expected: expected.into() }
 }
 
+/// A hash as it is written in configurations.
+pub fn sha256_of(text: &str) -> Option<[u8; 32]> {
+    proto::feed::site::PurgeKey { id: String::new(), sha256: text.to_owned() }.hash()
+}
+
 fn is_label(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(allowed)
@@ -678,6 +715,10 @@ fn default_admin() -> SocketAddr {
 const STDERR: &str = "stderr";
 /// An hour: whatever waits longer has been forgotten by somebody.
 const TIMEOUT_MS_MAX: u64 = 3_600_000;
+/// Some records for each of some shards.
+const EXPLAIN_MEMORY_MIN: u64 = 64 << 10;
+/// Nobody looks further back.
+const EXPLAIN_MEMORY_MAX: u64 = 16 << 30;
 /// Below this a cache only costs.
 const CACHE_MEMORY_MIN: u64 = 1 << 20;
 
@@ -720,6 +761,8 @@ mod tests {
             ("admin = \"here\"", "edge.toml:1: \"here\": expected address:port, such as \"127"),
             ("[cache]\nmemory = \"1TB\"", "edge.toml:2: \"1TB\": expected a size"),
             ("[timeouts]\ndrain_ms = 0", "timeouts.drain_ms: 0: 1 to 3600000"),
+            ("[explain]\nmemory = 5", "explain.memory: 0 for none, or 64KiB to"),
+            ("[explain]\ndebug_key_sha256 = \"x\"", "explain.debug_key_sha256: 64 digits"),
             ("[cache]\nmemory = 5", "cache.memory: at least 1MiB"),
             ("[cache]\ntargets = [\"a b\"]", "cache.targets: names of fields"),
             ("[[site]]\nname = \"a\"\nhosts = []\norigins = []", "site[0].hosts: at least one"),

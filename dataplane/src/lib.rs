@@ -245,6 +245,7 @@ fn settings(
         timeouts: config.timeouts,
         forward: config.forward,
         levels: config.compression.levels,
+        explain: config.explain.clone(),
         live,
     }
 }

@@ -97,6 +97,11 @@ pub const GROUP_CUTS_MAX: usize = 256;
 pub const KEY_ADDED_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a site's id. Beyond: the site is not served.
 pub const SITE_ID_BYTES_MAX: usize = 255;
+/// Attempts kept of one request to have something of an origin. Beyond: the first ones and the
+/// last.
+pub const EXPLAIN_ATTEMPTS_MAX: usize = 4;
+/// Surrogate keys of one request to purge. Beyond: 400.
+pub const PURGE_REQUEST_KEYS_MAX: usize = 64;
 /// Bytes of interim heads (1xx) that wait for their client. Beyond: later ones are dropped.
 pub const INTERIM_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a relayed answer that wait for its client. Beyond: the origin is read no further.

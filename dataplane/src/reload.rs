@@ -128,6 +128,7 @@ pub(crate) fn live(
         },
         sites: config.sites.as_slice().into(),
         authorization,
+        shown: crate::shard::explain::Shown::of(&config.explain),
         access,
     }
 }
@@ -146,6 +147,7 @@ impl Config {
                 (self.timeouts != new.timeouts, "timeouts"),
                 (self.limits != new.limits, "limits"),
                 (self.streams != new.streams, "streams"),
+                (shown(self) != shown(new), "explain.debug"),
                 (self.log.level != new.log.level, "log.level"),
                 (self.log.access != new.log.access, "log.access"),
                 (same_kind && self.sites != new.sites, "site"),
@@ -161,6 +163,7 @@ impl Config {
                 (self.forward != new.forward, "forward"),
                 (self.cache != new.cache, "cache"),
                 (self.compression != new.compression, "compression"),
+                (self.explain.memory != new.explain.memory, "explain.memory"),
                 (same_kind && url(self) != url(new), "control.url"),
                 (!same_kind, "control"),
             ]),
@@ -173,12 +176,18 @@ impl Config {
         self.limits = new.limits;
         self.streams = new.streams.clone();
         self.log = new.log.clone();
+        let memory = self.explain.memory;
+        self.explain = config::Explain { memory, ..new.explain.clone() };
         match (&mut self.control, &new.control) {
             (Some(control), Some(new)) => control.key_file.clone_from(&new.key_file),
             (None, None) => self.sites.clone_from(&new.sites),
             _ => {}
         }
     }
+}
+
+fn shown(config: &Config) -> crate::shard::explain::Shown {
+    crate::shard::explain::Shown::of(&config.explain)
 }
 
 #[cfg(test)]
@@ -210,6 +219,8 @@ mod tests {
         check("", "[limits]\nconnections_per_peer = 1\n", &["limits"], &[]);
         check("", "[streams]\nmax = 7\n[log]\nlevel = \"warn\"\n", &["streams", "log.level"], &[]);
         check("", "[log]\naccess = \"stderr\"\n", &["log.access"], &[]);
+        check("", "[explain]\ndebug = true\n", &["explain.debug"], &[]);
+        check("", "[explain]\nmemory = \"1MiB\"\n", &[], &["explain.memory"]);
         check("", site, &["site"], &[]);
         check(site, control, &[], &["control"]);
         check(control, &control.replace(":1", ":2"), &[], &["control.url"]);

@@ -1,14 +1,19 @@
 //! `pharos site …`
 
-use std::str::FromStr;
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::{Args, Subcommand};
+use proto::base64url;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     client::{Connection, encode},
     exit::Failure,
-    output::{self, Column, text},
+    output::{self, Column, Format, text},
 };
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +25,14 @@ pub(crate) enum Command {
     /// List sites
     #[command(after_help = "Example:\n  pharos site list")]
     List(Connection),
+    /// Show the rules of a site, or replace them by those in a file
+    #[command(after_help = "Examples:\n  pharos site rules shop\n  \
+        pharos site rules shop --set rules.json\n\nThe file is a list in JSON, as the first \
+        example prints it; docs/rules.md says what a rule can do.")]
+    Rules(Rules),
+    /// Make a key with which PURGE may be sent to the edges for a site
+    #[command(after_help = "Example:\n  pharos site purge-key shop --id deploy")]
+    PurgeKey(PurgeKey),
     /// Stop serving a site
     #[command(after_help = "Example:\n  pharos site delete shop")]
     Delete(Delete),
@@ -40,6 +53,28 @@ pub(crate) struct Create {
     /// prefix wins. /live/=stream:orders/* gives streams of topics below that path
     #[arg(long = "route", value_name = "PREFIX=cache|pass|stream:TOPICS")]
     routes: Vec<Route>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rules {
+    /// Which site, by its name
+    name: String,
+    /// File with the rules that take the place of the present ones; - for stdin
+    #[arg(long, value_name = "FILE")]
+    set: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PurgeKey {
+    /// Which site, by its name
+    name: String,
+    /// What to call the key; one of the same name is replaced
+    #[arg(long, default_value = "default")]
+    id: String,
     #[command(flatten)]
     connection: Connection,
 }
@@ -93,6 +128,8 @@ impl Command {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
             Self::Create(options) => options.run(),
+            Self::Rules(options) => options.run(),
+            Self::PurgeKey(options) => options.run(),
             Self::List(connection) => {
                 let sites = connection.client()?.list("/v1/sites")?;
                 connection.output.list(COLUMNS, &sites)
@@ -117,6 +154,62 @@ impl Create {
         });
         let site = self.connection.client()?.post("/v1/sites", &body)?;
         self.connection.output.item(COLUMNS, &site)
+    }
+}
+
+impl Rules {
+    fn run(self) -> Result<(), Failure> {
+        let (client, path) =
+            (self.connection.client()?, format!("/v1/sites/{}", encode(&self.name)));
+        let site = match &self.set {
+            None => client.get(&path)?,
+            Some(file) => client.patch(&path, &json!({"rules": read_json(file)?}))?,
+        };
+        let rules = site.get("rules").cloned().unwrap_or_else(|| json!([]));
+        if self.set.is_some() {
+            let count = rules.as_array().map_or(0, Vec::len);
+            output::talk(&format!("{} has {count} rules now", self.name));
+            return Ok(());
+        }
+        output::json(&rules)
+    }
+}
+
+fn read_json(file: &Path) -> Result<Value, Failure> {
+    let read = match file.as_os_str() == "-" {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(file),
+    };
+    let name = file.display();
+    let text = read.map_err(|error| Failure::because(format!("reading {name}"), &error))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::because(format!("{name} is not JSON"), &error).usage())
+}
+
+impl PurgeKey {
+    fn run(self) -> Result<(), Failure> {
+        let (client, path) =
+            (self.connection.client()?, format!("/v1/sites/{}", encode(&self.name)));
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)
+            .map_err(|error| Failure::error(format!("no randomness for a key: {error}")))?;
+        let key = base64url::encode(&random);
+        let hash = Sha256::digest(key.as_bytes());
+        let sha256: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let site = client.get(&path)?;
+        let present = site["purge_keys"].as_array().into_iter().flatten();
+        let mut keys: Vec<Value> = present.filter(|key| key["id"] != self.id).cloned().collect();
+        keys.push(json!({"id": self.id, "sha256": sha256}));
+        client.patch(&path, &json!({"purge_keys": keys}))?;
+        output::talk(&format!(
+            "The key is shown only now. Send it as Pharos-Purge-Key:\n\n  curl -X PURGE -H \
+             'Pharos-Purge-Key: …' http://{}/path\n",
+            text(&site, "/hosts/0")
+        ));
+        match self.connection.output {
+            Format::Json => output::json(&json!({"id": self.id, "key": key, "sha256": sha256})),
+            Format::Table => output::data(&format!("{key}\n")),
+        }
     }
 }
 

@@ -72,11 +72,12 @@ fn every_example_is_accepted_and_holds_every_key_there_is() {
         ("edge", &both, "[cache]", 2),
         ("edge", &both, "[compression]", 5),
         ("edge", &both, "[forward]", 2),
+        ("edge", &both, "[explain]", 3),
         ("edge", &both, "[streams]", 1),
         ("edge", &both, "[limits]", 1),
         ("edge", &both, "[timeouts]", 8),
         ("edge", &both, "[log]", 2),
-        ("edge", &both, "[[site]]", 5),
+        ("edge", &both, "[[site]]", 8),
         ("control", &control, "", 6),
         ("control", &control, "[retention]", 3),
     ];

@@ -16,6 +16,7 @@ use crate::{
         receipt::{self, Receipt},
     },
     clock::{self, rfc3339},
+    limits,
     model::api_key::Scope,
     store::sqlite::read::{After, PurgeRow},
 };
@@ -24,14 +25,25 @@ use crate::{
 #[utoipa::path(post, path = "/v1/purges", tag = "purges", request_body = NewPurge, responses(
     (status = 202, body = Purge), (status = "4XX", body = Problem)))]
 pub async fn create(call: Call) -> Result<Response, Failure> {
-    let call = call.allowed(Scope::Purge)?;
+    // An edge orders what a visitor with a key of the site asked it for.
+    let call = call.allowed_any(&[Scope::Purge, Scope::Edge])?;
+    let shows_edges = call.api_key().may(Scope::Purge);
     let new = read_new(call.fields()?)?;
     let heard = call.app().heard();
     call.write(move |txn| {
-        let purge = purge::create(txn, new)?;
+        let mut last = None;
+        for new in new {
+            last = Some(purge::create(txn, new)?);
+        }
+        // Who has applied the last one has applied those before it.
+        let purge = last.ok_or_else(no_target)?;
         let receipt = receipt::read(txn, &heard, &purge.id, txn.now_ms())?;
         let location = format!("/v1/purges/{}", purge.id);
-        answer(StatusCode::ACCEPTED, &wire(&receipt), Some(location), None)
+        let mut told = wire(&receipt);
+        if !shows_edges {
+            told.edges.clear();
+        }
+        answer(StatusCode::ACCEPTED, &told, Some(location), None)
     })
     .await
 }
@@ -64,20 +76,30 @@ pub async fn read(Path(id): Path<String>, call: Call) -> Result<Response, Failur
     call.read_list(move |reader, _| Ok(wire(&receipt::read(reader, &heard, &id, now_ms)?))).await
 }
 
-fn read_new(mut fields: Fields) -> Result<purge::New, Refusal> {
+/// At least one.
+fn read_new(mut fields: Fields) -> Result<Vec<purge::New>, Refusal> {
     let site = fields.needed_text("site", |_| Ok(()));
     let mut targets = Vec::new();
     targets.extend(fields.text("url", |_| Ok(())).map(purge::Target::Url));
     targets.extend(fields.text("prefix", |_| Ok(())).map(purge::Target::Prefix));
     targets.extend(fields.text("key", |_| Ok(())).map(purge::Target::SurrogateKey));
+    let keys = fields.texts("keys", limits::PURGE_ORDER_KEYS_MAX, |_| Ok(()));
     if fields.boolean("all") == Some(true) {
         targets.push(purge::Target::All);
     }
     let soft = fields.boolean("soft").unwrap_or(false);
     fields.finish()?;
-    let target = targets.pop().filter(|_| targets.is_empty());
-    let refusal = || Refusal::invalid("", "target", "exactly one of url, prefix, key, all: true");
-    Ok(purge::New { site, target: target.ok_or_else(refusal)?, soft })
+    let is_one = targets.len() + usize::from(keys.is_some()) == 1;
+    targets.extend(keys.into_iter().flatten().map(purge::Target::SurrogateKey));
+    if !is_one || targets.is_empty() {
+        return Err(no_target());
+    }
+    let new = |target| purge::New { site: site.clone(), target, soft };
+    Ok(targets.into_iter().map(new).collect())
+}
+
+fn no_target() -> Refusal {
+    Refusal::invalid("", "target", "exactly one of url, prefix, key, keys, all: true")
 }
 
 fn wire(receipt: &Receipt) -> Purge {

@@ -666,7 +666,7 @@ pub struct Topic {
     pub streams: u64,
 }
 
-/// A purge; exactly one of `url`, `prefix`, `key` and `all`.
+/// A purge; exactly one of `url`, `prefix`, `key`, `keys` and `all`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, ToSchema)]
 pub struct NewPurge {
     /// Site name or id.
@@ -677,6 +677,9 @@ pub struct NewPurge {
     pub prefix: Option<String>,
     /// Everything with this surrogate key.
     pub key: Option<String>,
+    /// Everything with one of these surrogate keys, up to 64: a purge each, the last one's receipt
+    /// stands for all.
+    pub keys: Option<Vec<String>>,
     /// Everything of the site.
     pub all: Option<bool>,
     /// Mark stale instead of removing.

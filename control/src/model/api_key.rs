@@ -73,7 +73,7 @@ pub enum Scope {
     Read,
     /// Order purges and read their receipts.
     Purge,
-    /// Read the feed and report a position.
+    /// Read the feed, report a position, pass on purges that keys of sites ask an edge for.
     Edge,
     /// Publish events to topics; read which topics there are.
     Publish,

@@ -290,7 +290,7 @@ impl Edge {
 
 /// Path and query, shortened, without the values of what sounds like a secret. A name that is
 /// encoded is not decoded: its value goes, too.
-fn without_secrets(target: &str) -> String {
+pub(super) fn without_secrets(target: &str) -> String {
     let Some((path, query)) = target.split_once('?') else {
         return shortened(target);
     };
@@ -314,7 +314,7 @@ fn without_secrets(target: &str) -> String {
     shortened(&text)
 }
 
-fn is_secret(name: &str) -> bool {
+pub(super) fn is_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     lower.contains('%') || SECRET_NAMES.iter().any(|secret| lower.contains(secret))
 }

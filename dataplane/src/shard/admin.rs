@@ -8,6 +8,8 @@
 //!
 //! Leaves to others: counting (`observe`), carrying a drain out (`drain`).
 
+use std::rc::Rc;
+
 use proto::http1::{
     head::{Method, RequestHead},
     server::Request,
@@ -16,11 +18,14 @@ use serde_json::json;
 
 use super::{
     Edge,
+    answer::{Answer, State},
     conn::Exchange,
+    explain::{self, Found},
     mail::Mail,
     observe::{Metric, write_metric},
     request::AskedRef,
-    respond::{Own, Writer},
+    respond::{Own, Writer, usable_request_id},
+    slab::Ref,
 };
 use crate::seam::Now;
 
@@ -41,12 +46,22 @@ impl Edge {
     pub fn admin(
         &mut self,
         now: Now,
+        at: Ref,
         request: &Request<'_>,
         asked: AskedRef<'_>,
         writer: &mut Writer,
     ) -> Exchange {
         let head = &request.head;
+        // It tells what visitors ask for: no page in a browser shall read that.
+        if let Some(id) = head.target.path().strip_prefix("/v1/explain/")
+            && matches!(head.method, Method::Get | Method::Head)
+            && usable_request_id(id.as_bytes())
+            && !may_be_a_web_page(head)
+        {
+            return self.ask_shards(at, id, asked);
+        }
         let reads = matches!(head.method, Method::Get | Method::Head);
+        let changes = matches!(head.method, Method::Post | Method::Delete);
         let mut text = String::new();
         let own = match (head.target.path(), head.method) {
             ("/livez", _) if reads => Own::text(200, "alive\n"),
@@ -70,7 +85,9 @@ impl Edge {
             ("/livez" | "/readyz" | "/metrics" | "/v1/status", _) => {
                 Own { fields: "Allow: GET, HEAD\r\n", ..Own::text(405, "Only GET and HEAD.") }
             }
-            (_, Method::Post | Method::Delete) if may_be_a_web_page(head) => {
+            (path, _)
+                if (changes || path.starts_with("/v1/explain/")) && may_be_a_web_page(head) =>
+            {
                 Own::text(403, "A web page asks, or the host is a name: use the address.\n")
             }
             ("/v1/drain", Method::Post | Method::Delete) => {
@@ -79,11 +96,47 @@ impl Edge {
                 text = json!({ "draining": on }).to_string() + "\n";
                 Own { content_type: "application/json", ..Own::text(202, &text) }
             }
+            (path, _) if reads && path.starts_with("/v1/explain") => {
+                Own::text(404, "No such id: /v1/explain/<X-Request-Id>, 1 to 64 characters.")
+            }
             ("/v1/drain", _) => Own {
                 fields: "Allow: GET, HEAD, POST, DELETE\r\n",
                 ..Own::text(405, "GET tells, POST drains, DELETE undoes.")
             },
-            _ => Own::text(404, "There are /livez, /readyz, /metrics, /v1/status and /v1/drain."),
+            _ => {
+                let text = "There are /livez, /readyz, /metrics, /v1/status, /v1/drain and \
+                            /v1/explain/<id>.";
+                Own::text(404, text)
+            }
+        };
+        self.own(now, &own, asked, writer)
+    }
+
+    /// Asks every shard what it knows of a request.
+    fn ask_shards(&mut self, at: Ref, id: &str, asked: AskedRef<'_>) -> Exchange {
+        let (from, id) = (self.settings.shard, explain::number_of(id.as_bytes()));
+        self.out.mail_all(|| Mail::Explain { from, at, id });
+        let state = State::Explain { left: self.settings.shard_count, newest: None };
+        let (asked, kept) = (asked.keep(), Rc::from([]));
+        Exchange::Answer(Box::new(Answer { asked, kept, waits: 0, state }))
+    }
+
+    /// Tells the operator what was found.
+    pub(super) fn tell_explained(
+        &mut self,
+        now: Now,
+        found: Option<&Found>,
+        asked: AskedRef<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        let text = found.map(|found| format!("{}\n", found.text));
+        let own = match &text {
+            Some(text) => Own { content_type: "application/json", ..Own::text(200, text) },
+            None => Own::text(
+                404,
+                "Nothing is kept of a request with this id: it was answered by another edge, or \
+                 too many came after it (explain.memory).",
+            ),
         };
         self.own(now, &own, asked, writer)
     }

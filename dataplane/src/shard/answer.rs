@@ -21,6 +21,7 @@ use proto::http1::{encode, framing::BodyFraming};
 use super::{
     Edge,
     conn::Exchange,
+    explain::Found,
     fetch::Piped,
     outcome::{Failure, Outcome, PUT_OFF, RelayHead},
     request::{Asked, Scene, Turn},
@@ -63,6 +64,13 @@ pub enum State {
         fetch: Ref,
         /// How its end is told to the client.
         coding: Coding,
+    },
+    /// From all shards: what the operator asks about.
+    Explain {
+        /// Shards that have not answered.
+        left: u16,
+        /// The newest of what they found.
+        newest: Option<Box<Found>>,
     },
 }
 
@@ -121,7 +129,7 @@ impl Answer {
             State::Fetch { fetch, .. } | State::Relay { fetch, .. } => {
                 edge.fetches.get(fetch).is_none_or(|fetch| fetch.takes_more_body())
             }
-            State::Collapsed { .. } | State::Stored(_) => true,
+            State::Collapsed { .. } | State::Stored(_) | State::Explain { .. } => true,
         }
     }
 
@@ -144,7 +152,18 @@ impl Answer {
         match &mut self.state {
             State::Collapsed { woken } => *woken = Some(with),
             State::Stored(body) => body.following = false,
-            State::Fetch { .. } | State::Relay { .. } => {}
+            State::Fetch { .. } | State::Relay { .. } | State::Explain { .. } => {}
+        }
+    }
+
+    /// A shard has looked for what the operator asks about.
+    pub fn explained(&mut self, found: Option<Box<Found>>) {
+        if let State::Explain { left, newest } = &mut self.state {
+            *left = left.saturating_sub(1);
+            let is_newer = found.as_ref().map(|it| it.at_ms) > newest.as_ref().map(|it| it.at_ms);
+            if is_newer {
+                *newest = found;
+            }
         }
     }
 
@@ -156,7 +175,7 @@ impl Answer {
                 body.reading.unfollow(edge.waiter(at));
             }
             // A wake that finds nobody is ignored; those who wait are forgotten with the lease.
-            State::Collapsed { .. } | State::Stored(_) => {}
+            State::Collapsed { .. } | State::Stored(_) | State::Explain { .. } => {}
         }
     }
 
@@ -170,6 +189,7 @@ impl Answer {
         writer: &mut Writer,
     ) -> Advance {
         self.asked.persistence.keep_alive = keep_alive;
+        edge.explain_resumes(now, self.asked.telling);
         loop {
             let next = match &mut self.state {
                 State::Collapsed { woken } => match woken.take() {
@@ -190,6 +210,11 @@ impl Answer {
                         edge.ask_again(now, turn, &self.kept, &self.asked, writer)
                     }
                 },
+                State::Explain { left: 1.., .. } => return Advance::Waiting,
+                State::Explain { newest, .. } => {
+                    let newest = newest.take();
+                    edge.tell_explained(now, newest.as_deref(), self.asked.lend(), writer)
+                }
                 State::Stored(body) => {
                     let waiter = edge.waiter(scene.at);
                     return body.write(waiter, &mut edge.out, writer);
@@ -387,6 +412,10 @@ fn write_relay_head(
             Coding::Chunked
         }
     };
+    edge.explain_relayed(head.status, head.label, &head.told);
+    let explained = edge.explain_field();
+    let text = writer.text(&mut edge.out);
+    text.extend_from_slice(explained.unwrap_or_default().as_bytes());
     super::request::write_tail(text, head.label, &asked.request_id, persistence);
     coding
 }

@@ -31,9 +31,10 @@ use super::{
     access::{Ending, Entry},
     answer::{Advance, Answer},
     conn_table::Owner,
+    explain::{Found, Telling},
     observe::Metric,
     request::{Asked, Scene},
-    respond::{Own, Persistence, Writer},
+    respond::{Own, Persistence, Writer, id_text},
     slab::Ref,
     stream::{Subscribe, Wanted},
     stream_route::StreamRoute,
@@ -200,6 +201,14 @@ impl Conn {
     pub fn woken(&mut self, edge: &mut Edge, now: Now, with: WakeWith) {
         if let Exchange::Answer(answer) = &mut self.exchange {
             answer.woken(with);
+        }
+        self.wake(edge, now);
+    }
+
+    /// A shard has looked for what the operator asks about.
+    pub fn explained(&mut self, edge: &mut Edge, now: Now, found: Option<Box<Found>>) {
+        if let Exchange::Answer(answer) = &mut self.exchange {
+            answer.explained(found);
         }
         self.wake(edge, now);
     }
@@ -384,11 +393,14 @@ impl Conn {
         if begun {
             return self.end(Close::Abort);
         }
+        let number = edge.ids.make_number();
         let asked = Asked {
             persistence: Persistence { keep_alive: false, http10: false },
             to_head: false,
-            request_id: edge.ids.make().as_slice().into(),
+            request_id: id_text(number).as_slice().into(),
+            telling: Telling::default(),
         };
+        edge.explain_begins(now, number, None);
         let own = Own::text(refusal.status(), refusal.text());
         let before = self.writer.written_bytes();
         edge.own(now, &own, asked.lend(), &mut self.writer);

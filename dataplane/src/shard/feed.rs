@@ -718,6 +718,7 @@ mod tests {
             shard_count: SHARDS,
             seed: 5,
             forward: Default::default(),
+            explain: Default::default(),
             edge_id: "edge-1".into(),
             pop: "p".into(),
             engine: "simulated".into(),

@@ -81,6 +81,8 @@ pub struct Fetch {
     invalidates: Option<Invalidation>,
     /// It asks for a version that no feed has announced: it is counted by this, and nobody else's.
     pub(super) unannounced: Option<Rc<()>>,
+    /// Where its attempts are told of; 0 for nowhere.
+    story: u64,
     outcome: Outcome,
     /// Interim heads (1xx) for the one who asked, complete.
     interim: Vec<u8>,
@@ -170,6 +172,8 @@ pub struct Plan {
     pub idempotent: bool,
     /// What its success outdates.
     pub invalidates: Option<Invalidation>,
+    /// Where its attempts are told of; 0 for nowhere.
+    pub story: u64,
 }
 
 /// A cache key that an unsafe method outdates (RFC 9111 §4.4).
@@ -243,6 +247,7 @@ impl Edge {
             to_head,
             idempotent,
             invalidates,
+            story,
         } = plan;
         self.observe.count(Metric::Fetches);
         let full = self.fetches.len() >= limits::FETCHES_MAX;
@@ -276,6 +281,7 @@ impl Edge {
             kept,
             invalidates,
             unannounced: None,
+            story,
             outcome: Outcome::Pending,
             interim: Vec::new(),
             pipe: Pipe::default(),
@@ -298,28 +304,32 @@ impl Edge {
         let Some(fetch) = self.fetches.get_mut(at) else { return };
         fetch.deadline = now.mono.after_ms(self.timeouts.connect_ms);
         fetch.kept_connection = false;
-        match self.origins.acquire(now, fetch.origin(), at, fresh, &mut self.out) {
+        let (story, row) = (fetch.story, fetch.origin());
+        match self.origins.acquire(now, row, at, fresh, &mut self.out) {
             Acquired::Kept(socket) => {
                 self.observe.count(Metric::OriginReused);
                 fetch.kept_connection = true;
+                self.explain_attempt(now, story, row, None);
                 self.sockets.set_owner(socket, Owner::Upstream(at.slot));
                 self.fetch_connected(now, at, socket);
             }
             Acquired::Address(address) => {
-                self.fetch_connect_to(at, address);
+                self.fetch_connect_to(now, at, address);
             }
             Acquired::Resolving => fetch.phase = Phase::Resolving,
             Acquired::Unresolved => self.fetch_unreachable(now, at, Failure::Unresolved),
         }
     }
 
-    fn fetch_connect_to(&mut self, at: Ref, address: SocketAddr) {
+    fn fetch_connect_to(&mut self, now: Now, at: Ref, address: SocketAddr) {
         let Some(fetch) = self.fetches.get_mut(at) else { return };
+        let (story, row) = (fetch.story, fetch.origin());
         self.next_connect += 1;
         fetch.phase = Phase::Connecting;
         fetch.connect = self.next_connect;
         self.connects.insert(self.next_connect, at);
         self.out.connect(Op::Origin(self.next_connect), address);
+        self.explain_attempt(now, story, row, Some(address));
     }
 
     /// A name was looked up: everyone who waited goes on.
@@ -335,7 +345,7 @@ impl Edge {
                 continue;
             }
             match self.origins.address(fetch.origin()) {
-                Some(address) => self.fetch_connect_to(at, address),
+                Some(address) => self.fetch_connect_to(now, at, address),
                 None => self.fetch_unreachable(now, at, Failure::Unresolved),
             }
         }
@@ -632,6 +642,8 @@ impl Edge {
         fetch.deadline = now.mono.after_ms(self.timeouts.origin_body_ms);
         let invalidates = fetch.invalidates.take_if(|_| matches!(response.head.status, 200..400));
         fetch.told.forward_status = Some(response.head.status);
+        let story = fetch.story;
+        self.explain_outcome(now, story, Ok(response.head.status));
         if response.head.status == 503 && self.fetch_put_off(now, at, &response.head) {
             return;
         }
@@ -846,6 +858,9 @@ impl Edge {
     fn fetch_failed(&mut self, now: Now, at: Ref, failure: Failure) {
         let Some(fetch) = self.fetches.get_mut(at) else { return };
         self.observe.count(failure.metric());
+        let story = fetch.story;
+        self.explain_outcome(now, story, Err(failure));
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
         match fetch.lease.take() {
             Some(lease) => {
                 let must_validate = lease.must_validate();
@@ -908,6 +923,9 @@ impl Edge {
     fn fetch_unreachable(&mut self, now: Now, at: Ref, failure: Failure) {
         let Some(fetch) = self.fetches.get_mut(at) else { return };
         fetch.addresses_tried += 1;
+        let story = fetch.story;
+        self.explain_outcome(now, story, Err(failure));
+        let Some(fetch) = self.fetches.get_mut(at) else { return };
         let addresses = self.origins.address_count(fetch.origin());
         let timed_out = failure == Failure::ConnectTimeout;
         if fetch.addresses_tried < addresses && !timed_out {

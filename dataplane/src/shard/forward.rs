@@ -25,6 +25,7 @@ use proto::{
     },
 };
 
+use super::{explain::DEBUG_FIELD, purge_request::PURGE_KEY_FIELD};
 use crate::config::Forward;
 
 /// This edge's name in messages, and the lines made of it once.
@@ -236,7 +237,11 @@ fn passes_to_origin(name: &str, for_cache: bool) -> bool {
         ) => !for_cache,
         Some(known) => !known.is_hop_by_hop(),
         // Obsolete and unknown to the RFC's list, but of the same kind (RFC 9110 appendix B.5).
-        None => !same(name, "Proxy-Connection") && !same(name, "HTTP2-Settings"),
+        // A key for this edge is nobody else's to see.
+        None => {
+            let ours = ["Proxy-Connection", "HTTP2-Settings", DEBUG_FIELD, PURGE_KEY_FIELD];
+            !ours.iter().any(|own| same(name, own))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::feed::site::Site;
 
-use super::{Edge, Shard, access::AccessQueue, mail::ConfigChange};
+use super::{Edge, Shard, access::AccessQueue, explain::Shown, mail::ConfigChange};
 use crate::{
     config::{Limits, Timeouts},
     seam::Now,
@@ -30,6 +30,8 @@ pub struct Live {
     pub sites: Arc<[Site]>,
     /// `Authorization` toward control, if there is one.
     pub authorization: Option<Arc<str>>,
+    /// To whom answers are explained in a field.
+    pub shown: Shown,
     /// Where requests are logged, if they are.
     pub access: Option<Arc<AccessQueue>>,
 }
@@ -58,6 +60,7 @@ impl Edge {
         self.sockets.set_peer_max(live.limits.connections_per_peer);
         self.streams.set_max(live.streams_max);
         self.set_access(live.access.clone());
+        self.explain.set_shown(&live.shown);
     }
 }
 

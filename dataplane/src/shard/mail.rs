@@ -12,6 +12,7 @@ use proto::feed::{
     site::{Page, Site},
 };
 
+use super::{explain::Found, slab::Ref};
 use crate::seam::ShardId;
 
 /// What one shard tells another, or itself.
@@ -53,6 +54,22 @@ pub enum Mail {
     PageStored(Arc<cache::Entry>),
     /// A request of the shard waited for a lease or a filling body that has moved on.
     Wake(Wake),
+    /// The operator asks what is known of a request; answered by [`Mail::Explained`].
+    Explain {
+        /// Who is asked by the operator.
+        from: ShardId,
+        /// The operator's connection there.
+        at: Ref,
+        /// The request's id, as a number.
+        id: u64,
+    },
+    /// What the sender knows of it.
+    Explained {
+        /// The operator's connection.
+        at: Ref,
+        /// The newest that fits.
+        found: Option<Box<Found>>,
+    },
     /// The operator asked, through another shard, to drain or to undo it.
     Drain {
         /// `false` undoes.

@@ -29,6 +29,7 @@ pub mod conn;
 pub mod conn_table;
 pub mod drain;
 pub mod encoding;
+pub mod explain;
 pub mod fanout;
 pub mod feed;
 pub mod fetch;
@@ -49,6 +50,7 @@ pub mod out;
 pub mod outcome;
 pub mod part;
 pub mod position;
+pub mod purge_request;
 pub mod request;
 pub mod respond;
 pub mod route;
@@ -63,6 +65,7 @@ mod rules_of_pages;
 mod rules_of_sites;
 #[cfg(test)]
 mod rules_parts;
+pub mod secret;
 pub mod session;
 pub mod site_request;
 pub mod slab;
@@ -93,6 +96,7 @@ use self::{
     conn_table::{ConnTable, Owner},
     drain::Drain,
     encoding::Orders,
+    explain::Explain,
     feed::Feed,
     fetch::Fetch,
     forward::Names,
@@ -159,6 +163,8 @@ pub struct Settings {
     pub board: Arc<Board>,
     /// What is waited for, and how long.
     pub timeouts: Timeouts,
+    /// What is kept of answers, to explain them.
+    pub explain: crate::config::Explain,
     /// What may change while the shard runs; where something lies there it wins.
     pub live: Arc<LiveSlot>,
 }
@@ -237,6 +243,7 @@ pub struct Edge {
     /// What the last answer was, for the access log.
     answered: Answered,
     access: Option<Box<Access>>,
+    explain: Explain,
 }
 
 /// Control as the origin of the pages.
@@ -289,6 +296,7 @@ impl Edge {
             watermark: 0,
             answered: Answered::default(),
             access: None,
+            explain: Explain::new(&settings.explain, settings.shard_count),
             settings,
         }
     }
@@ -516,6 +524,13 @@ impl Shard {
             }
             Mail::FeedState(state) => edge.feed_state = state,
             Mail::Wake(wake) => self.wake(now, wake.waiter.id, wake.with),
+            Mail::Explain { from, at, id } => {
+                let found = edge.explain_find(id).map(Box::new);
+                edge.out.mail(from, Mail::Explained { at, found });
+            }
+            Mail::Explained { at, found } => {
+                self.with_conn(at, |conn, edge| conn.explained(edge, now, found));
+            }
             Mail::Drain { on: true } => self.drain(now, false),
             Mail::Drain { on: false } => self.undo_drain(now),
         }

@@ -167,6 +167,12 @@ metrics! {
         "Lines handed to the thread that writes the access log.",
     AccessDropped "pharos_access_log_dropped_total" "" Counter
         "Lines dropped because that thread was behind.",
+    PurgeOrdered "pharos_purge_requests_total" "result=\"ordered\"" Counter
+        "Requests with the method PURGE, for sites that have a key for it.",
+    PurgeRefused "pharos_purge_requests_total" "result=\"refused\"" Counter
+        "Requests with the method PURGE, for sites that have a key for it.",
+    ExplainStories "pharos_explain_stories_total" "" Counter
+        "Records of requests that were not answered at once.",
     Draining "pharos_draining" "" Gauge "1 on each shard that drains.",
 }
 

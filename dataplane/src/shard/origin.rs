@@ -108,6 +108,12 @@ impl Origins {
         Rc::clone(&self.rows[row as usize].host_field)
     }
 
+    /// What an origin is called: host and port.
+    pub fn name(&self, row: u32) -> Option<String> {
+        let name = &self.rows.get(row as usize)?.name;
+        Some(format!("{}:{}", name.host, name.port))
+    }
+
     /// A connection for a fetch. `fresh`: not a kept one, for a retry.
     pub fn acquire(
         &mut self,

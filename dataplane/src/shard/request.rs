@@ -37,13 +37,15 @@ use super::{
     Edge,
     answer::{Advance, Answer, Coding, State, StoredBody},
     conn::{Exchange, StreamRequest},
+    explain::{self, Telling},
     fetch::{Invalidation, Plan},
     forward::{Client, Upstream},
     kept_head::keep_head,
     observe::Metric,
     outcome::StoredAnswer,
     part::{Parts, write_unsatisfiable},
-    respond::{Frame, Own, Persistence, Writer, usable_request_id, write_own},
+    purge_request::{PURGE, only_here},
+    respond::{Frame, Own, Persistence, Writer, id_text, usable_request_id, write_own},
     route::{PageRoute, Routed},
     rule::Rules,
     slab::Ref,
@@ -92,12 +94,14 @@ pub struct Asked {
     pub to_head: bool,
     /// The request's id.
     pub request_id: Box<[u8]>,
+    /// Where it is told of.
+    pub telling: Telling,
 }
 
 impl Asked {
     /// As lent.
     pub fn lend(&self) -> AskedRef<'_> {
-        let Self { persistence, to_head, request_id } = self;
+        let Self { persistence, to_head, request_id, telling: _ } = self;
         AskedRef { persistence: *persistence, to_head: *to_head, request_id }
     }
 }
@@ -106,7 +110,8 @@ impl AskedRef<'_> {
     /// For later.
     pub fn keep(&self) -> Asked {
         let Self { persistence, to_head, request_id } = *self;
-        Asked { persistence, to_head, request_id: request_id.into() }
+        let telling = Telling::default();
+        Asked { persistence, to_head, request_id: request_id.into(), telling }
     }
 }
 
@@ -232,11 +237,12 @@ impl Edge {
     ) -> Exchange {
         self.observe.count(Metric::Requests);
         let made;
-        let request_id = match request.head.fields.known(Known::XRequestId) {
-            Some(theirs) if usable_request_id(theirs) => theirs,
+        let (request_id, number) = match request.head.fields.known(Known::XRequestId) {
+            Some(theirs) if usable_request_id(theirs) => (theirs, explain::number_of(theirs)),
             _ => {
-                made = self.ids.make();
-                &made
+                let number = self.ids.make_number();
+                made = id_text(number);
+                (&made[..], number)
             }
         };
         let asked = AskedRef {
@@ -248,8 +254,10 @@ impl Edge {
             request_id,
         };
         if scene.admin {
-            return self.admin(now, request, asked, writer);
+            self.explain_resumes(now, Telling::default());
+            return self.admin(now, scene.at, request, asked, writer);
         }
+        self.explain_begins(now, number, Some(&request.head.fields));
         self.access_begins(scene.peer, &request.head, request_id);
         let turn = Turn { scene, waits: 0, with: None };
         self.answer(now, turn, request, asked, writer)
@@ -385,6 +393,9 @@ impl Edge {
             Some(with) => self.cache.lookup_woken(&mut self.near, &question, &asking, with),
         };
         let scene = turn.scene;
+        if !matches!(decision, Decision::Hit(_) | Decision::Stale { .. }) {
+            self.explain_opens(Some(question.cache_key()), [place.host, place.raw], turn.waits);
+        }
         match decision {
             Decision::Hit(hit) => {
                 let answer = (CacheLabel::Hit, told_of(&hit, turn.with), &[][..]);
@@ -497,6 +508,10 @@ impl Edge {
             encode::decimal(text, hit.age_s);
             text.extend_from_slice(b"\r\n");
         }
+        self.explain_hit(status, &hit, label, &told);
+        let explained = self.explain_field();
+        let text = writer.text(&mut self.out);
+        text.extend_from_slice(explained.unwrap_or_default().as_bytes());
         let mut persistence = asked.persistence;
         let is_known = entry.has_length() || !has_body || parts.is_some();
         let coding = match (is_known, persistence.http10) {
@@ -538,7 +553,8 @@ impl Edge {
         state: State,
     ) -> Exchange {
         let kept = keep_head(&request.head);
-        Exchange::Answer(Box::new(Answer { asked: asked.keep(), kept, waits, state }))
+        let asked = Asked { telling: self.telling(), ..asked.keep() };
+        Exchange::Answer(Box::new(Answer { asked, kept, waits, state }))
     }
 
     /// Fetches for the cache, and for a connection if one asks.
@@ -593,6 +609,7 @@ impl Edge {
                 to_head,
                 idempotent: true,
                 invalidates: None,
+                story: reader.map_or(0, |_| self.telling().story()),
             },
         )
     }
@@ -608,6 +625,9 @@ impl Edge {
         (label, forward, lease): (CacheLabel, Forward, Option<Lease>),
     ) -> Exchange {
         let method = request.head.method;
+        if label == CacheLabel::Pass {
+            self.explain_opens(None, [place.host, place.raw], 0);
+        }
         let upstream = Upstream {
             method: method.as_str(),
             target: place.raw,
@@ -645,10 +665,12 @@ impl Edge {
                 to_head: method == Method::Head,
                 idempotent: method.is_idempotent(),
                 invalidates,
+                story: self.telling().story(),
             },
         );
         let state = State::Fetch { fetch, takes_body: request.body.has_content() };
-        Exchange::Answer(Box::new(Answer { asked: asked.keep(), kept, waits: 0, state }))
+        let asked = Asked { telling: self.telling(), ..asked.keep() };
+        Exchange::Answer(Box::new(Answer { asked, kept, waits: 0, state }))
     }
 
     /// Asks again for a request that waited.
@@ -712,11 +734,11 @@ impl Edge {
         writer: &mut Writer,
     ) -> Exchange {
         let mut space = FieldSpace::new();
-        let asks_for_version = parse_request(kept, &mut space)
-            .ok()
-            .flatten()
-            .is_some_and(|(head, _)| min_version(&head.fields).is_some());
-        if asks_for_version {
+        let head = parse_request(kept, &mut space).ok().flatten().map(|(head, _)| head);
+        if head.as_ref().is_some_and(|head| head.method.as_str() == PURGE) {
+            return self.own(now, &only_here(), asked, writer);
+        }
+        if head.is_some_and(|head| min_version(&head.fields).is_some()) {
             return self.own(now, &version_missing(), asked, writer);
         }
         self.own(now, own, asked, writer)
@@ -731,11 +753,14 @@ impl Edge {
         writer: &mut Writer,
     ) -> Exchange {
         self.note_answered(own.status, None);
+        self.explain_own(own.status);
+        let explained = self.explain_field().unwrap_or_default();
         let frame = Frame {
             persistence: asked.persistence,
             to_head: asked.to_head,
             request_id: asked.request_id,
             via_line: self.names.via_line(),
+            more_lines: explained.as_bytes(),
             date_line: self.date.at(now),
         };
         write_own(own, frame, writer.text(&mut self.out));

@@ -171,8 +171,13 @@ impl RequestIds {
 
     /// Another one.
     pub fn make(&mut self) -> RequestId {
+        id_text(self.make_number())
+    }
+
+    /// Another one, as a number.
+    pub fn make_number(&mut self) -> u64 {
         self.made += 1;
-        hex(scatter(self.seed ^ scatter(self.made)))
+        scatter(self.seed ^ scatter(self.made))
     }
 }
 
@@ -192,7 +197,8 @@ fn scatter(mut x: u64) -> u64 {
     x ^ x >> 31
 }
 
-fn hex(x: u64) -> [u8; 16] {
+/// A number as a request's id.
+pub fn id_text(x: u64) -> RequestId {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     std::array::from_fn(|at| DIGITS[(x >> (60 - 4 * at) & 15) as usize])
 }
@@ -230,6 +236,8 @@ pub struct Frame<'a> {
     pub via_line: &'a [u8],
     /// `Date: …\r\n`.
     pub date_line: &'a [u8],
+    /// Further lines, or none.
+    pub more_lines: &'a [u8],
 }
 
 /// Writes an own answer. What says that something is wrong also says its request id in the text.
@@ -255,6 +263,7 @@ pub fn write_own(own: &Own<'_>, frame: Frame<'_>, to: &mut Vec<u8>) {
         to.extend_from_slice(b"\r\n");
     }
     to.extend_from_slice(frame.via_line);
+    to.extend_from_slice(frame.more_lines);
     to.extend_from_slice(b"X-Request-Id: ");
     to.extend_from_slice(frame.request_id);
     to.extend_from_slice(b"\r\n");
@@ -302,6 +311,7 @@ mod tests {
             request_id: b"id1",
             via_line: b"Via: 1.1 e\r\n",
             date_line: b"",
+            more_lines: b"",
         };
         let mut to = Vec::new();
         write_own(&Own::text(404, "Nothing here."), frame, &mut to);

@@ -19,7 +19,9 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use proto::feed::site::{Page, Policy, Site, page_key};
 
-use super::{mail::ConfigChange, origin::Origins, rule::Rules, stream_route::StreamRoute};
+use super::{
+    mail::ConfigChange, origin::Origins, rule::Rules, secret::SecretHash, stream_route::StreamRoute,
+};
 use crate::{config::authority, limits};
 
 /// A site as the shard uses it.
@@ -35,6 +37,8 @@ pub struct SiteRoute {
     rows: OnceCell<Rc<[u32]>>,
     /// Tried for what the routes give to the cache.
     pub rules: Rules,
+    /// Who may purge by `PURGE`.
+    pub purge_keys: Box<[SecretHash]>,
     /// Longest prefix first.
     prefixes: Vec<(String, Below)>,
 }
@@ -289,6 +293,11 @@ impl SiteRoute {
             origins,
             rows: OnceCell::new(),
             rules: Rules::of(site),
+            purge_keys: site
+                .purge_keys
+                .iter()
+                .filter_map(|key| key.hash().map(SecretHash::new))
+                .collect(),
             prefixes,
         })
     }

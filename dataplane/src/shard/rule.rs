@@ -12,7 +12,7 @@
 //!
 //! Leaves to others: what a rule may say (`proto::feed::rule`), what its lifetime means (`cache`).
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use proto::{
     feed::{
@@ -33,7 +33,7 @@ pub struct Rules(Box<[SiteRule]>);
 #[derive(Debug)]
 pub struct SiteRule {
     /// What it is called.
-    pub name: Box<str>,
+    pub name: Rc<str>,
     /// Never look up, never store.
     pub is_pass: bool,
     /// How long answers are fresh.

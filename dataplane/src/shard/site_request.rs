@@ -20,6 +20,7 @@ use super::{
     Edge,
     conn::Exchange,
     kept_head::{PORT_BYTES, host_of},
+    purge_request::PURGE,
     request::{AskedRef, CacheLabel, Place, Turn},
     respond::{Own, Writer},
     route::SiteRoute,
@@ -38,6 +39,9 @@ impl Edge {
         (site, policy): (&Rc<SiteRoute>, Policy),
         writer: &mut Writer,
     ) -> Exchange {
+        if request.head.method.as_str() == PURGE {
+            return self.purge_request(now, turn, request, asked, site, writer);
+        }
         let target = request.head.target.path_and_query();
         let mut host = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
         let Some(host) = host_of(&request.head.authority, &mut host) else {
@@ -62,6 +66,9 @@ impl Edge {
         let method = request.head.method;
         let about = About { host, target, method: method.as_str(), fields: &request.head.fields };
         let rule = rules.and_then(|rules| rules.find(about));
+        if let Some(rule) = rule {
+            self.explain_rule(&rule.name);
+        }
         // A GET with content is legal and means nothing that a cache could know.
         let is_read = matches!(method, Method::Get | Method::Head);
         let is_passed = policy == Policy::Pass || rule.is_some_and(|rule| rule.is_pass);

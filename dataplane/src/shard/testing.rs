@@ -136,6 +136,7 @@ impl World {
             shard_count,
             seed: 11 + u64::from(shard),
             forward: Default::default(),
+            explain: Default::default(),
             edge_id: "e1".into(),
             pop: "p".into(),
             engine: "scripted".into(),

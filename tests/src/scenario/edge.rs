@@ -180,6 +180,7 @@ impl Run {
             shard_count: shards,
             seed,
             forward: Default::default(),
+            explain: dataplane::config::Explain { memory: 65_536, ..Default::default() },
             edge_id: edge_name(at).into(),
             pop: "pop".into(),
             engine: "simulated".into(),

@@ -1,0 +1,200 @@
+//! A record as people and programs read it: JSON for the operator, one line for a debug field.
+//!
+//! Leaves to others: finding it (`super`), showing it (`pharos explain`).
+
+use std::fmt::Write;
+
+use cache::{Freshness, LifetimeSource, Tier};
+use serde_json::{Value, json};
+
+use super::{
+    super::{access, origin::Origins, request::CacheLabel},
+    record::{Attempt, NONE_LEFT, Part, Record, Story},
+};
+use crate::seam::ShardId;
+
+/// What text needs beside the record.
+pub struct Teller<'a> {
+    /// Which shard's record it is.
+    pub shard: ShardId,
+    /// Names of its origins.
+    pub origins: &'a Origins,
+    /// Targeted fields, most specific first.
+    pub targets: &'a [String],
+}
+
+impl Teller<'_> {
+    /// Everything.
+    pub fn json(&self, story: &Story) -> Value {
+        let Story { record, told, .. } = story;
+        let (rule, key, variant) = parts(record);
+        json!({
+            "at_ms": record.at_ms,
+            "shard": self.shard,
+            "status": (record.status != 0).then_some(record.status),
+            "result": record.label.map(CacheLabel::word),
+            "rule": rule,
+            "key": key.map(|text| json!({
+                "text": text,
+                "digest": (record.digest != 0).then(|| digest(record)),
+                "cut": record.is_cut,
+            })),
+            "variant": variant,
+            "tier": tier(record),
+            "freshness": record.freshness.map(|freshness| json!({
+                "decision": decision(freshness),
+                "lifetime_s": record.lifetime_s,
+                "lifetime_from": self.source(record),
+                "age_s": record.age_s,
+                "left_s": (record.left_s != NONE_LEFT).then_some(record.left_s),
+            })),
+            "forward": told.forward.map(|forward| forward.as_str()),
+            "detail": (!told.detail.is_empty()).then_some(told.detail),
+            "stored": told.stored,
+            "collapsed": told.collapsed,
+            "waits": record.waits,
+            "origin": json!({
+                "attempts": self.attempts(story),
+                "count": story.attempt_count,
+            }),
+            "position": record.watermark,
+            "took_us": record.took_us,
+        })
+    }
+
+    /// One field value.
+    pub fn line(&self, story: &Story) -> String {
+        let record = &story.record;
+        let (rule, key, variant) = parts(record);
+        let mut line = String::new();
+        let mut put = |name: &str, text: &str| {
+            let separator = if line.is_empty() { "" } else { "; " };
+            let _ = write!(line, "{separator}{name}=\"");
+            // What cannot stand in a string (RFC 9651 §3.3.3) is shown as such.
+            line.extend(text.chars().map(|c| match c {
+                '"' | '\\' => '\'',
+                ' '..='~' => c,
+                _ => '?',
+            }));
+            line.push('"');
+        };
+        put("result", record.label.map_or("OWN", CacheLabel::word));
+        put("rule", rule.as_deref().unwrap_or("-"));
+        if let Some(key) = key {
+            put("key", &key.replace('\n', " | "));
+        }
+        if record.digest != 0 {
+            put("digest", &digest(record));
+        }
+        if !variant.is_empty() {
+            put("variant", &variant.join(", "));
+        }
+        put("tier", tier(record));
+        if let Some(freshness) = record.freshness {
+            put("freshness", decision(freshness));
+            put("lifetime", &format!("{} s", record.lifetime_s));
+            put("from", &self.source(record));
+            put("age", &format!("{} s", record.age_s));
+        }
+        if record.freshness.is_some() && record.left_s != NONE_LEFT {
+            put("left", &format!("{} s", record.left_s));
+        }
+        if story.told.collapsed || record.waits > 0 {
+            put("collapsed", &format!("waited {}", record.waits));
+        }
+        for attempt in self.attempts(story) {
+            let text = |name: &str| match &attempt[name] {
+                Value::String(text) => text.clone(),
+                Value::Null => String::new(),
+                other => other.to_string(),
+            };
+            let parts = ["address", "connection", "status", "error"].map(text);
+            let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            put("origin", &format!("{} {} us", parts.join(" "), text("took_us")));
+        }
+        put("position", &record.watermark.to_string());
+        line
+    }
+
+    fn attempts(&self, story: &Story) -> Vec<Value> {
+        let kept = usize::from(story.attempt_count).min(story.attempts.len());
+        story.attempts[..kept].iter().map(|attempt| self.attempt(attempt)).collect()
+    }
+
+    fn attempt(&self, attempt: &Attempt) -> Value {
+        json!({
+            "origin": self.origins.name(attempt.row),
+            "address": attempt.address.map(|address| address.to_string()),
+            "connection": if attempt.address.is_some() { "new" } else { "kept" },
+            "status": (attempt.status != 0).then_some(attempt.status),
+            "took_us": attempt.took_us,
+            "error": attempt.failure.map(|failure| failure.answer().1),
+        })
+    }
+
+    /// Which field gave the lifetime.
+    fn source(&self, record: &Record) -> String {
+        let field = match record.target {
+            0 => "Cache-Control",
+            nth => self.targets.get(usize::from(nth) - 1).map_or("a targeted field", |name| name),
+        };
+        match record.source {
+            LifetimeSource::SMaxage => format!("s-maxage of {field}"),
+            LifetimeSource::MaxAge => format!("max-age of {field}"),
+            LifetimeSource::Expires => "Expires".to_owned(),
+            LifetimeSource::Heuristic => "a tenth of the time since Last-Modified".to_owned(),
+            LifetimeSource::Rule => "the rule".to_owned(),
+            LifetimeSource::None => "nothing: stale at once".to_owned(),
+        }
+    }
+}
+
+/// Rule, key and variant, without values of what sounds like a secret.
+fn parts(record: &Record) -> (Option<String>, Option<String>, Vec<String>) {
+    let (mut rule, mut key, mut variant) = (None, None, Vec::new());
+    for (part, text) in record.parts() {
+        let text = String::from_utf8_lossy(text);
+        match part {
+            Part::Rule => rule = Some(text.into_owned()),
+            Part::Key => {
+                let mut lines = text.split('\n');
+                let first = access::without_secrets(lines.next().unwrap_or_default());
+                let added = lines.map(without_secret);
+                key = Some([first].into_iter().chain(added).collect::<Vec<_>>().join("\n"));
+            }
+            Part::Variant => variant.push(without_secret(&text)),
+        }
+    }
+    (rule, key, variant)
+}
+
+/// A name and its value, which is struck out if the name sounds like a secret's.
+fn without_secret(line: &str) -> String {
+    match line.split_once([':', '=']) {
+        Some((name, _)) if access::is_secret(name) => format!("{name}: ***"),
+        _ => line.to_owned(),
+    }
+}
+
+fn digest(record: &Record) -> String {
+    format!("{:016x}", record.digest)
+}
+
+fn tier(record: &Record) -> &'static str {
+    match (record.label, record.tier) {
+        (None, _) => "edge",
+        (Some(CacheLabel::Hit | CacheLabel::Stale), Some(Tier::Near)) => "near",
+        (Some(CacheLabel::Hit | CacheLabel::Stale), _) => "shared",
+        _ => "origin",
+    }
+}
+
+fn decision(freshness: Freshness) -> &'static str {
+    match freshness {
+        Freshness::Fresh => "fresh",
+        Freshness::Collapsed => "fetched for others and this one",
+        Freshness::MaxStale => "stale, as the request allows",
+        Freshness::WhileRevalidating => "stale while it is validated",
+        Freshness::OriginFailed => "stale because the origin fails",
+    }
+}
