@@ -244,8 +244,18 @@
   };
   const gap = (event) => {
     heard();
-    let version = null;
-    try { version = parse(JSON.parse(event.data).version); } catch { /* a gap without a version is still a gap */ }
+    let version = null, reset = false;
+    try {
+      const data = JSON.parse(event.data);
+      [version, reset] = [parse(data.version), data.reset === true];
+    } catch { /* a gap without a version is still a gap */ }
+    if (reset) {
+      /* The page was put back to an older state. What it has lost can be had of nobody any more: nothing here may
+         wait for it, and whatever comes takes the place of what is shown. */
+      [seen, wanted, tries] = [new Map(), null, 0];
+      clearTimeout(refetchTimer);
+      refetchTimer = 0;
+    }
     refetch(version);
   };
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use proto::feed::{
     cursor::VersionVector,
-    record::{Publish, Record, Scope},
+    record::{Publish, Record, Scope, Snapshot},
 };
 use serde_json::{Value, json};
 use support::{Client, Control, FeedEvent, wait_until};
@@ -178,7 +178,19 @@ fn an_older_copy_of_control_is_noticed_and_the_edge_resyncs() {
     let replica = control.app().store.writer.head().borrow().replica;
     assert_eq!(cursor.applied.get(replica), 0, "a new incarnation");
     let feed = control.client.with_key(&edge.key).feed(Some(&cursor.to_string()), "");
-    assert!(matches!(feed.next().record, Record::Snapshot(_)));
+    // By whose word the edge knows what of this region is lost, and what is all there is.
+    let mut told = feed.next();
+    while let Record::Snapshot(Snapshot { last: false, .. }) = &told.record {
+        told = feed.next();
+    }
+    let Record::Snapshot(last) = &told.record else { panic!("{told:?}") };
+    assert_eq!(last.replica, Some(replica));
+    assert!(!told.id.expect("a cursor").applied.covers(&cursor.applied));
+    let current = std::iter::from_fn(|| feed.any()).find_map(|told| match told.record {
+        Record::Beat(beat) if told.id.is_some() => Some(beat),
+        _ => None,
+    });
+    assert_eq!(current.expect("a beat with a cursor").replica, Some(replica));
     control.stop();
 }
 

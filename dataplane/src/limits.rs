@@ -178,6 +178,11 @@ pub const CATCH_UP_BYTES_MAX: usize = 128 * 1024;
 pub const EVENT_DATA_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of a topic's name. Beyond: no such topic.
 pub const TOPIC_NAME_BYTES_MAX: usize = 200;
+/// Words of control that it has nothing of what a stream's cursor names beyond us. At that many,
+/// the cursor is taken back and the stream told a gap; until then it may be that the feed is late.
+pub const WORDS_AHEAD_MAX: u8 = 3;
+/// How far apart such words are to count, in ms: less than two beats of the feed.
+pub const WORDS_APART_MS: u64 = 4_000;
 /// Topics of one shard. Beyond: one without streams is forgotten (its next resume is told a gap);
 /// if all have streams, the new one is refused.
 pub const TOPICS_MAX: usize = 131_072;

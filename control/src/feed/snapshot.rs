@@ -6,6 +6,7 @@
 //! again, and configuration replaces as a whole.
 
 use proto::feed::{
+    cursor::Replica,
     record::{Record, Snapshot},
     site,
 };
@@ -41,9 +42,12 @@ impl Parts {
         full
     }
 
-    /// The last part, which may be empty.
-    pub fn last(mut self) -> Record {
-        self.part(true)
+    /// The last part, which may be empty: of a store that numbers operations as `replica`.
+    pub fn last(mut self, replica: Replica) -> Record {
+        match self.part(true) {
+            Record::Snapshot(last) => Record::Snapshot(Snapshot { replica: Some(replica), ..last }),
+            other => other,
+        }
     }
 
     fn room(&mut self, bytes: usize) -> Option<Record> {
@@ -58,7 +62,7 @@ impl Parts {
         self.next += 1;
         self.bytes = 0;
         let (sites, pages) = (std::mem::take(&mut self.sites), std::mem::take(&mut self.pages));
-        Record::Snapshot(Snapshot { part, last, sites, pages })
+        Record::Snapshot(Snapshot { part, last, sites, pages, replica: None })
     }
 }
 
@@ -124,6 +128,10 @@ fn host_bytes(hosts: &[String]) -> usize {
 mod tests {
     use super::*;
 
+    fn replica() -> Replica {
+        "eu-00000001".parse().expect("a replica")
+    }
+
     #[test]
     fn parts_are_bounded_numbered_and_hold_everything_once() {
         let mut parts = Parts::default();
@@ -136,7 +144,7 @@ mod tests {
             };
             records.extend(parts.page(page));
         }
-        records.push(parts.last());
+        records.push(parts.last(replica()));
         assert!(records.len() > 2);
         let mut pages = 0;
         for (nth, record) in records.iter().enumerate() {
@@ -150,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_of_nothing_is_one_last_part() {
-        let Record::Snapshot(snapshot) = Parts::default().last() else { panic!("a part") };
+        let Record::Snapshot(snapshot) = Parts::default().last(replica()) else { panic!("a part") };
         assert_eq!((snapshot.part, snapshot.last), (0, true));
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     App, clock, limits,
     log::{
         append::Head,
-        dot::{FeedCursor, StoreId, VersionVector},
+        dot::{FeedCursor, Replica, StoreId, VersionVector},
     },
     state::stopped,
     store::sqlite::{Reader, StoreError, records::Stored},
@@ -177,6 +177,7 @@ struct Feed {
     commits: watch::Receiver<Head>,
     stopping: watch::Receiver<bool>,
     store: StoreId,
+    replica: Replica,
     /// Everything up to here has been sent.
     position: u64,
     start: Start,
@@ -193,12 +194,13 @@ impl Feed {
             Start::Tail(position) => position,
             Start::Snapshot(_) => head.position,
         };
-        Ok(Self { app, session, out, commits, stopping, store: head.store, position, start })
+        let (store, replica) = (head.store, head.replica);
+        Ok(Self { app, session, out, commits, stopping, store, replica, position, start })
     }
 
     async fn speak(&mut self) -> Result<Never, End> {
         // At once: the edge learns that the feed is open and how far apart the clocks are.
-        self.send(encode(&beat(), None)).await?;
+        self.send(encode(&beat(self.replica), None)).await?;
         if let Start::Snapshot(reason) = self.start {
             tracing::info!(?reason, position = self.position, "a feed starts with a snapshot");
             self.snapshot().await?;
@@ -259,7 +261,7 @@ impl Feed {
 
     async fn beat(&mut self, head: &Head) -> Result<(), End> {
         let cursor = (self.position == head.position).then(|| head.cursor());
-        self.send(encode(&beat(), cursor.as_ref())).await
+        self.send(encode(&beat(head.replica), cursor.as_ref())).await
     }
 
     async fn snapshot(&mut self) -> Result<(), End> {
@@ -281,7 +283,7 @@ impl Feed {
             }
             self.check()?;
         }
-        let last = progress.parts.last();
+        let last = progress.parts.last(head.replica);
         self.send(encode(&last, Some(&head.cursor()))).await
     }
 
@@ -353,8 +355,8 @@ fn chunks(records: &[Stored], store: StoreId) -> Vec<Bytes> {
     chunks
 }
 
-fn beat() -> Record {
-    Record::Beat(Beat { sent_at_ms: clock::wall_ms() })
+fn beat(replica: Replica) -> Record {
+    Record::Beat(Beat { sent_at_ms: clock::wall_ms(), replica: Some(replica) })
 }
 
 fn encode(record: &Record, cursor: Option<&FeedCursor>) -> Bytes {

@@ -589,11 +589,14 @@ impl Intake {
             }
             // The first beat comes before everything; any later one says that all events from
             // before have come.
-            Record::Beat(_) => {
+            Record::Beat(beat) => {
                 self.beats += 1;
                 if self.events > 1 {
                     self.end_refill();
                 }
+                let how = beat.replica.map_or(Advance::Onward, Advance::Current);
+                self.push_cursor(cursor, how);
+                return Ok(());
             }
         }
         self.push_cursor(cursor, Advance::Onward);
@@ -659,7 +662,8 @@ impl Intake {
         // Pages are purged softly always; without control the last known one is better than none.
         self.fence.push_purge(Purge { position, scope: Scope::Sites, soft: false });
         self.fence.push_purge(Purge { position, scope: Scope::Everything, soft: true });
-        self.push_cursor(Some(cursor), Advance::Jumped);
+        let how = part.replica.map_or(Advance::Jumped, Advance::Snapshot);
+        self.push_cursor(Some(cursor), how);
         self.refill = Refill::Expected;
         Ok(())
     }
@@ -925,7 +929,7 @@ mod tests {
     }
 
     fn beat() -> Record {
-        Record::Beat(proto::feed::record::Beat { sent_at_ms: 1 })
+        Record::Beat(proto::feed::record::Beat { sent_at_ms: 1, replica: None })
     }
 
     fn page(id: &str) -> Page {
@@ -934,7 +938,7 @@ mod tests {
 
     fn part(part: u32, last: bool, ids: &[&str]) -> Record {
         let pages = ids.iter().map(|id| page(id)).collect();
-        Record::Snapshot(Snapshot { part, last, sites: Vec::new(), pages })
+        Record::Snapshot(Snapshot { part, last, sites: Vec::new(), pages, replica: None })
     }
 
     #[test]
@@ -953,6 +957,23 @@ mod tests {
         world.pass(1);
         assert_eq!(world.take_mail(), ["publish 2", "Onward a-00000000:2"]);
         assert_eq!(world.feed.cursor, Some(cursor(2)));
+    }
+
+    #[test]
+    fn whose_word_a_snapshot_or_a_beat_is_reaches_every_shard() {
+        let mut world = World::following(false);
+        let replica = "a-00000000".parse().ok();
+        world.record(&beat(), None);
+        let Record::Snapshot(part) = part(0, true, &["p"]) else { panic!("a part") };
+        world.record(&Record::Snapshot(Snapshot { replica, ..part }), Some(7));
+        world.pass_all();
+        let beat = Record::Beat(proto::feed::record::Beat { sent_at_ms: 2, replica });
+        world.record(&beat, Some(7));
+        world.record(&beat, None);
+        let told = ["replace 1", "Snapshot(a-00000000) a-00000000:7", "Refilled a-00000000:7"];
+        let mail = world.take_mail();
+        assert_eq!(mail[..3], told);
+        assert_eq!(mail[3..], ["Current(a-00000000) a-00000000:7"], "only with a cursor");
     }
 
     #[test]

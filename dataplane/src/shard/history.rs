@@ -30,6 +30,7 @@ use proto::{
     sse::encode::{self, EventText},
 };
 
+use super::region::{Region, Whose};
 use crate::seam::Mono;
 
 /// The newest entries of a topic.
@@ -42,6 +43,8 @@ pub struct History {
     gone: VersionVector,
     /// Number of the newest of those, and one.
     gone_to: u64,
+    /// Who stands before this place may have what control has lost, as the region says.
+    loss: Option<(u64, Arc<Region>)>,
 }
 
 /// One arrival.
@@ -115,7 +118,14 @@ pub struct Portion {
 impl History {
     /// Nothing yet. Entries will have `first` or higher numbers.
     pub fn new(first: u64) -> Self {
-        Self { entries: VecDeque::new(), first, bytes: 0, gone: VersionVector::new(), gone_to: 0 }
+        let (entries, gone) = (VecDeque::new(), VersionVector::new());
+        Self { entries, first, bytes: 0, gone, gone_to: 0, loss: None }
+    }
+
+    /// Nothing yet, because control has lost something that may have been here. All who read on are
+    /// told.
+    pub fn after_loss(first: u64, region: Arc<Region>) -> Self {
+        Self { loss: Some((first, region)), ..Self::new(first) }
     }
 
     /// Nothing below this number is held.
@@ -214,6 +224,11 @@ impl History {
         behind.then_some(&self.gone)
     }
 
+    /// What has been lost since `reader` stood where it stands, and from where on it goes on.
+    pub fn lost(&self, reader: &Reader) -> Option<(u64, Arc<Region>)> {
+        self.loss.clone().filter(|(place, _)| reader.next < *place)
+    }
+
     fn index_of(&self, number: u64) -> usize {
         self.entries.partition_point(|entry| entry.number < number)
     }
@@ -241,6 +256,10 @@ pub fn read(
 ) {
     let mut bytes_left = portion.bytes_max;
     let start = frames.len();
+    if let Some((place, region)) = histories.iter().find_map(|history| history.lost(reader)) {
+        frames.push(reader.lose(topic, &region));
+        reader.next = place;
+    }
     let mut gone = VersionVector::new();
     histories.iter().filter_map(|history| history.overtook(reader)).for_each(|v| gone.merge(v));
     if !gone.is_empty() {
@@ -305,15 +324,37 @@ impl Reader {
     pub fn gap(&mut self, topic: &str, to: &VersionVector) -> Bytes {
         let from = self.cursor.to_string();
         Arc::make_mut(&mut self.cursor).merge(to);
-        gap_frame(topic, &from, &self.cursor)
+        gap_frame(topic, &from, &self.cursor, to)
+    }
+
+    /// Tells that control has lost something, perhaps of what the client has, and takes it back.
+    pub fn lose(&mut self, topic: &str, region: &Region) -> Bytes {
+        let from = self.cursor.to_string();
+        if let Some(kept) = region.without_lost(&self.cursor, Whose::All) {
+            self.cursor = Arc::new(kept);
+        }
+        Arc::make_mut(&mut self.cursor).merge(&region.has);
+        loss_frame(topic, &from, &self.cursor, &region.has)
     }
 }
 
 /// `event: gap`. `from` is what the client held as far as it was understood, and needs no escaping
 /// because it is the text of a version vector; neither does a topic that [`super::topic`] accepted.
-pub fn gap_frame(topic: &str, from: &str, to: &VersionVector) -> Bytes {
+/// `version` is what the state must have reached that makes up for it: only what is known here, so
+/// that it can be had.
+pub fn gap_frame(topic: &str, from: &str, to: &VersionVector, version: &VersionVector) -> Bytes {
     let data = format!(
-        r#"{{"topic":"{topic}","kind":"gap","from":"{from}","to":"{to}","version":"{to}"}}"#
+        r#"{{"topic":"{topic}","kind":"gap","from":"{from}","to":"{to}","version":"{version}"}}"#
+    );
+    event_frame(Some(to), "gap", &data)
+}
+
+/// The same where control has lost some of what the client may hold: its state is to be replaced by
+/// one that may be older, and that there is nothing beyond.
+pub fn loss_frame(topic: &str, from: &str, to: &VersionVector, version: &VersionVector) -> Bytes {
+    let data = format!(
+        "{{\"topic\":\"{topic}\",\"kind\":\"gap\",\"reset\":true,\"from\":\"{from}\",\
+         \"to\":\"{to}\",\"version\":\"{version}\"}}"
     );
     event_frame(Some(to), "gap", &data)
 }

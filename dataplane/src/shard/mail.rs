@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cache::Wake;
 use proto::feed::{
-    cursor::VersionVector,
+    cursor::{Replica, VersionVector},
     record::{Config, Publish, TopicStreams},
     site::{Page, Site},
 };
@@ -85,6 +85,11 @@ pub enum Advance {
     /// By a snapshot, or by what was kept on disk: events on the way there may never have come.
     /// Streams are told.
     Jumped,
+    /// By a snapshot of a store that numbers operations as this replica. As `Jumped`; and what was
+    /// known of this replica's region beyond it is lost.
+    Snapshot(Replica),
+    /// As `Onward`, and the store that numbers operations as this replica had nothing beyond.
+    Current(Replica),
     /// Not at all: events that control still has from before are about to be mailed again. What was
     /// refilled before and not to the end counts for nothing.
     Refilling,

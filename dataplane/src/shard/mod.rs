@@ -51,6 +51,7 @@ pub mod outcome;
 pub mod part;
 pub mod position;
 pub mod purge_request;
+pub mod region;
 pub mod request;
 pub mod respond;
 pub mod route;

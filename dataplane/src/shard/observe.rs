@@ -136,6 +136,8 @@ metrics! {
         "Requests for private topics without a token that is good for them.",
     StreamsOpenedWithGap "pharos_streams_opened_with_gap_total" "" Counter
         "Streams told of a gap when they opened.",
+    StreamsTakenBack "pharos_streams_taken_back_total" "" Counter
+        "Streams told that their cursor names what control does not have.",
     StreamSends "pharos_stream_sends_total" "" Counter "Frames of events given to streams.",
     StreamSendsBlocked "pharos_stream_sends_blocked_total" "" Counter
         "Fanned-out frames that a stream's socket did not take whole.",

@@ -32,6 +32,8 @@ pub struct Aside {
     pub state: State,
     /// It was blocked, and has not caught up since.
     pub slow: bool,
+    /// How often control said that it has nothing of what this one has beyond us.
+    pub ahead: u8,
 }
 
 /// What a stream outside the list is doing.
@@ -119,6 +121,12 @@ impl SideTable {
         self.rows[row as usize].as_mut().expect("a record's row is taken")
     }
 
+    /// All rows that are taken.
+    pub fn rows(&self) -> impl Iterator<Item = u32> + use<> {
+        let taken = self.rows.iter().enumerate().filter(|(_, aside)| aside.is_some());
+        taken.map(|(row, _)| row as u32).collect::<Vec<_>>().into_iter()
+    }
+
     /// Changes what it is doing.
     pub fn set_state(&mut self, row: u32, state: State) {
         let aside = self.get_mut(row);
@@ -152,6 +160,7 @@ mod tests {
             rest: Bytes::new(),
             state,
             slow: false,
+            ahead: 0,
         }
     }
 

@@ -31,7 +31,7 @@ use std::{collections::VecDeque, hash::BuildHasher, sync::Arc};
 use bytes::Bytes;
 use hashbrown::HashTable;
 use proto::feed::{
-    cursor::{Dot, VersionVector},
+    cursor::{Dot, Replica, VersionVector},
     record::Publish,
 };
 
@@ -39,8 +39,10 @@ use super::{
     audience::merged,
     history::{
         self, Entry, History, Kind, Link, Portion, Reader, event_frame, gap_frame, is_event_name,
+        loss_frame,
     },
     last_values::LastValues,
+    region::{Region, Whose},
 };
 use crate::{limits, seam::Mono};
 
@@ -112,6 +114,8 @@ pub struct Topics {
     /// The same, and what events tell of that have reached it.
     announced: VersionVector,
     base: VersionVector,
+    /// What control last said of its region.
+    region: Option<Arc<Region>>,
     /// Whether every event below `base` that will come again has come.
     refilled: bool,
     /// Whether some have come, but not all.
@@ -248,6 +252,7 @@ impl Topics {
             known: Arc::default(),
             announced: VersionVector::new(),
             base: VersionVector::new(),
+            region: None,
             refilled: false,
             partly_refilled: false,
             floor: Vec::new(),
@@ -534,6 +539,59 @@ impl Topics {
         told
     }
 
+    /// The store that numbers operations as `replica` says that it has `applied`, and nothing else
+    /// of its region. What was known beyond is lost: nothing here speaks of it any more, and every
+    /// stream is to be told. `jumped`: it is a snapshot that says so. Returns the topics whose
+    /// streams must be told.
+    pub fn hear(
+        &mut self,
+        now: Mono,
+        applied: &VersionVector,
+        replica: Replica,
+        jumped: bool,
+    ) -> Vec<u32> {
+        let region = Arc::new(Region { replica, has: applied.clone() });
+        let kept = region.without_lost(&self.known, Whose::All);
+        let kept = kept.or_else(|| {
+            let is_lost = region.without_lost(&self.announced, Whose::All).is_some();
+            is_lost.then(|| VersionVector::clone(&self.known))
+        });
+        self.region = Some(Arc::clone(&region));
+        match kept {
+            Some(kept) => self.lose(kept, &region),
+            None if jumped => self.jump(now, applied),
+            None => {
+                self.note_known(applied);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Begins anew with what is left of what was known.
+    fn lose(&mut self, mut known: VersionVector, region: &Arc<Region>) -> Vec<u32> {
+        known.merge(&region.has);
+        (self.announced, self.base) = (known.clone(), known.clone());
+        self.known = Arc::new(known);
+        (self.refilled, self.partly_refilled) = (false, false);
+        (self.bytes, self.values_bytes) = (0, 0);
+        self.floor.clear();
+        self.order.clear();
+        self.next += 1;
+        for topic in &mut self.rows {
+            topic.history = History::after_loss(self.next, Arc::clone(region));
+            topic.newest = VersionVector::new();
+            topic.id = Arc::clone(&self.known);
+            topic.values = None;
+        }
+        let told = self.numbers().filter(|&row| self.at(row).streams > 0);
+        told.collect()
+    }
+
+    /// What control last said of its region.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.region.as_ref()
+    }
+
     /// Where a stream of some topics begins: at the present without a cursor, else behind what its
     /// cursor covers. A gap to be told first is put into `frames`.
     pub fn open(
@@ -551,15 +609,23 @@ impl Topics {
             return Reader { next: end, cursor: present };
         };
         let Ok(cursor) = text.parse::<VersionVector>() else {
-            frames.push(gap_frame(name, "", &present));
+            frames.push(gap_frame(name, "", &present, &present));
             return Reader { next: end, cursor: present };
         };
+        let region = self.region.as_ref();
+        if let Some(kept) = region.and_then(|it| it.without_lost(&cursor, Whose::Former)) {
+            let version = Arc::clone(&present);
+            Arc::make_mut(&mut present).merge(&kept);
+            frames.push(loss_frame(name, &cursor.to_string(), &present, &version));
+            return Reader { next: end, cursor: present };
+        }
         if cursor.iter().any(|dot| present.get(dot.replica) == 0) {
             // Nothing is known of a replica that the client has events of, as on an edge that has
             // just started without control: what it missed cannot be told from what it has.
             // Taking its cursor back would send it again what it has, once control is there.
+            let version = Arc::clone(&present);
             Arc::make_mut(&mut present).merge(&cursor);
-            frames.push(gap_frame(name, &cursor.to_string(), &present));
+            frames.push(gap_frame(name, &cursor.to_string(), &present, &version));
             return Reader { next: end, cursor: present };
         }
         let floor = self.refilled.then_some(&*self.floor);

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cursor::{Dot, FeedCursor, VersionVector},
+    cursor::{Dot, FeedCursor, Replica, VersionVector},
     site::{Page, Site},
 };
 
@@ -43,6 +43,10 @@ pub struct Snapshot {
     /// Pages in this part.
     #[serde(default)]
     pub pages: Vec<Page>,
+    /// As whom control's store numbers operations; in the last part. Of all replicas of this
+    /// one's region, what the snapshot's cursor does not cover does not exist any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
 }
 
 /// A change of configuration.
@@ -144,6 +148,10 @@ pub struct Publish {
 pub struct Beat {
     /// Control's wall clock, ms since the Unix epoch.
     pub sent_at_ms: u64,
+    /// As whom control's store numbers operations. Where the beat has a cursor, nothing beyond it
+    /// existed of any replica of this one's region when it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
 }
 
 /// Why an event of the feed is no record.

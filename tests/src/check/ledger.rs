@@ -90,6 +90,34 @@ impl Ledger {
         entries.collect::<Vec<_>>().join(",")
     }
 
+    /// What of a version's text an older copy of control, which is store `upto` or an earlier one,
+    /// has lost.
+    fn lost_of(&self, version: &str, upto: u64) -> Option<String> {
+        let is_lost = |replica: &str, seq: u64| {
+            let mut lost = self.lost.iter();
+            lost.any(|(since, of, kept)| *since <= upto && of == replica && seq > *kept)
+        };
+        let (replica, seq) = entries(version).find(|(replica, seq)| is_lost(replica, *seq))?;
+        Some(format!("{replica}:{seq}"))
+    }
+
+    /// Whether a version can still be asked of anyone.
+    pub fn is_there(&self, version: &str) -> bool {
+        self.lost_of(version, u64::MAX).is_none()
+    }
+
+    /// An edge told a gap whose version is this. It must be one that can be fetched: nothing that
+    /// was lost before the edge confirmed the store that came after.
+    pub fn check_gap(&mut self, now_ns: u64, edge: &str, opened_ns: u64, version: &str) {
+        let confirmed = self.confirmed.get(edge).map_or(&[][..], Vec::as_slice);
+        let known = confirmed.iter().rfind(|(at, ..)| *at < opened_ns);
+        let Some(&(_, store, _)) = known else { return };
+        if let Some(lost) = self.lost_of(version, store) {
+            let what = format!("{edge} told a gap to {version}, of which {lost} is lost for good");
+            self.violation(now_ns, what);
+        }
+    }
+
     /// A visitor got `page` at `version` out of an edge; was it allowed?
     ///
     /// The page must show what the visitor had been promised, and, unless it is marked stale, what
@@ -137,6 +165,12 @@ impl Ledger {
     pub fn place_of(&self, page: u32, dot: &str) -> Option<usize> {
         let list = self.published.get(&(page, replica_of(dot)))?;
         list.iter().position(|(_, known)| known == dot)
+    }
+
+    /// The dot of an event of a page by a replica, by its place in their order.
+    pub fn event_at(&self, page: u32, replica: &str, place: usize) -> Option<&str> {
+        let list = self.published.get(&(page, replica.to_owned()))?;
+        list.get(place).map(|(_, dot)| dot.as_str())
     }
 
     /// The newest event of a page by a replica: when, and which one in order.

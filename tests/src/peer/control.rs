@@ -250,14 +250,20 @@ impl Control {
         let cursor = self.cursor_at(self.log.len());
         format!(
             "event: snapshot\ndata: {{\"part\":0,\"last\":false,\"sites\":[{}]}}\n\n\
-             event: snapshot\nid: {cursor}\ndata: {{\"part\":1,\"last\":true,\"pages\":[{}]}}\n\n",
+             event: snapshot\nid: {cursor}\ndata: {{\"part\":1,\"last\":true,\"pages\":[{}],\
+             \"replica\":\"{}\"}}\n\n",
             self.site,
-            pages.join(",")
+            pages.join(","),
+            self.replica()
         )
     }
 
-    fn beat(now: Now) -> String {
-        format!("event: beat\ndata: {{\"sent_at_ms\":{}}}\n\n", now.wall_ms)
+    /// To one who has everything it says where that is.
+    fn beat(&self, now: Now, sent: usize) -> String {
+        let is_all = sent == self.log.len();
+        let id = if is_all { format!("id: {}\n", self.cursor_at(sent)) } else { String::new() };
+        let (at_ms, replica) = (now.wall_ms, self.replica());
+        format!("event: beat\n{id}data: {{\"sent_at_ms\":{at_ms},\"replica\":\"{replica}\"}}\n\n")
     }
 
     fn event_bytes(text: &str) -> Vec<u8> {
@@ -276,7 +282,7 @@ impl Control {
         });
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
         self.wires.send(now.mono.0, net, end, head.as_bytes());
-        let mut text = Self::beat(now);
+        let mut text = self.beat(now, usize::MAX);
         if resumed.is_none() {
             text += &self.snapshot();
         }
@@ -436,9 +442,9 @@ impl Peer for Control {
         self.pump(now, net);
         if now.mono.0 >= self.next_beat_ns {
             self.next_beat_ns = now.mono.after_ms(BEAT_MS).0;
-            let beat = Self::event_bytes(&Self::beat(now));
-            let ends: Vec<End> = self.followers.keys().copied().collect();
-            for end in ends {
+            let sent = self.followers.iter().map(|(end, follower)| (*end, follower.sent));
+            for (end, sent) in sent.collect::<Vec<_>>() {
+                let beat = Self::event_bytes(&self.beat(now, sent));
                 self.wires.send(now.mono.0, net, end, &beat);
             }
         }

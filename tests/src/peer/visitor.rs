@@ -13,7 +13,7 @@ use dataplane::seam::Now;
 
 use super::origin;
 use crate::{
-    check::ledger::{Ledger, Seen, SeenPage, edge_name, replica_of},
+    check::ledger::{Ledger, Seen, SeenPage, covers, edge_name, replica_of},
     client::{coding, http, sse},
     sim::{
         net::{End, Net, Notice},
@@ -188,6 +188,11 @@ impl Visitor {
     pub fn check_streams_are_current(&self, now_ns: u64, replica: &str) {
         let mut ledger = self.ledger.borrow_mut();
         for stream in &self.streams {
+            if stream.open && !ledger.is_there(&stream.sse.last_event_id) {
+                let id = &stream.sse.last_event_id;
+                let what = format!("page {}: a stream still stands at {id}, lost", stream.page);
+                ledger.violation(now_ns, what);
+            }
             let Some((at_ns, place)) = ledger.newest_event(stream.page, replica) else { continue };
             if !stream.open {
                 ledger
@@ -210,7 +215,11 @@ impl Visitor {
 
     fn ask(&mut self, now: Now, net: &mut Net) {
         let now_ns = now.mono.0;
-        let wanted = self.refetch.pop_front();
+        // Who was told of what has been lost since will be told that it was.
+        let wanted = self
+            .refetch
+            .pop_front()
+            .filter(|(edge, _, version)| edge.is_some() || self.ledger.borrow().is_there(version));
         let edge = match &wanted {
             Some((Some(edge), _, _)) => *edge,
             _ => self.rng.below(self.edges.len()),
@@ -541,6 +550,25 @@ impl Visitor {
             "gap" => {
                 stream.chain.gap_told = true;
                 ledger.gaps += 1;
+                let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
+                let version = data["version"].as_str().unwrap_or("").to_owned();
+                if data["reset"] == true {
+                    // It forgets what is lost; an edge that has not heard may tell it once more.
+                    let page = stream.page;
+                    let is_held = |replica: &String, place: &mut usize| {
+                        ledger
+                            .event_at(page, replica, *place)
+                            .is_some_and(|dot| covers(&event.id, dot))
+                    };
+                    stream.chain.places.retain(is_held);
+                }
+                // What is told now may have been on its way since before.
+                let since_ns = now_ns.saturating_sub(ON_THE_WAY_NS);
+                ledger.check_gap(now_ns, &edge_name(stream.edge), since_ns, &version);
+                if self.refetch.len() < 20 {
+                    self.refetch.push_back((None, stream.page, version));
+                    self.left += 1;
+                }
             }
             "incident" => {
                 ledger.events += 1;
@@ -580,6 +608,8 @@ impl Visitor {
     }
 }
 
+/// What a stream says may have been on its way for so long: it is not read now and then.
+const ON_THE_WAY_NS: u64 = 2 * PAUSE_MS_MAX * 1_000_000;
 /// Longest pause of a stream's reader: long enough to be a slow consumer, ms.
 const PAUSE_MS_MAX: u64 = 60_000;
 /// Between two requests while it is calm, µs.

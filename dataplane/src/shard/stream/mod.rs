@@ -26,6 +26,8 @@ mod lifetime;
 mod model;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod rules_of_loss;
 mod standing;
 mod table;
 pub mod tally;
@@ -147,6 +149,8 @@ pub struct Streams {
     /// What the last turn sent by fan-out, for its failures.
     last_turn: Turn,
     ending: Option<Ending>,
+    /// When control's word that there is nothing beyond what is known here last counted.
+    word_at: Option<Mono>,
     jitter: Jitter,
     counts: Counts,
 }
@@ -172,6 +176,8 @@ pub struct Counts {
     pub slow_closed: u64,
     /// Streams told of a gap when they opened.
     pub opened_with_gap: u64,
+    /// Streams that were told that what they have is not there.
+    pub taken_back: u64,
     /// Times a stream fell behind, by the policy that it was treated by.
     pub slow: [u64; SlowPolicy::ALL.len()],
     /// Streams ended because their token had expired.
@@ -210,6 +216,7 @@ impl Streams {
             beat: event_frame(None, "beat", "{}"),
             last_turn: Turn::Events,
             ending: None,
+            word_at: None,
             jitter: Jitter::new(seed, RETRY_PURPOSE),
             counts: Counts::default(),
         }
@@ -245,6 +252,7 @@ impl Streams {
             (Metric::StreamsAside, self.side.len() as u64),
             (Metric::StreamsSlowClosed, self.counts.slow_closed),
             (Metric::StreamsOpenedWithGap, self.counts.opened_with_gap),
+            (Metric::StreamsTakenBack, self.counts.taken_back),
             (Metric::StreamSends, self.counts.sends),
             (Metric::StreamSendsBlocked, self.counts.blocked),
             (Metric::StreamBeats, self.counts.beats),
@@ -290,8 +298,14 @@ impl Streams {
         out.send(socket, payload(Some(Segment::Owned(head)), Bytes::new(), frames));
         out.watch(socket, true, false);
 
-        let aside =
-            Aside { socket, reader, rest: Bytes::new(), state: State::Sending, slow: false };
+        let aside = Aside {
+            socket,
+            reader,
+            rest: Bytes::new(),
+            state: State::Sending,
+            slow: false,
+            ahead: 0,
+        };
         let row = self.side.add(aside);
         let record = Record { audience, place: Place::aside(row), heard: stamp(now.mono) };
         self.records.put(socket, record);
@@ -415,6 +429,7 @@ impl Streams {
             rest,
             state: State::Blocked { since: now.mono },
             slow: true,
+            ahead: 0,
         });
         self.records.at(socket.slot).place = Place::aside(row);
         out.watch(socket, true, true);
@@ -470,6 +485,17 @@ impl Streams {
             Advance::Jumped => {
                 for topic in self.topics.jump(now.mono, applied) {
                     self.have_turns(topic, out);
+                }
+            }
+            Advance::Snapshot(replica) | Advance::Current(replica) => {
+                let jumped = matches!(how, Advance::Snapshot(_));
+                for topic in self.topics.hear(now.mono, applied, replica, jumped) {
+                    self.have_turns(topic, out);
+                }
+                let apart = |at: Mono| at.after_ms(limits::WORDS_APART_MS) <= now.mono;
+                if !jumped && self.word_at.is_none_or(apart) {
+                    self.word_at = Some(now.mono);
+                    self.take_back(out);
                 }
             }
         }

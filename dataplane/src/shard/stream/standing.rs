@@ -1,16 +1,20 @@
 //! Where a stream stands: outside its audience's list, in it, or gone; and the way from one to the
 //! other. A record's place, a row of the side table and a place in a list change together, here.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use proto::feed::site::SlowPolicy;
 
 use super::{Streams, answer::payload, table::Place};
 use crate::{
+    limits,
     seam::{Close, Now, SocketId},
     shard::{
         fanout::Moved,
         heartbeat::{later, stamp},
         out::Out,
+        region::Whose,
         slow_consumer::State,
     },
 };
@@ -94,6 +98,43 @@ impl Streams {
                 let mut rest = BytesMut::from(&*aside.rest);
                 rest.extend_from_slice(gap);
                 aside.rest = rest.freeze();
+            }
+        }
+    }
+
+    /// Control says that it has nothing beyond what is known here. Who has more came with it from
+    /// an edge that is ahead of us, or made it up, or control has lost it. What another edge can
+    /// have told of, control had when the client came: so once it has said so often enough since,
+    /// each time well after the last (its words may come late, and several at once), it is taken
+    /// back.
+    pub(super) fn take_back(&mut self, out: &mut Out) {
+        let Some(region) = self.topics.region().map(Arc::clone) else { return };
+        for row in self.side.rows() {
+            let aside = self.side.get_mut(row);
+            if region.without_lost(&aside.reader.cursor, Whose::All).is_none() {
+                aside.ahead = 0;
+                continue;
+            }
+            aside.ahead += 1;
+            if aside.ahead < limits::WORDS_AHEAD_MAX {
+                continue;
+            }
+            aside.ahead = 0;
+            let socket = aside.socket;
+            let audience = self.records.at(socket.slot).audience;
+            let name = self.topics.names(self.audiences.at(audience).members());
+            let aside = self.side.get_mut(row);
+            let gap = aside.reader.lose(&name, &region);
+            // Behind the rest of the frame it has begun.
+            let mut rest = BytesMut::from(&*aside.rest);
+            rest.extend_from_slice(&gap);
+            aside.rest = rest.freeze();
+            self.counts.taken_back += 1;
+            if let State::Waiting { at } = aside.state {
+                self.leave_waiting(audience, at);
+                self.side.set_state(row, State::Woken);
+                self.woken.push_back(socket);
+                out.yield_turn();
             }
         }
     }

@@ -1,0 +1,118 @@
+//! Control put back to an older state of itself, on real processes: everyone who watches is told,
+//! and nobody is left waiting for what is not there any more.
+
+use std::{fs, path::Path};
+
+use pharos_tests::{
+    check::ledger::covers,
+    client::sse::Event,
+    process::{
+        client::{Client, EventStream},
+        cluster::{Cluster, Edge},
+        wait::until,
+    },
+};
+use serde_json::Value;
+
+/// What `pharos` keeps of control in its folder.
+fn is_controls(name: &str) -> bool {
+    name == "epoch" || name.starts_with("control.db")
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in fs::read_dir(from).expect("a folder").flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if is_controls(&name) {
+            // Over what is there, as a machine's snapshot is: the same files, with what they held.
+            fs::copy(file.path(), to.join(name)).expect("copied");
+        }
+    }
+}
+
+fn put_back(kept: &Path, data: &Path) {
+    for file in fs::read_dir(data).expect("a folder").flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if is_controls(&name) && !kept.join(&name).exists() {
+            fs::remove_file(file.path()).expect("removed");
+        }
+    }
+    copy(kept, data);
+}
+
+fn watch(edge: &Edge, last_event_id: &str) -> EventStream {
+    let client = Client::connect(edge.address).expect("the edge listens");
+    client.into_stream(&edge.address.to_string(), "/demo/events", last_event_id)
+}
+
+fn declare(cluster: &Cluster, title: &str) {
+    let arguments = ["incident", "create", "--page", "demo", "--title", title];
+    let rest = ["--status", "investigating", "--message", "m"];
+    cluster.cli(&[&arguments[..], &rest[..]].concat());
+}
+
+fn field(event: &Event, name: &str) -> Value {
+    serde_json::from_str::<Value>(&event.data).expect("JSON data")[name].clone()
+}
+
+fn version_of(event: &Event) -> String {
+    field(event, "version").as_str().expect("a version").to_owned()
+}
+
+/// The page at a version, as whoever was told of it fetches it.
+fn fetch(edge: &Edge, version: &str) -> String {
+    until("the version that was told can be fetched", 30, || {
+        let mut client = Client::connect(edge.address).ok()?;
+        let fields = [("Pharos-Min-Version", version)];
+        client.ask("GET", &edge.address.to_string(), "/demo/", &fields);
+        let reply = client.answer().ok().filter(|reply| reply.status == 200)?;
+        assert!(covers(reply.field("pharos-version").expect("a version"), version));
+        Some(String::from_utf8_lossy(&reply.body).into_owned())
+    })
+}
+
+fn check_gap(edge: &Edge, event: &Event, lost: &str) {
+    assert_eq!(event.name, "gap", "{event:?}");
+    assert_eq!(field(event, "reset"), Value::Bool(true), "{event:?}");
+    let version = version_of(event);
+    assert!(!covers(&version, lost) && !covers(&event.id, lost), "{event:?} names {lost}");
+    assert!(!fetch(edge, &version).contains("Lost at sea"));
+}
+
+#[test]
+fn whoever_watches_a_page_is_told_that_control_was_put_back() {
+    let mut cluster = Cluster::start(&[std::time::Duration::ZERO; 2]);
+    let data = cluster.folder.path().join("data");
+    let kept = cluster.folder.path().join("kept");
+    fs::create_dir(&kept).expect("a folder");
+    cluster.kill_control();
+    copy(&data, &kept);
+    cluster.restart_control();
+    let mut streams: Vec<_> = cluster.edges.iter().map(|edge| watch(edge, "")).collect();
+    for stream in &mut streams {
+        until("the stream has begun", 30, || stream.next_event().map(|_| ()));
+    }
+    declare(&cluster, "Lost at sea");
+    let lost: Vec<Event> =
+        streams.iter_mut().map(|stream| stream.next_told().expect("an event")).collect();
+    let version = version_of(&lost[0]);
+    for edge in &cluster.edges {
+        assert!(fetch(edge, &version).contains("Lost at sea"));
+    }
+    cluster.kill_control();
+    put_back(&kept, &data);
+    cluster.restart_control();
+    for (edge, stream) in cluster.edges.iter().zip(&mut streams) {
+        check_gap(edge, &stream.next_told().expect("told"), &version);
+        // Who comes with it later is told as well.
+        let mut late = watch(edge, &lost[0].id);
+        check_gap(edge, &late.next_told().expect("told"), &version);
+        assert!(!fetch(edge, "").contains("Lost at sea"));
+    }
+    declare(&cluster, "Found again");
+    for (edge, stream) in cluster.edges.iter().zip(&mut streams) {
+        let event = stream.next_told().expect("an event");
+        assert!(event.name == "incident" && event.data.contains("Found again"), "{event:?}");
+        let page = fetch(edge, &version_of(&event));
+        assert!(page.contains("Found again") && !page.contains("Lost at sea"));
+    }
+}
