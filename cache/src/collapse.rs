@@ -544,6 +544,10 @@ impl Lease {
             return Vec::new();
         };
         let state = slot.leases.swap_remove(at);
+        if slot.leases.is_empty() {
+            // Most cache keys never have another; room for four would be half an entry of 1 KiB.
+            slot.leases = Vec::new();
+        }
         segment.drop_if_unused(&key);
         let tell = |waiting: Waiting| {
             let with = match release {

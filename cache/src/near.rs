@@ -98,6 +98,19 @@ impl Near {
         local
     }
 
+    /// Takes `entry` in where what it has taken the place of is held: a body that came in pieces is
+    /// let go at once when it is one, and not when it is swept.
+    pub fn renew(&mut self, entry: &Arc<Entry>) {
+        let hash = entry.cache_key.hash();
+        let is_older = |slot: &Slot| {
+            let known = slot.local.entry();
+            slot.hash == hash && known.state().is_dead() && known.cache_key == entry.cache_key
+        };
+        if self.table.find(hash, is_older).is_some() {
+            self.adopt(entry);
+        }
+    }
+
     /// Looks at up to `buckets` buckets and lets go of the dead in them. Returns how many those
     /// were.
     pub fn sweep(&mut self, buckets: usize) -> usize {

@@ -761,6 +761,7 @@ impl Edge {
             let stored = store.finish(&mut woken);
             self.wake_followers(woken);
             if let Ok(entry) = stored {
+                self.near.renew(&entry);
                 self.encode_for_next(&entry, &kept);
                 self.keep_page(entry);
             }
