@@ -166,7 +166,7 @@ impl Writer {
                 Target::Stored(entry) => {
                     let entry = Arc::clone(entry);
                     // Nobody joins any more; then the way on is shown to those who have.
-                    self.settle_failed(&entry);
+                    self.settle_outdated(&entry);
                     SharedStats::count(&self.cache.stats.not_stored, 1);
                     entry.body().spill(&next, woken);
                     entry.body().forget_next();
@@ -214,6 +214,16 @@ impl Writer {
                 self.settle_failed(entry);
             }
         }
+    }
+
+    /// Takes the entry out of the index, and what it superseded: an answer that cannot be stored
+    /// outdates what is, as one whose length told so at once.
+    fn settle_outdated(&self, entry: &Arc<Entry>) {
+        let mut segment = self.cache.segment_of(&self.cache_key);
+        let removed = segment.remove_outdated(entry);
+        entry.kill();
+        drop(segment);
+        drop(removed);
     }
 
     /// Takes the entry out of the index; what it superseded is back.

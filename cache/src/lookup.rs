@@ -348,8 +348,8 @@ fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
         }
     }
     if let Some(min_fresh_s) = asks.min_fresh_s {
-        let left_ms = entry.times.fresh_until_ms().saturating_sub(now_ms);
-        if left_ms < min_fresh_s.saturating_mul(1000) {
+        let until_ms = now_ms.saturating_add(min_fresh_s.saturating_mul(1000));
+        if entry.times.fresh_until_ms() < until_ms {
             return refused();
         }
     }

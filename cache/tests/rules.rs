@@ -891,3 +891,23 @@ fn nothing_is_accounted_when_everything_is_gone() {
     let stats = world.cache.stats();
     assert_eq!((stats.entries, stats.used_bytes, stats.dead_bytes), (0, 0, 0));
 }
+
+#[test]
+fn a_body_that_came_in_pieces_is_held_once_as_soon_as_it_is_one() {
+    let mut world = World::new();
+    let lease = lease(world.get(0, "/", &[]));
+    let fields = &[("Cache-Control", "max-age=60")];
+    let outcome = world.answer(lease, &[], 200, fields, Some(20_000));
+    let HeadOutcome::Fill { mut writer, entry, .. } = outcome else { panic!("stored") };
+    world.near[0].adopt(&entry);
+    drop(entry);
+    for _ in 0..2 {
+        writer.append(&[b'x'; 10_000], &mut Vec::new()).expect("room");
+    }
+    let entry = writer.finish(&mut Vec::new()).expect("whole");
+    world.near[1].renew(&entry);
+    assert!(world.near[1].is_empty(), "who has not asked for it does not hold it");
+    assert!(world.cache.stats().dead_bytes > 20_000);
+    world.near[0].renew(&entry);
+    assert_eq!((world.near[0].len(), world.cache.stats().dead_bytes), (1, 0));
+}

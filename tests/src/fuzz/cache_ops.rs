@@ -413,7 +413,11 @@ impl Model {
                 assert_eq!(version_of(&entry), version);
                 // Whether it was put into the index is the cache's to say; hits on it are checked.
                 self.versions[version].stored = None;
-                self.forget(stored);
+                match entry.is_dead() {
+                    true => self.forget(stored),
+                    // It has come last, so it has the place of whatever came meanwhile, too.
+                    false => self.forget_all(target, language),
+                }
             }
             HeadOutcome::Stale(entry) => {
                 assert_eq!(kind, Kind::Error);
@@ -442,6 +446,14 @@ impl Model {
                 known.stored = None;
             }
         }
+    }
+
+    /// Nothing that came before is there any more.
+    fn forget_all(&mut self, target: usize, language: usize) {
+        let is_same = |known: &&mut Version| {
+            known.target == target && (target != VARYING || known.language == language)
+        };
+        self.versions.iter_mut().filter(is_same).for_each(|known| known.stored = None);
     }
 
     fn begin_purge(&mut self, scope: usize, target: usize, soft: bool) {

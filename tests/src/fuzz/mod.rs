@@ -5,6 +5,7 @@
 //! what is accepted is written again and read back equal, nothing is kept beyond the limits.
 
 pub mod cache_ops;
+pub mod cache_rules;
 pub mod feed_record;
 pub mod http1_client;
 pub mod http1_server;
