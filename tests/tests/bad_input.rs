@@ -1,4 +1,5 @@
 //! What a user or a peer can get wrong: each gets a clear error, and nothing else is disturbed.
+#![expect(clippy::disallowed_types, reason = "a test client owns its socket")]
 
 use std::{
     fs,
