@@ -151,6 +151,9 @@ pub struct Limits {
     /// limit, as behind a load balancer that shows its own address. Beyond: the new connection is
     /// reset.
     pub connections_per_peer: u32,
+    /// Bytes held of requests that are not through, of all shards together; `"256MiB"` or a number.
+    #[serde(serialize_with = "write_size", deserialize_with = "read_size")]
+    pub request_memory: u64,
 }
 
 /// What is logged, and where.
@@ -206,7 +209,10 @@ impl Log {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections_per_peer: limits::CONNECTIONS_PER_PEER }
+        Self {
+            connections_per_peer: limits::CONNECTIONS_PER_PEER,
+            request_memory: limits::REQUEST_MEMORY,
+        }
     }
 }
 

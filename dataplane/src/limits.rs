@@ -113,6 +113,12 @@ pub const SPILL_BYTES_MAX: u64 = 2 * 1024 * 1024;
 pub const SPILL_LOOK_MS: u64 = 20;
 /// Bytes of a request body that wait for the origin. Beyond: the client is read no further.
 pub const REQUEST_PIPE_BYTES: usize = 128 * 1024;
+/// The same while all that requests hold is over `limits.request_memory`.
+pub const REQUEST_PIPE_BYTES_MIN: usize = 16 * 1024;
+/// Bytes that requests which are not through hold, of all shards together, unless
+/// `limits.request_memory` says otherwise. Beyond: heads that do not come whole are answered 503,
+/// nothing further is read behind a request under way, bodies have [`REQUEST_PIPE_BYTES_MIN`] each.
+pub const REQUEST_MEMORY: u64 = 256 * 1024 * 1024;
 /// Pieces of a body up to this length are copied behind the head; longer ones are lent (measured:
 /// copying 8 KiB costs 200 ns more than lending it).
 pub const COPIED_BYTES_MAX: usize = 4 * 1024;

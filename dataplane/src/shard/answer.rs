@@ -22,7 +22,7 @@ use super::{
     Edge,
     conn::Exchange,
     explain::Found,
-    fetch::Piped,
+    fetch::{Fetch, Piped},
     outcome::{Failure, Outcome, PUT_OFF, RelayHead},
     request::{Asked, Scene, Turn},
     respond::{Own, Writer},
@@ -126,10 +126,21 @@ impl Answer {
     /// Whether more of the request's body, or of what follows, is welcome.
     pub fn takes_more_body(&self, edge: &Edge) -> bool {
         match self.state {
-            State::Fetch { fetch, .. } | State::Relay { fetch, .. } => {
-                edge.fetches.get(fetch).is_none_or(|fetch| fetch.takes_more_body())
-            }
+            State::Fetch { fetch, .. } | State::Relay { fetch, .. } => edge
+                .fetches
+                .get(fetch)
+                .is_none_or(|fetch| fetch.body_waiting() < edge.held.pipe_bytes()),
             State::Collapsed { .. } | State::Stored(_) | State::Explain { .. } => true,
+        }
+    }
+
+    /// Bytes of the request's body that are on their way to the origin.
+    pub fn body_held(&self, edge: &Edge) -> usize {
+        match self.state {
+            State::Fetch { fetch, .. } | State::Relay { fetch, .. } => {
+                edge.fetches.get(fetch).map_or(0, Fetch::body_held)
+            }
+            State::Collapsed { .. } | State::Stored(_) | State::Explain { .. } => 0,
         }
     }
 

@@ -65,6 +65,8 @@ pub struct Conn {
     ending: Option<Close>,
     wait: Wait,
     wait_since: Mono,
+    /// Bytes counted in the shard's budget.
+    held: usize,
     /// When the timer fires that counts; earlier ones may still be set and are ignored.
     timer_at: Mono,
 }
@@ -140,6 +142,7 @@ impl Conn {
             // The first byte is awaited as a head is: a silent new connection is no idle old one.
             wait: Wait::Client(Waiting::Head),
             wait_since: now.mono,
+            held: 0,
             timer_at,
         }
     }
@@ -160,7 +163,39 @@ impl Conn {
             self.wait_since = now.mono;
         }
         self.read(edge, now, bytes);
+        self.count_held(edge, false);
+        if edge.held.is_over() && self.has_head_in_part() {
+            edge.observe.count(Metric::NoMemory);
+            let text = "Too many requests are on their way in: send this one again, in one piece.";
+            self.answer_unread(
+                edge,
+                now,
+                &Own { fields: "Retry-After: 1\r\n", ..Own::text(503, text) },
+            );
+        }
         self.settle(edge, now);
+    }
+
+    /// Whether it waits for the rest of a head.
+    fn has_head_in_part(&self) -> bool {
+        self.ending.is_none()
+            && !self.admin
+            && matches!(self.exchange, Exchange::None)
+            && self.server.waiting() == Waiting::Head
+            && self.server.kept_bytes() > 0
+    }
+
+    /// Counts what this connection holds; nothing any more if it is freed.
+    pub fn count_held(&mut self, edge: &mut Edge, freed: bool) {
+        let bytes = match &self.exchange {
+            _ if freed => 0,
+            Exchange::Answer(answer) => self.server.kept_bytes() + answer.body_held(edge),
+            _ => self.server.kept_bytes(),
+        };
+        if bytes != self.held {
+            edge.held.change(&mut self.held, bytes);
+            edge.observe.set(Metric::RequestBytes, edge.held.bytes() as u64);
+        }
     }
 
     /// The client will send no more.
@@ -393,6 +428,11 @@ impl Conn {
         if begun {
             return self.end(Close::Abort);
         }
+        self.answer_unread(edge, now, &Own::text(refusal.status(), refusal.text()));
+    }
+
+    /// Answers what was not read, and closes.
+    fn answer_unread(&mut self, edge: &mut Edge, now: Now, own: &Own<'_>) {
         let number = edge.ids.make_number();
         let asked = Asked {
             persistence: Persistence { keep_alive: false, http10: false },
@@ -401,9 +441,8 @@ impl Conn {
             telling: Telling::default(),
         };
         edge.explain_begins(now, number, None);
-        let own = Own::text(refusal.status(), refusal.text());
         let before = self.writer.written_bytes();
-        edge.own(now, &own, asked.lend(), &mut self.writer);
+        edge.own(now, own, asked.lend(), &mut self.writer);
         let bytes = self.writer.written_bytes() - before;
         edge.log_unread(self.peer, own.status, &asked.request_id, bytes);
         self.end(Close::Graceful);
@@ -488,12 +527,13 @@ impl Conn {
         if self.ending.is_some() {
             return false;
         }
+        let pipelined_max = if edge.held.is_over() { 1 } else { limits::PIPELINED_BYTES };
         match &self.exchange {
             Exchange::None => true,
             Exchange::Stream(_) => false,
-            Exchange::Flush => self.server.kept_bytes() < limits::PIPELINED_BYTES,
+            Exchange::Flush => self.server.kept_bytes() < pipelined_max,
             Exchange::Answer(answer) => {
-                self.server.kept_bytes() < limits::PIPELINED_BYTES && answer.takes_more_body(edge)
+                self.server.kept_bytes() < pipelined_max && answer.takes_more_body(edge)
             }
         }
     }

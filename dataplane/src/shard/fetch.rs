@@ -119,6 +119,8 @@ struct Outgoing {
     head: Vec<u8>,
     /// Content, framed, that waits for the socket.
     body: Vec<u8>,
+    /// How much of the send under way is content.
+    sending_bytes: usize,
     chunked: bool,
     /// All of it is in `body`, or sent.
     ended: bool,
@@ -204,9 +206,14 @@ impl Fetch {
         }
     }
 
-    /// Whether more of the request's body is welcome.
-    pub fn takes_more_body(&self) -> bool {
-        self.request.body.len() < limits::REQUEST_PIPE_BYTES
+    /// Bytes of the request's body that wait to be sent.
+    pub fn body_waiting(&self) -> usize {
+        self.request.body.len()
+    }
+
+    /// The same, and those in the send under way.
+    pub fn body_held(&self) -> usize {
+        self.request.body.len() + self.request.sending_bytes
     }
 
     fn origin(&self) -> u32 {
@@ -252,6 +259,7 @@ impl Edge {
             request: Outgoing {
                 head,
                 body: Vec::new(),
+                sending_bytes: 0,
                 chunked: body == BodyFraming::Chunked,
                 ended: !has_content,
                 begun: false,
@@ -391,6 +399,7 @@ impl Edge {
             buffer.extend_from_slice(&fetch.request.head);
             fetch.request.head_sent = true;
         }
+        fetch.request.sending_bytes = fetch.request.body.len();
         buffer.append(&mut fetch.request.body);
         if buffer.is_empty() {
             return self.out.recycle_buffer(buffer);
@@ -469,6 +478,7 @@ impl Edge {
         let Some(at) = self.fetch_at(slot, socket) else { return };
         let Some(fetch) = self.fetches.get_mut(at) else { return };
         fetch.sending = false;
+        fetch.request.sending_bytes = 0;
         match result {
             // An origin may answer and close without reading everything: its answer still counts,
             // and if none comes, the end of the connection tells.

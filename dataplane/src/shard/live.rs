@@ -58,6 +58,8 @@ impl Edge {
         self.timeouts = live.timeouts;
         self.origins.set_idle_ms(live.timeouts.origin_idle_ms);
         self.sockets.set_peer_max(live.limits.connections_per_peer);
+        let shards = u64::from(self.settings.shard_count.max(1));
+        self.held.set_max(live.limits.request_memory / shards);
         self.streams.set_max(live.streams_max);
         self.set_access(live.access.clone());
         self.explain.set_shown(&live.shown);
@@ -116,6 +118,37 @@ mod tests {
             let end = world.accept_from(0, peer);
             assert!(!world.peer(end).closed, "no limit");
         }
+    }
+
+    #[test]
+    fn requests_in_part_have_one_budget_and_whole_ones_never_notice_it() {
+        let mut world = World::new(1);
+        reload(&mut world, |live| live.limits.request_memory = 20_000);
+        let part = format!("GET /x HTTP/1.1\r\nHost: a.example\r\nX: {}", "a".repeat(9_000));
+        let ends: Vec<_> = (0..3).map(|_| world.connect(0)).collect();
+        for &end in &ends {
+            world.say(end, &part);
+        }
+        assert_eq!(world.take(ends[0]) + &world.take(ends[1]), "");
+        let answer = world.take(ends[2]);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After:"), "{answer}");
+        assert!(world.peer(ends[2]).closed);
+        assert_eq!(world.metric(Metric::NoMemory), 1);
+        // A body beside them has a narrow pipe, and goes through.
+        let late = world.connect(0);
+        let body = "b".repeat(30_000);
+        let head = "POST /up HTTP/1.1\r\nHost: a.example\r\nContent-Length: 30000\r\n\r\n";
+        world.say(late, &format!("{head}{body}"));
+        let upstream = world.upstream();
+        let sent = world.take(upstream);
+        assert!(sent.ends_with(&body), "{} of {}", sent.len(), body.len());
+        world.say(upstream, "HTTP/1.1 204 No Content\r\n\r\n");
+        assert!(world.take(late).starts_with("HTTP/1.1 204 "));
+        // What they held is given back with them.
+        for end in [ends[0], ends[1]] {
+            world.say(end, "\r\n\r\n");
+        }
+        assert_eq!(world.metric(Metric::RequestBytes), 0);
     }
 
     #[test]

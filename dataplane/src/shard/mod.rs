@@ -35,6 +35,7 @@ pub mod feed;
 pub mod fetch;
 pub mod forward;
 pub mod heartbeat;
+pub mod held;
 pub mod history;
 pub mod jitter;
 pub mod kept_file;
@@ -101,6 +102,7 @@ use self::{
     feed::Feed,
     fetch::Fetch,
     forward::Names,
+    held::Held,
     live::LiveSlot,
     mail::{ConfigChange, FeedState, Mail},
     observe::{Board, Metric, Observe},
@@ -219,6 +221,8 @@ pub struct Edge {
     /// By which rules pages have streams.
     page_streams: Rc<StreamRoute>,
     sockets: ConnTable,
+    /// What requests that are not through hold.
+    held: Held,
     timers: Timers,
     out: Out,
     observe: Observe,
@@ -280,6 +284,7 @@ impl Edge {
             streams: Streams::new(&settings),
             page_streams: StreamRoute::of_pages(),
             sockets: ConnTable::new(settings.seed),
+            held: Held::new(limits::REQUEST_MEMORY / u64::from(settings.shard_count.max(1))),
             timers: Timers::new(now.mono),
             out: Out::new(settings.shard, settings.shard_count),
             observe: Observe::new(Arc::clone(&settings.board), settings.shard),
@@ -355,7 +360,9 @@ impl Shard {
     fn with_conn(&mut self, at: Ref, run: impl FnOnce(&mut Conn, &mut Edge)) {
         let Some(mut conn) = self.conns.take(at) else { return };
         run(&mut conn, &mut self.edge);
-        if self.edge.freed.take().is_some() {
+        let freed = self.edge.freed.take().is_some();
+        conn.count_held(&mut self.edge, freed);
+        if freed {
             self.admin_count -= usize::from(conn.is_admin());
             self.conns.free(at);
             self.edge.observe.set(Metric::HttpConns, self.conns.len() as u64);

@@ -76,6 +76,8 @@ metrics! {
     EncodingsActive "pharos_encodings_active" "" Gauge "Encodings that helpers have or wait for.",
     BadRequest "pharos_requests_refused_total" "reason=\"malformed\"" Counter
         "Requests refused before routing.",
+    NoMemory "pharos_requests_refused_total" "reason=\"memory\"" Counter
+        "Requests refused before routing.",
     SlowClient "pharos_requests_refused_total" "reason=\"slow\"" Counter
         "Requests refused before routing.",
     UnknownHost "pharos_requests_refused_total" "reason=\"unknown_host\"" Counter
@@ -86,6 +88,8 @@ metrics! {
         "Requests refused before routing.",
     VersionShed "pharos_requests_refused_total" "reason=\"version\"" Counter
         "Requests refused before routing.",
+    RequestBytes "pharos_request_bytes" "" Gauge
+        "Bytes held of requests that are not through.",
     SentBytes "pharos_sent_bytes_total" "" Counter "Bytes sent to visitors, streams apart.",
     Fetches "pharos_fetches_total" "" Counter "Requests to origins.",
     FetchActive "pharos_fetches_active" "" Gauge "Requests to origins under way.",
