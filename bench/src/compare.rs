@@ -35,7 +35,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), Failure> {
     }
     let contenders = match options.case {
         Case::Sse100k => streams::run(options)?,
-        Case::Idle10k | Case::Restart1k => fresh::run(options)?,
+        Case::Idle8k | Case::Restart1k => fresh::run(options)?,
         _ => requests::run(options)?,
     };
     let mut verdicts = Vec::new();

@@ -191,7 +191,7 @@ pub struct CompareOptions {
     /// Load before each turn that is not measured
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub warm_up: Duration,
-    /// Connections of the load; default 64, of idle-10k 10,000
+    /// Connections of the load; default 64, of idle-8k 8,000
     #[arg(long)]
     pub connections: Option<u32>,
     /// Streams of the sse cases
@@ -250,9 +250,9 @@ pub enum Case {
     /// 1 KiB from a warm cache, each request on a connection of its own
     #[value(name = "connect")]
     Connect,
-    /// Bytes of each of 10,000 connections that wait for their next request
-    #[value(name = "idle-10k")]
-    Idle10k,
+    /// Bytes of each of 8,000 connections that wait for their next request
+    #[value(name = "idle-8k")]
+    Idle8k,
     /// From starting the program to its first hit of 1 KiB
     #[value(name = "restart-1k")]
     Restart1k,
@@ -318,7 +318,7 @@ pub struct Bound {
 impl CompareOptions {
     /// Connections of the load.
     pub(crate) fn connections(&self) -> u32 {
-        let usual = if self.case == Case::Idle10k { 10_000 } else { 64 };
+        let usual = if self.case == Case::Idle8k { 8_000 } else { 64 };
         self.connections.unwrap_or(usual)
     }
 }

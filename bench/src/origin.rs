@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Requests of one connection are answered in order; what was answered at once leaves in one send.
-//! `GET /_counts` shows the counts, `DELETE /_counts` clears them; `POST /digest` answers with the
-//! length and hash of what it got.
+//! `GET /_counts` shows the counts, `GET /_counts/total` their sum alone, `DELETE /_counts` clears
+//! them; `POST /digest` answers with the length and hash of what it got.
 
 pub(crate) mod answer;
 pub(crate) mod body;
@@ -295,6 +295,10 @@ impl Connection {
 impl Counts {
     fn answer(&mut self, request: &Request, digest: Digest, now: Now) -> Answer {
         let mut answer = match (request.method.as_str(), request.target.as_str()) {
+            ("GET", "/_counts/total") => {
+                let text = format!("{{\"total\":{}}}\n", self.total);
+                Answer::text(200, "application/json", &text, now.wall_ms)
+            }
             ("GET", "/_counts") => Answer::text(200, "application/json", &self.json(), now.wall_ms),
             ("DELETE", "/_counts") => {
                 *self = Self::default();

@@ -385,7 +385,7 @@ impl<'a> Arena<'a> {
     /// How often the origin was asked so far.
     fn origin_count(&self) -> Result<u64, Failure> {
         let failed = || Failure::error("read the origin's counts");
-        let answer = probe::ask(self.ground.origin, "GET", "/_counts", &[], &[])
+        let answer = probe::ask(self.ground.origin, "GET", "/_counts/total", &[], &[])
             .map_err(|error| failed().because(error))?;
         let counts: Value =
             serde_json::from_slice(&answer.content).map_err(|error| failed().because(error))?;

@@ -49,8 +49,8 @@ frontend visitors
 backend origin
   server origin {origin} pool-max-conn 256
 ",
-        // It reckons with two descriptors a connection, and needs one where the cache answers.
-        maxconn = ground.descriptors.saturating_sub(1_000).min(ground.sockets + 1_000),
+        // It wants two descriptors for each, whether the cache answers or not.
+        maxconn = (ground.descriptors / 2).saturating_sub(200).min(ground.sockets + 1_000),
         descriptors = ground.descriptors,
         origin = ground.origin,
     );
