@@ -238,7 +238,7 @@ pub enum Case {
     /// 100 KiB from a warm cache: one object, then 512 in turn
     #[value(name = "hit-100k")]
     Hit100k,
-    /// 1 KiB from a warm cache at 25, 50 and 80 % of what each server can do: delays in an open loop
+    /// 1 KiB from a warm cache at 25, 50 and 80 % of what each server can do: delays, open loop
     #[value(name = "hit-1k-paced")]
     Hit1kPaced,
     /// 1 KiB that nobody asked for before: each is fetched and stored

@@ -72,7 +72,8 @@ pub async fn run(
     }
 }
 
-/// How many connections there is room for, after raising the limit on descriptors as far as it goes.
+/// How many connections there is room for, after raising the limit on descriptors as far as it
+/// goes.
 fn connections_max() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
