@@ -2,8 +2,8 @@
 //! each answered before the next, so that a slow and plain reference can say what must come out.
 //!
 //! What [`super::cache_ops`] leaves out: freshness fields of every kind, `Age`, statuses, request
-//! directives, HEAD, POST and what it outdates, groups, ranges, 206, 304, encodings, eviction. What
-//! it has and this leaves out: several requests at a time.
+//! directives, HEAD, POST and what it outdates, groups, ranges, 304, encodings, eviction. What it
+//! has and this leaves out: several requests at a time. Neither stores parts (206).
 //!
 //! The reference keeps each stored response as the numbers that its fields were made from, never as
 //! text that would have to be read again.
