@@ -131,6 +131,30 @@ pub struct Forward {
     pub x_forwarded: bool,
     /// Whether `Forwarded` (RFC 7239) is extended; if not, it does not reach an origin.
     pub forwarded: bool,
+    /// What visitors speak to this edge, or to what stands in front of it. Said here and never
+    /// taken from a request: one cache key has one answer.
+    pub proto: Scheme,
+}
+
+/// What visitors speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// Plain HTTP.
+    #[default]
+    Http,
+    /// TLS, ended by a proxy in front.
+    Https,
+}
+
+impl Scheme {
+    /// As in a URL.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// Live streams' share.
@@ -290,7 +314,7 @@ impl Default for Explain {
 
 impl Default for Forward {
     fn default() -> Self {
-        Self { x_forwarded: true, forwarded: true }
+        Self { x_forwarded: true, forwarded: true, proto: Scheme::Http }
     }
 }
 

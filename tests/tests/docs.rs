@@ -71,7 +71,7 @@ fn every_example_is_accepted_and_holds_every_key_there_is() {
         ("edge", &both, "[control]", 2),
         ("edge", &both, "[cache]", 2),
         ("edge", &both, "[compression]", 5),
-        ("edge", &both, "[forward]", 2),
+        ("edge", &both, "[forward]", 3),
         ("edge", &both, "[explain]", 3),
         ("edge", &both, "[streams]", 1),
         ("edge", &both, "[limits]", 1),

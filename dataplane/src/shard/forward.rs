@@ -5,8 +5,8 @@
 //! is made anew for each hop. `Via` and `CDN-Loop` (RFC 8586) are added; a request that carries our
 //! own name in `CDN-Loop` has come round and is refused. `X-Forwarded-For` and `Forwarded` (RFC
 //! 7239) are extended by the address of the peer; what they said of addresses before stays.
-//! Protocol and host are ours alone: only the last hop can vouch for them, and the host is the one
-//! that the cache key was made of. An origin that builds links from any other would let one visitor
+//! Protocol and host are ours alone: only the last hop can vouch for them. The protocol is that of
+//! the configuration, and the host is the one that the cache key was made of. An origin that builds links from any other would let one visitor
 //! choose what all others are served.
 //!
 //! Leaves to others: which conditionals to send (`cache`), which target and host (`route`).
@@ -139,13 +139,14 @@ impl Names {
     /// The fields that tell of the hops so far and of this one.
     fn write_chain(&self, fields: &Fields<'_>, host: &str, client: Client<'_>, to: &mut Vec<u8>) {
         let Client { peer, request_id } = client;
+        let proto = self.forward.proto.word();
         write_joined("Via", fields.known_all(Known::Via), to);
         let _ = write!(to, "1.1 {}\r\n", self.pseudonym);
         write_joined("CDN-Loop", fields.known_all(Known::CdnLoop), to);
         let _ = write!(to, "{}\r\n", self.pseudonym);
         if self.forward.x_forwarded {
             write_joined("X-Forwarded-For", fields.known_all(Known::XForwardedFor), to);
-            let _ = write!(to, "{peer}\r\nX-Forwarded-Proto: http\r\n");
+            let _ = write!(to, "{peer}\r\nX-Forwarded-Proto: {proto}\r\n");
             if !host.is_empty() {
                 let _ = write!(to, "X-Forwarded-Host: {host}\r\n");
             }
@@ -166,7 +167,7 @@ impl Names {
             if !host.is_empty() {
                 let _ = write!(to, ";host=\"{host}\"");
             }
-            let _ = write!(to, ";proto=http\r\n");
+            let _ = write!(to, ";proto={proto}\r\n");
         }
         let _ = write!(to, "X-Request-Id: {request_id}\r\n");
     }
@@ -300,6 +301,7 @@ mod tests {
     use proto::http1::head::{FieldSpace, parse_request};
 
     use super::*;
+    use crate::config::Scheme;
 
     fn forwarded(request: &str, for_cache: bool) -> String {
         forwarded_as(request, for_cache, Forward::default())
@@ -385,11 +387,25 @@ mod tests {
     fn what_is_not_to_be_told_of_the_client_is_not_passed_on_either() {
         let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\n\
                        Forwarded: for=1.2.3.4\r\n\r\n";
+        let of = |x_forwarded, forwarded| Forward { x_forwarded, forwarded, ..Forward::default() };
         for (x_forwarded, forwarded) in [(true, false), (false, true), (false, false)] {
-            let sent = forwarded_as(request, false, Forward { x_forwarded, forwarded });
+            let sent = forwarded_as(request, false, of(x_forwarded, forwarded));
             assert_eq!(sent.contains("X-Forwarded-"), x_forwarded, "{sent}");
             assert_eq!(sent.contains("\nForwarded: "), forwarded, "{sent}");
         }
+    }
+
+    #[test]
+    fn origins_are_told_the_protocol_of_the_configuration_whatever_a_request_says() {
+        let forward = Forward { proto: Scheme::Https, ..Forward::default() };
+        let sent = forwarded_as(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: http\r\n\r\n",
+            false,
+            forward,
+        );
+        assert!(sent.contains("\r\nX-Forwarded-Proto: https\r\n"), "{sent}");
+        assert!(!sent.contains("X-Forwarded-Proto: http\r\n"), "{sent}");
+        assert!(sent.contains("host=\"o.example\";proto=https\r\n"), "{sent}");
     }
 
     #[test]

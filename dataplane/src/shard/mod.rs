@@ -45,6 +45,7 @@ pub mod last_known;
 pub mod last_values;
 pub mod live;
 pub mod mail;
+pub mod not_offered;
 pub mod observe;
 pub mod origin;
 pub mod out;

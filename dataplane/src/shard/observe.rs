@@ -80,6 +80,8 @@ metrics! {
         "Requests refused before routing.",
     SlowClient "pharos_requests_refused_total" "reason=\"slow\"" Counter
         "Requests refused before routing.",
+    NotOffered "pharos_requests_refused_total" "reason=\"not_offered\"" Counter
+        "Requests refused before routing.",
     UnknownHost "pharos_requests_refused_total" "reason=\"unknown_host\"" Counter
         "Requests refused before routing.",
     Overloaded "pharos_requests_refused_total" "reason=\"overloaded\"" Counter

@@ -41,6 +41,7 @@ use super::{
     fetch::{Invalidation, Plan},
     forward::{Client, Upstream},
     kept_head::keep_head,
+    not_offered,
     observe::Metric,
     outcome::StoredAnswer,
     part::{Parts, write_unsatisfiable},
@@ -273,7 +274,11 @@ impl Edge {
         writer: &mut Writer,
     ) -> Exchange {
         let head = &request.head;
-        if let Some(own) = refused_method(head) {
+        if let Some(own) = not_offered::refused(head) {
+            self.observe.count(Metric::NotOffered);
+            return self.own(now, &own, asked, writer);
+        }
+        if let Some(own) = own_options(head) {
             return self.own(now, &own, asked, writer);
         }
         if self.names.is_loop(&head.fields) {
@@ -835,19 +840,12 @@ fn asks_for_stream(head: &RequestHead<'_>) -> bool {
     takes(b"text/event-stream") || is_stream_path && takes_all && !takes(b"application/json")
 }
 
-/// Methods that are answered without a look at the route.
-fn refused_method(head: &RequestHead<'_>) -> Option<Own<'static>> {
+/// What is asked of this edge itself, and answered without a look at the route.
+fn own_options(head: &RequestHead<'_>) -> Option<Own<'static>> {
     match head.method {
-        // It would show what the proxies in front added (RFC 9110 §9.3.8).
-        Method::Trace => Some(Own {
-            fields: "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
-            ..Own::text(405, "TRACE is not offered here.")
-        }),
-        Method::Connect => Some(Own::text(501, "CONNECT is not offered here.")),
-        Method::Options if head.target.path_and_query() == "*" => Some(Own {
-            fields: "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
-            ..Own::text(204, "")
-        }),
+        Method::Options if head.target.path_and_query() == "*" => {
+            Some(Own { fields: not_offered::ALLOW, ..Own::text(204, "") })
+        }
         // A proxy answers itself when it may not pass on (RFC 9110 §7.6.2).
         Method::Options if head.fields.known(Known::MaxForwards) == Some(b"0") => {
             Some(Own { fields: "Allow: GET, HEAD, OPTIONS\r\n", ..Own::text(204, "") })

@@ -454,25 +454,50 @@ fn check_form(method: &Method<'_>, form: Form) -> Result<(), Refusal> {
 /// so that the answer does not depend on how the bytes were cut.
 #[cold]
 fn refuse<T>(error: httparse::Error, bytes: &[u8]) -> Result<Option<T>, Refusal> {
+    if PROXY_HEADER_V2.starts_with(bytes) && bytes.len() < PROXY_HEADER_V2.len() {
+        return Ok(None);
+    }
     Err(match error {
         httparse::Error::TooManyHeaders => Refusal::TooManyFields,
         httparse::Error::HeaderName => Refusal::FieldName,
         httparse::Error::HeaderValue => Refusal::FieldValue,
         httparse::Error::NewLine => Refusal::LineEnd,
-        httparse::Error::Token | httparse::Error::Status => Refusal::RequestLine,
+        httparse::Error::Token | httparse::Error::Status => foreign(bytes),
         httparse::Error::Version => {
             let Some(end) = bytes.iter().position(|&b| b == b'\n') else { return Ok(None) };
             let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
             let mut words = line.split(|&b| b == b' ').skip(2);
             match (words.next(), words.next()) {
                 (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']), None) => {
-                    Refusal::Version
+                    if line == b"PRI * HTTP/2.0" {
+                        Refusal::Http2
+                    } else {
+                        Refusal::Version
+                    }
                 }
-                _ => Refusal::RequestLine,
+                _ => foreign(bytes),
             }
         }
     })
 }
+
+/// What no request line was, by its first bytes: another protocol, which the refusal then names.
+fn foreign(bytes: &[u8]) -> Refusal {
+    let is_proxy_header = bytes.starts_with(PROXY_HEADER_V2)
+        || PROXY_HEADERS_V1.iter().any(|begin| bytes.starts_with(begin));
+    match bytes.first() {
+        Some(&TLS_HANDSHAKE) => Refusal::Tls,
+        _ if is_proxy_header => Refusal::ProxyHeader,
+        _ => Refusal::RequestLine,
+    }
+}
+
+/// The content type of the first TLS record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+/// How the PROXY protocol begins, version 1 (haproxy's proxy-protocol.txt §2.1).
+const PROXY_HEADERS_V1: [&[u8]; 3] = [b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN"];
+/// And version 2 (§2.2), behind the two empty lines that its signature begins with.
+const PROXY_HEADER_V2: &[u8] = b"\0\r\nQUIT\n";
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,12 @@ pub enum Refusal {
     TooManyFields,
     /// A version that is not 1.0 or 1.1.
     Version,
+    /// The preface of HTTP/2 (RFC 9113 §3.4).
+    Http2,
+    /// A TLS handshake (RFC 8446 §5.1): these bytes are not plain HTTP at all.
+    Tls,
+    /// A PROXY protocol header, version 1 or 2, before the request.
+    ProxyHeader,
     /// HTTP/1.1 without `Host`.
     HostMissing,
     /// More than one `Host`.
@@ -71,6 +77,8 @@ impl Refusal {
     pub const fn status(self) -> u16 {
         match self {
             Self::RequestLine
+            | Self::Tls
+            | Self::ProxyHeader
             | Self::LineEnd
             | Self::FieldName
             | Self::FieldValue
@@ -95,7 +103,7 @@ impl Refusal {
             Self::Misdirected => 421,
             Self::HeadTooLarge | Self::TooManyFields => 431,
             Self::Connect | Self::CodingUnknown => 501,
-            Self::Version => 505,
+            Self::Version | Self::Http2 => 505,
         }
     }
 
@@ -116,6 +124,17 @@ impl Refusal {
             Self::HeadTooLarge => "The request head is too large.",
             Self::TooManyFields => "The request has too many fields.",
             Self::Version => "Only HTTP/1.0 and HTTP/1.1 are spoken here.",
+            Self::Http2 => {
+                "HTTP/2 is not spoken here: use HTTP/1.1, or put a proxy in front that speaks both."
+            }
+            Self::Tls => {
+                "This listener speaks plain HTTP, not TLS: use http://, or put a proxy with TLS in \
+                 front."
+            }
+            Self::ProxyHeader => {
+                "A PROXY protocol header is not taken here: turn it off where it is sent, and send \
+                 X-Forwarded-For instead."
+            }
             Self::HostMissing => "The request has no Host field.",
             Self::HostRepeated => "The request has more than one Host field.",
             Self::HostInvalid => "The Host field is not a host with an optional port.",
@@ -151,6 +170,9 @@ impl Refusal {
             Self::HeadTooLarge => "head_too_large",
             Self::TooManyFields => "too_many_fields",
             Self::Version => "version",
+            Self::Http2 => "http2",
+            Self::Tls => "tls",
+            Self::ProxyHeader => "proxy_header",
             Self::HostMissing => "host_missing",
             Self::HostRepeated => "host_repeated",
             Self::HostInvalid => "host_invalid",
@@ -189,9 +211,15 @@ mod tests {
 
     #[test]
     fn texts_are_single_sentences_that_fit_a_field_and_names_are_words() {
-        for refusal in
-            [Refusal::RequestLine, Refusal::Misdirected, Refusal::HeadTimeout, Refusal::Version]
-        {
+        for refusal in [
+            Refusal::RequestLine,
+            Refusal::Misdirected,
+            Refusal::HeadTimeout,
+            Refusal::Version,
+            Refusal::Http2,
+            Refusal::Tls,
+            Refusal::ProxyHeader,
+        ] {
             assert!(crate::field::name::is_value(refusal.text().as_bytes()));
             assert!(refusal.text().ends_with('.'));
             assert!(
@@ -216,6 +244,8 @@ mod tests {
             (Refusal::TooManyFields, 431),
             (Refusal::CodingUnknown, 501),
             (Refusal::Version, 505),
+            (Refusal::Http2, 505),
+            (Refusal::ProxyHeader, 400),
         ] {
             assert_eq!(refusal.status(), status);
         }

@@ -732,7 +732,16 @@ mod tests {
             (Version, line("GET / HTTP/2.0")),
             (Version, line("GET / HTTP/1.2")),
             (Version, line("GET / HTTP/0.9")),
-            (Version, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+            // What is another protocol is named
+            (Http2, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x12".to_vec()),
+            (Tls, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec()),
+            (ProxyHeader, b"PROXY TCP4 192.0.2.1 192.0.2.2 5 80\r\nGET / HTTP/1.1\r\n".to_vec()),
+            (ProxyHeader, b"PROXY TCP6 ::1 ::1 5 80\r\n".to_vec()),
+            (ProxyHeader, b"PROXY UNKNOWN\r\n".to_vec()),
+            (ProxyHeader, b"PROXY UNKNOWN ff ff 5 80\r\n".to_vec()),
+            (ProxyHeader, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01".to_vec()),
+            (RequestLine, b"\r\n\r\n\0\r\nQUIET\n".to_vec()),
+            (RequestLine, b"PROXY TCP5 a b 5 80\r\n".to_vec()),
             // RFC 9112 §3.2: Host
             (HostMissing, get("X: y")),
             (HostMissing, b"GET http://a/ HTTP/1.1\r\n\r\n".to_vec()),
