@@ -51,8 +51,9 @@ pub fn manner(object: u32) -> Manner {
 pub fn body(object: u32, generation: u32) -> Vec<u8> {
     let word = format!("{object}.{generation};");
     // No two generations are of one length: without validators, a HEAD's Content-Length is all that
-    // tells a cache (RFC 9111 §4.3.5) that what it has is still that.
-    let length = (manner(object).length + generation as usize).max(word.len());
+    // tells a cache (RFC 9111 §4.3.5) that what it has is still that. The word itself comes on top,
+    // or the first generations of the shortest bodies were all of its length.
+    let length = word.len() + manner(object).length + generation as usize;
     let mut body = word.repeat(length.div_ceil(word.len()));
     body.truncate(length);
     body.into_bytes()
