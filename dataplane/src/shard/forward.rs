@@ -6,8 +6,8 @@
 //! own name in `CDN-Loop` has come round and is refused. `X-Forwarded-For` and `Forwarded` (RFC
 //! 7239) are extended by the address of the peer; what they said of addresses before stays.
 //! Protocol and host are ours alone: only the last hop can vouch for them. The protocol is that of
-//! the configuration, and the host is the one that the cache key was made of. An origin that builds links from any other would let one visitor
-//! choose what all others are served.
+//! the configuration, and the host is the one that the cache key was made of. An origin that builds
+//! links from any other would let one visitor choose what all others are served.
 //!
 //! Leaves to others: which conditionals to send (`cache`), which target and host (`route`).
 

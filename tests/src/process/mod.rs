@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod echo;
 pub mod load;
 pub mod nginx;
 pub mod node;

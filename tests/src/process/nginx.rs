@@ -1,4 +1,4 @@
-//! A real nginx as an origin, in a folder of its own.
+//! A real nginx, as an origin or in front, in a folder of its own.
 
 use std::{
     net::SocketAddr,
@@ -29,8 +29,15 @@ pub fn program() -> Option<PathBuf> {
 impl Nginx {
     /// Serves `tree` with `server` lines (such as `expires 1h;`) in its server block.
     pub fn serve(folder: &Path, tree: &Path, server: &str) -> Option<Self> {
-        let program = program()?;
         let address = free_address();
+        let root = tree.display();
+        let block = format!("server {{ listen {address}; root {root}; {server} }}");
+        Self::run(folder, &block, address)
+    }
+
+    /// Runs with these lines in its http section, of which some server listens at `address`.
+    pub fn run(folder: &Path, http: &str, address: SocketAddr) -> Option<Self> {
+        let program = program()?;
         let prefix = folder.join("nginx");
         std::fs::create_dir_all(prefix.join("tmp")).expect("a folder for nginx");
         let user = if runs_as_root() { "user root;" } else { "" };
@@ -40,9 +47,8 @@ impl Nginx {
              http {{ access_log {p}/access.log; client_body_temp_path {p}/tmp; proxy_temp_path {p}/tmp;\n\
              fastcgi_temp_path {p}/tmp; uwsgi_temp_path {p}/tmp; scgi_temp_path {p}/tmp;\n\
              default_type application/octet-stream;\n\
-             server {{ listen {address}; root {root}; {server} }} }}\n",
+             {http} }}\n",
             p = prefix.display(),
-            root = tree.display(),
         );
         let file = prefix.join("nginx.conf");
         std::fs::write(&file, configuration).expect("a configuration");
