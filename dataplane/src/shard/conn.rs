@@ -509,6 +509,9 @@ impl Conn {
             // Whoever waits for a request while our answer is in flight waits for the client to
             // read it.
             Waiting::Idle | Waiting::Nothing if self.sending => Wait::Sending,
+            // Held back by us: the origin takes no more, and its fetch has a deadline of its own.
+            Waiting::Body if !self.receiving && self.sending => Wait::Sending,
+            Waiting::Body if !self.receiving => Wait::Client(Waiting::Nothing),
             waiting => Wait::Client(waiting),
         };
         // A head's deadline runs from its first byte, a send's from its start.

@@ -539,6 +539,46 @@ fn an_upload_that_stalls_for_too_long_is_the_clients_fault() {
 }
 
 #[test]
+fn an_upload_that_its_origin_does_not_take_is_the_origins_fault() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let head = "POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000000\r\n\r\n";
+    world.say(client, head);
+    let upstream = world.upstream();
+    assert!(world.take(upstream).starts_with("POST /x "));
+    world.peer(upstream).blocked = true;
+    // The first piece is on its way, the second fills what the edge holds.
+    world.say(client, &"x".repeat(1_000));
+    world.say(client, &"x".repeat(limits::REQUEST_PIPE_BYTES));
+    assert!(!world.peer(client).receiving, "the client is read no further");
+    world.wait_ms(19_000);
+    assert_eq!(world.take(client), "");
+    world.wait_ms(3_000);
+    let answer = world.take(client);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+}
+
+#[test]
+fn a_client_held_back_by_its_origin_has_its_time_anew_when_it_may_go_on() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let head = "POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000000\r\n\r\n";
+    world.say(client, head);
+    let upstream = world.upstream();
+    world.peer(upstream).blocked = true;
+    world.say(client, &"x".repeat(1_000));
+    world.say(client, &"x".repeat(limits::REQUEST_PIPE_BYTES));
+    world.wait_ms(15_000);
+    world.unblock(upstream);
+    assert!(world.peer(client).receiving);
+    world.wait_ms(15_000);
+    assert_eq!(world.take(client), "", "15 s of 20 are over");
+    world.wait_ms(7_000);
+    let answer = world.take(client);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[test]
 fn a_page_and_its_documents_are_asked_for_by_id_and_without_query() {
     let mut world = World::with_control(1);
     let client = world.connect(0);
