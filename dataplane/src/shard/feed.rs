@@ -10,34 +10,28 @@
 //! all sites and a soft one of everything, then its cursor: in this order nothing fetched by the
 //! old configuration stays fresh, and nothing comes back that a purge unknown to this edge removed.
 //!
-//! Refilling. Events that control sends again (`history=1`, or behind a snapshot) fill histories.
-//! They end with the first record that is none of them; only then do histories count as filled. The
-//! edge asks for them until they once came to their end.
-//!
-//! Leaves to others: the connection (`session`), what a shard does with its mail (`mod`).
+//! Leaves to others: the connection (`session`), what an event of it means (`intake`), what
+//! a shard does with its mail (`mod`).
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
 use cache::{Cache, PurgeCursor};
 use proto::feed::{
     cursor::{FeedCursor, VersionVector},
-    record::{
-        Config, Position, Publish, Purge, Record, RecordError, Scope, Snapshot, TopicStreams,
-    },
-    site::{Page, Site},
+    record::{Position, TopicStreams},
 };
 
 use super::{
     Settings,
+    intake::{Intake, Item},
     last_known::{LastKnown, Restored},
     mail::{Advance, ConfigChange, FeedState, Mail},
     observe::{Board, Metric, Observe},
     out::Out,
     position::Reporter,
-    rule::Rules,
-    session::{Lost, Resume, Session},
+    rule::{Rules, forms_of},
+    session::{Resume, Session},
     stream::tally::most,
-    watermark::Fence,
 };
 use crate::{
     limits,
@@ -71,58 +65,11 @@ pub struct Feed {
     topics: Arc<[TopicStreams]>,
 }
 
-/// From events to what is to be applied.
-struct Intake {
-    fence: Fence<Item>,
-    /// The cursor of the last record that came with one: where a new session resumes.
-    received: Option<FeedCursor>,
-    refill: Refill,
-    /// Events from before were once refilled to their end.
-    refilled: bool,
-    /// Events of this session.
-    events: u64,
-    snapshot: Option<Gathering>,
-    /// Sessions lost in a row over a record, without a new cursor.
-    stuck: u32,
-    unknown_kinds: u64,
-    beats: u64,
-}
-
-/// What takes effect behind the purges before it.
-#[derive(Debug)]
-enum Item {
-    Config(Arc<ConfigChange>),
-    Publish(Arc<Publish>),
-    Cursor {
-        cursor: FeedCursor,
-        how: Advance,
-    },
-    /// `Refilling` or `Refilled`.
-    Refill(Advance),
-}
-
-/// Where this session is with events from before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Refill {
-    No,
-    Expected,
-    Coming,
-}
-
 /// A purge under way.
 struct Cutting {
     ticket: u64,
     /// At least one.
     cursors: Vec<PurgeCursor>,
-}
-
-/// Parts of a snapshot.
-#[derive(Default)]
-struct Gathering {
-    next_part: u32,
-    bytes: usize,
-    sites: Vec<Site>,
-    pages: Vec<Page>,
 }
 
 impl Feed {
@@ -495,180 +442,6 @@ impl Feed {
     }
 }
 
-impl Intake {
-    fn new(shard_count: u16) -> Self {
-        Self {
-            fence: Fence::new(shard_count),
-            received: None,
-            refill: Refill::No,
-            refilled: false,
-            events: 0,
-            snapshot: None,
-            stuck: 0,
-            unknown_kinds: 0,
-            beats: 0,
-        }
-    }
-
-    /// A session begins: what an older one left unfinished counts for nothing. Where it resumes.
-    fn begin_session(&mut self) -> Resume {
-        self.snapshot = None;
-        self.events = 0;
-        self.refill = if self.refilled { Refill::No } else { Refill::Expected };
-        // Twice over the same record: only a snapshot leads past it.
-        if self.stuck >= 2 {
-            self.received = None;
-            self.stuck = 0;
-        }
-        Resume {
-            last_event_id: self.received.as_ref().map(ToString::to_string),
-            history: !self.refilled,
-        }
-    }
-
-    /// Takes one event of the feed.
-    fn take(&mut self, name: &str, data: &str, id: Option<&str>) -> Result<(), Lost> {
-        self.events += 1;
-        let taken = self.take_event(name, data, id);
-        if let Err(lost) = &taken {
-            self.stuck += 1;
-            tracing::error!(kind = name, "{lost}: the session with control begins anew");
-        }
-        taken
-    }
-
-    fn take_event(&mut self, name: &str, data: &str, id: Option<&str>) -> Result<(), Lost> {
-        let cursor = match id.filter(|id| !id.is_empty()) {
-            Some(text) => Some(text.parse::<FeedCursor>().map_err(|_| Lost::Record)?),
-            None => None,
-        };
-        match Record::parse(name, data) {
-            Ok(record) => self.take_record(record, data.len(), cursor),
-            Err(RecordError::UnknownKind(kind)) => {
-                if self.unknown_kinds == 0 {
-                    tracing::warn!(kind, "control sends records that this edge does not know");
-                }
-                self.unknown_kinds += 1;
-                self.end_refill();
-                self.push_cursor(cursor, Advance::Onward);
-                Ok(())
-            }
-            Err(RecordError::Malformed(error)) => {
-                tracing::error!(kind = name, %error, "a record of the feed cannot be read");
-                Err(Lost::Record)
-            }
-        }
-    }
-
-    fn take_record(
-        &mut self,
-        record: Record,
-        bytes: usize,
-        cursor: Option<FeedCursor>,
-    ) -> Result<(), Lost> {
-        match record {
-            Record::Snapshot(part) => return self.take_part(part, bytes, cursor),
-            Record::Publish(publish) if publish.refill => {
-                if self.refill != Refill::Coming {
-                    self.refill = Refill::Coming;
-                    self.fence.push(Item::Refill(Advance::Refilling), false);
-                }
-                self.fence.push(Item::Publish(Arc::new(publish)), false);
-            }
-            Record::Publish(publish) => {
-                self.end_refill();
-                self.fence.push(Item::Publish(Arc::new(publish)), false);
-            }
-            Record::Config(config) => {
-                self.end_refill();
-                self.push_config(config);
-            }
-            Record::Purge(purge) => {
-                self.end_refill();
-                self.fence.push_purge(purge);
-            }
-            // The first beat comes before everything; any later one says that all events from
-            // before have come.
-            Record::Beat(beat) => {
-                self.beats += 1;
-                if self.events > 1 {
-                    self.end_refill();
-                }
-                let how = beat.replica.map_or(Advance::Onward, Advance::Current);
-                self.push_cursor(cursor, how);
-                return Ok(());
-            }
-        }
-        self.push_cursor(cursor, Advance::Onward);
-        Ok(())
-    }
-
-    fn push_config(&mut self, config: Config) {
-        self.fence.push(Item::Config(Arc::new(ConfigChange::Change(config))), true);
-    }
-
-    fn push_cursor(&mut self, cursor: Option<FeedCursor>, how: Advance) {
-        let Some(cursor) = cursor else { return };
-        self.stuck = 0;
-        self.received = Some(cursor.clone());
-        self.fence.push(Item::Cursor { cursor, how }, false);
-    }
-
-    /// What comes now is not from before.
-    fn end_refill(&mut self) {
-        if self.refill != Refill::No {
-            self.refill = Refill::No;
-            self.refilled = true;
-            self.fence.push(Item::Refill(Advance::Refilled), false);
-        }
-    }
-
-    /// Gathers a snapshot; its last part puts it into effect.
-    fn take_part(
-        &mut self,
-        part: Snapshot,
-        bytes: usize,
-        cursor: Option<FeedCursor>,
-    ) -> Result<(), Lost> {
-        if part.part == 0 {
-            self.snapshot = Some(Gathering::default());
-        }
-        let in_order = self.snapshot.take().filter(|so_far| so_far.next_part == part.part);
-        let Some(mut so_far) = in_order else { return Err(Lost::Record) };
-        so_far.next_part += 1;
-        so_far.bytes += bytes;
-        if so_far.bytes > limits::FEED_SNAPSHOT_BYTES_MAX {
-            return Err(Lost::EventTooLarge);
-        }
-        so_far.sites.extend(part.sites);
-        so_far.pages.extend(part.pages);
-        if !part.last {
-            self.snapshot = Some(so_far);
-            return Ok(());
-        }
-        let Some(cursor) = cursor else { return Err(Lost::Record) };
-        let Gathering { sites, pages, .. } = so_far;
-        tracing::info!(
-            sites = sites.len(),
-            pages = pages.len(),
-            position = cursor.position,
-            "a snapshot of the configuration is applied behind a fence of everything"
-        );
-        let change = ConfigChange::Replace { sites, pages };
-        self.fence.push(Item::Config(Arc::new(change)), true);
-        let position = cursor.position;
-        // The snapshot stands for purges that this edge never heard of, hard ones among them, and
-        // its cursor will confirm them: what they may have reached must not come back as stale.
-        // Pages are purged softly always; without control the last known one is better than none.
-        self.fence.push_purge(Purge { position, scope: Scope::Sites, soft: false });
-        self.fence.push_purge(Purge { position, scope: Scope::Everything, soft: true });
-        let how = part.replica.map_or(Advance::Jumped, Advance::Snapshot);
-        self.push_cursor(Some(cursor), how);
-        self.refill = Refill::Expected;
-        Ok(())
-    }
-}
-
 /// What is reported to control.
 fn position(cursor: &FeedCursor, topics: &[TopicStreams], board: &Board) -> Position {
     let hits = board.sum(Metric::Hit) + board.sum(Metric::Stale);
@@ -683,27 +456,15 @@ fn position(cursor: &FeedCursor, topics: &[TopicStreams], board: &Board) -> Posi
     }
 }
 
-/// A purge, once for every form of its URL.
-fn forms_of(rules: &BTreeMap<String, Rules>, purge: Purge) -> Vec<Purge> {
-    let Purge { position, scope, soft } = purge;
-    let scopes = match scope {
-        Scope::Url { site, target } => match rules.get(&site) {
-            Some(rules) => {
-                let targets = rules.targets(&target).into_iter();
-                targets.map(|target| Scope::Url { site: site.clone(), target }).collect()
-            }
-            None => vec![Scope::Url { site, target }],
-        },
-        scope => vec![scope],
-    };
-    scopes.into_iter().map(|scope| Purge { position, scope, soft }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
 
     use proptest::prelude::*;
+    use proto::feed::{
+        record::{Config, Publish, Purge, Record, Scope, Snapshot},
+        site::Page,
+    };
 
     use super::*;
     use crate::{

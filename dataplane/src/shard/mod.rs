@@ -37,6 +37,7 @@ pub mod forward;
 pub mod heartbeat;
 pub mod held;
 pub mod history;
+pub mod intake;
 pub mod jitter;
 pub mod kept_file;
 pub mod kept_head;

@@ -12,10 +12,11 @@
 //!
 //! Leaves to others: what a rule may say (`proto::feed::rule`), what its lifetime means (`cache`).
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use proto::{
     feed::{
+        record::{Purge, Scope},
         rule::{KeyRule, LifetimeRule, Match, QueryRule, Rule},
         site::{Policy, Site},
     },
@@ -301,6 +302,22 @@ fn cookies<'a>(fields: &'a Fields<'a>, name: &'a str) -> impl Iterator<Item = &'
         let at = pair.iter().position(|&b| b == b'=')?;
         (pair[..at].trim_ascii_end() == name.as_bytes()).then(|| pair[at + 1..].trim_ascii_start())
     })
+}
+
+/// A purge, once for every form of its URL.
+pub fn forms_of(rules: &BTreeMap<String, Rules>, purge: Purge) -> Vec<Purge> {
+    let Purge { position, scope, soft } = purge;
+    let scopes = match scope {
+        Scope::Url { site, target } => match rules.get(&site) {
+            Some(rules) => {
+                let targets = rules.targets(&target).into_iter();
+                targets.map(|target| Scope::Url { site: site.clone(), target }).collect()
+            }
+            None => vec![Scope::Url { site, target }],
+        },
+        scope => vec![scope],
+    };
+    scopes.into_iter().map(|scope| Purge { position, scope, soft }).collect()
 }
 
 #[cfg(test)]
