@@ -212,23 +212,19 @@ impl Cache {
         self.purges_beside(cache_key.site(), removed.iter().map(|entry| &**entry))
     }
 
-    /// The same for what its answer names in `Location` and `Content-Location`, as far as that is
-    /// of the same origin.
-    pub fn invalidate_named(
+    /// What the answer to an unsafe request names in `Location` and `Content-Location`, as far as
+    /// that is of the same origin: it is outdated, too. `cache_key` is that of the request's URL as
+    /// the client wrote it.
+    pub fn named_targets(
         &self,
         cache_key: &CacheKeyRef<'_>,
         response: &dyn FieldSource,
-    ) -> Vec<PurgeCursor> {
-        let mut purges = Vec::new();
-        for name in ["Location", "Content-Location"] {
-            let Some(reference) = response.get(name) else { continue };
-            let target = location::same_origin_target(cache_key, reference);
-            if let Some(target) = target.filter(|target| **target != *cache_key.target()) {
-                let named = self.cache_key(cache_key.site(), cache_key.host(), &target);
-                purges.extend(self.invalidate(&named));
-            }
-        }
-        purges
+    ) -> Vec<String> {
+        let references =
+            ["Location", "Content-Location"].into_iter().filter_map(|it| response.get(it));
+        let targets = references.filter_map(|it| location::same_origin_target(cache_key, it));
+        // Nothing is stored under what is no text.
+        targets.filter_map(|target| String::from_utf8(target).ok()).collect()
     }
 
     /// The right to store the answer to a POST that is about to be sent, should it allow that (RFC

@@ -648,12 +648,8 @@ impl Edge {
             site_id: place.site_id.into(),
             host: place.key_host.into(),
             target: place.target.into(),
-            forms: place.rules.map_or_else(Vec::new, |rules| {
-                let mut forms = rules.targets(place.raw);
-                forms.retain(|form| form != place.target);
-                forms
-            }),
-            adds: place.rules.is_some_and(Rules::adds),
+            raw: place.raw.into(),
+            rules: place.rules.cloned().unwrap_or_default(),
         });
         let kept = if lease.is_some() { keep_head(&request.head) } else { Rc::from([]) };
         let fetch = self.start_fetch(

@@ -26,9 +26,9 @@ use proto::{
 
 use crate::limits;
 
-/// Of one site, in their order.
-#[derive(Debug, Default)]
-pub struct Rules(Box<[SiteRule]>);
+/// Of one site, in their order; cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct Rules(Rc<[SiteRule]>);
 
 /// One rule.
 #[derive(Debug)]

@@ -190,6 +190,28 @@ fn rfc9111_4_4_an_unsafe_request_outdates_every_form_of_its_url() {
 }
 
 #[test]
+fn rfc9111_4_4_what_an_answer_names_is_outdated_in_every_form() {
+    let rules = r#"[{"name": "a", "match": {"methods": ["GET"], "paths": ["/a"]},
+        "key": {"query": {"drop": ["w"], "sort": true}, "fields": ["X"]}}]"#;
+    for named in ["Location: /a?w=1&v=2&u=3", "Content-Location: a?v=2&w=4&u=3#top"] {
+        let mut visit = Visit::new(world(rules));
+        let varying = "Cache-Control: max-age=9\r\nVary: Accept-Language\r\n";
+        let forms = ["", "X: 1\r\n", "Accept-Language: de\r\n", "X: 1\r\nAccept-Language: de\r\n"];
+        for fields in forms {
+            visit.fetch(&get("/a?v=2&u=3&w=9", fields), varying);
+            assert!(visit.hits(&get("/a?u=3&v=2", fields)));
+        }
+        visit.fetch(&get("/a?v=2", ""), varying);
+        visit.ask(&get("/b?c", "").replace("GET", "POST"));
+        visit.answer(201, &format!("Cache-Control: no-store\r\n{named}\r\n"));
+        assert!(visit.hits(&get("/a?v=2", "")), "it is another URL");
+        for fields in forms {
+            assert!(!visit.hits(&get("/a?u=3&v=2", fields)), "{named} {fields}");
+        }
+    }
+}
+
+#[test]
 fn streams_and_passing_routes_come_before_rules() {
     let mut site = site();
     let stream = r#"{"prefix": "/live/", "policy": "stream", "stream": {"topics": ["a"]}}"#;

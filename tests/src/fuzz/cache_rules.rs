@@ -626,7 +626,9 @@ impl World<'_> {
         let cache = Arc::clone(&self.cache);
         let key = cache.cache_key("site", b"host", name.as_bytes());
         let mut purges = cache.invalidate(&key);
-        purges.extend(cache.invalidate_named(&key, &&fields[..]));
+        for target in cache.named_targets(&key, &&fields[..]) {
+            purges.extend(cache.invalidate(&cache.cache_key("site", b"host", target.as_bytes())));
+        }
         purges.extend(cache.invalidate_groups(&key, &&fields[..]));
         for purge in &mut purges {
             while !purge.step(&cache, 3).done {}

@@ -1,5 +1,5 @@
-//! What an unsafe request outdates when it succeeds: its own URL in every form, what its answer
-//! names, and the groups of both (RFC 9111 §4.4, RFC 9875).
+//! What an unsafe request outdates when it succeeds: its own URL and those that its answer names, each
+//! in every form that it may be stored in, and their groups (RFC 9111 §4.4, RFC 9875).
 //!
 //! Leaves to others: what a purge reaches (`cache`), the exchange itself (`fetch`).
 
@@ -8,7 +8,7 @@ use proto::{
     http1::client::Response,
 };
 
-use super::super::{Edge, request::HeadFields};
+use super::super::{Edge, request::HeadFields, rule::Rules};
 use crate::limits;
 
 /// A cache key that an unsafe method outdates (RFC 9111 §4.4).
@@ -17,12 +17,12 @@ pub struct Invalidation {
     pub site_id: Box<str>,
     /// Host, as in the key.
     pub host: Box<str>,
-    /// Path and query.
+    /// Path and query, as in the key.
     pub target: Box<str>,
-    /// Other targets that rules of the site store the same URL under.
-    pub forms: Vec<String>,
-    /// Whether it may be stored several times, by fields of requests.
-    pub adds: bool,
+    /// The same as the client wrote it: what references in the answer start from.
+    pub raw: Box<str>,
+    /// They say in which forms a URL may be stored.
+    pub rules: Rules,
 }
 
 impl Edge {
@@ -35,23 +35,22 @@ impl Edge {
         is_stored: bool,
     ) {
         let Some(invalidates) = invalidates else { return };
-        let host = invalidates.host.as_bytes();
-        let target = invalidates.target.as_bytes();
-        let key = self.cache.cache_key(&invalidates.site_id, host, target);
+        let Invalidation { site_id, host, target, raw, rules } = invalidates;
         let fields = HeadFields(response.head.fields);
-        if !is_stored {
+        let key = self.cache.cache_key(&site_id, host.as_bytes(), raw.as_bytes());
+        let mut forms = vec![target.to_string()];
+        for url in [raw.to_string()].into_iter().chain(self.cache.named_targets(&key, &fields)) {
+            let new = rules.targets(&url).into_iter().filter(|form| !forms.contains(form));
+            forms.extend(new.collect::<Vec<_>>());
+        }
+        self.outdated.extend(self.cache.invalidate_groups(&key, &fields));
+        for form in &forms[usize::from(is_stored)..] {
+            let key = self.cache.cache_key(&site_id, host.as_bytes(), form.as_bytes());
             self.outdated.extend(self.cache.invalidate(&key));
         }
-        self.outdated.extend(self.cache.invalidate_named(&key, &fields));
-        self.outdated.extend(self.cache.invalidate_groups(&key, &fields));
-        for target in &invalidates.forms {
-            let form = self.cache.cache_key(&invalidates.site_id, host, target.as_bytes());
-            self.outdated.extend(self.cache.invalidate(&form));
-        }
-        if invalidates.adds {
-            let (site, target) = (invalidates.site_id.to_string(), invalidates.target.to_string());
-            for target in invalidates.forms.into_iter().chain([target]) {
-                let scope = Scope::Url { site: site.clone(), target };
+        if rules.adds() {
+            for target in forms {
+                let scope = Scope::Url { site: site_id.to_string(), target };
                 let purge = Purge { position: 0, scope, soft: false };
                 self.outdated.push_back(self.cache.purge(&purge));
             }
