@@ -14,7 +14,8 @@ use crate::{s3fifo, sequences::Sequence};
 
 /// A cache.
 pub trait Policy {
-    /// Asks for an item of this size; a miss stores it. Whether it was a hit.
+    /// Asks for an item of this size; a miss stores it, unless it alone is larger than the cache.
+    /// Whether it was a hit.
     fn ask(&mut self, item: u32, bytes: u32) -> bool;
 }
 
@@ -85,6 +86,9 @@ impl Policy for Ranked {
             Rank::NextUse(next) => (u64::MAX - next[self.now as usize], 0),
         };
         self.now += 1;
+        if u64::from(bytes) > self.capacity_bytes {
+            return false;
+        }
         self.held.insert(item, (rank, bytes));
         self.order.insert((rank, item));
         self.used_bytes += u64::from(bytes);
@@ -144,6 +148,9 @@ impl Policy for S3Fifo {
             let uses = &mut self.uses.0[number as usize];
             *uses = (*uses + 1).min(s3fifo::USES_MAX);
             return true;
+        }
+        if u64::from(bytes) > self.capacity_bytes {
+            return false;
         }
         while self.used_bytes + u64::from(bytes) > self.capacity_bytes {
             let Some(victim) = self.queues.victim(&mut self.uses, usize::MAX) else { break };
@@ -214,6 +221,9 @@ impl Policy for Sieve {
         if let Some(known) = arrival.and_then(|arrival| self.queue.get_mut(arrival)) {
             known.2 = true;
             return true;
+        }
+        if u64::from(bytes) > self.capacity_bytes {
+            return false;
         }
         while self.used_bytes + u64::from(bytes) > self.capacity_bytes && self.evict() {}
         self.now += 1;

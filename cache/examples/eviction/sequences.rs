@@ -18,8 +18,9 @@ pub struct Sequence {
     pub whole_bytes: u64,
 }
 
-/// A trace: a key and a size in bytes a line, separated by white space; the size 1 where it is
-/// missing. The last size of a key counts.
+/// A trace: a request a line, in their order: a key and a size in bytes, separated by white space; the
+/// size 1 where it is missing. The last size of a key counts. Further words, and lines without any,
+/// are not looked at.
 pub fn read(path: &str) -> Result<Sequence, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("reading {path}: {error}"))?;
     let mut numbers = HashMap::new();
@@ -36,6 +37,9 @@ pub fn read(path: &str) -> Result<Sequence, String> {
         });
         bytes[number as usize] = size.max(1);
         items.push(number);
+    }
+    if items.is_empty() {
+        return Err(format!("{path}: no requests"));
     }
     let whole_bytes = bytes.iter().map(|&bytes| u64::from(bytes)).sum();
     Ok(Sequence { name: path.to_owned(), items, bytes, whole_bytes })
