@@ -135,6 +135,16 @@ impl Body {
         chunk.bytes.get((offset - start) as usize..)
     }
 
+    /// All of it, if it is complete and of one chunk of at most so many bytes.
+    pub(crate) fn whole(&self, bytes_max: usize) -> Option<&[u8]> {
+        let Progress { len, state: BodyState::Complete } = self.progress() else { return None };
+        if len == 0 {
+            return Some(&[]);
+        }
+        let first = self.chunk(0)?;
+        (first.end == len && first.bytes.len() <= bytes_max).then_some(&first.bytes)
+    }
+
     /// The chunk that holds `offset`, and where it starts.
     pub(crate) fn locate(&self, offset: u64) -> Option<(u64, u64)> {
         if offset >= self.progress().len {

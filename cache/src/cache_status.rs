@@ -8,6 +8,8 @@
 //! What an entry's answers have in common is made when it is stored, so that a hit copies it with
 //! its head and writes one number.
 
+use proto::http1::encode::decimal;
+
 use crate::key::CacheKeyRef;
 
 /// Why a request went on to the origin (RFC 9211 §2.2).
@@ -93,7 +95,7 @@ impl CacheStatus {
         }
         if let Some(status) = self.forward_status {
             to.extend_from_slice(b"; fwd-status=");
-            push_decimal(to, status.into());
+            decimal(to, status.into());
         }
         if self.stored {
             to.extend_from_slice(b"; stored");
@@ -106,7 +108,7 @@ impl CacheStatus {
             if ttl_s < 0 {
                 to.push(b'-');
             }
-            push_decimal(to, ttl_s.unsigned_abs());
+            decimal(to, ttl_s.unsigned_abs());
         }
         if !self.detail.is_empty() {
             to.extend_from_slice(b"; detail=");
@@ -133,19 +135,6 @@ pub(crate) fn beginning(name: &str, cache_key: &CacheKeyRef<'_>) -> Vec<u8> {
 
 /// Longest cache key that is told; longer ones are left out.
 const KEY_BYTES_MAX: usize = 256;
-
-fn push_decimal(to: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break to.extend_from_slice(&digits[at..]);
-        }
-    }
-}
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -217,6 +217,15 @@ impl Entry {
         self.state().is_dead()
     }
 
+    /// Its whole body, if that lies in one piece of at most so many bytes: worth copying behind the
+    /// head. Reading from [`Self::body`] serves every other.
+    pub fn short_body(&self, bytes_max: usize) -> Option<&[u8]> {
+        match self.partial {
+            None => self.body.whole(bytes_max),
+            Some(_) => None,
+        }
+    }
+
     /// Its body.
     pub fn body(&self) -> &Arc<Body> {
         &self.body

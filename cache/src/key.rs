@@ -100,7 +100,7 @@ impl CacheKey {
             && added_at - host_at == other.host.len()
             && target_at - added_at == other.added.len()
             && self.text[target_at..] == *other.target
-            && self.text[added_at..target_at] == *other.added
+            && (other.added.is_empty() || self.text[added_at..target_at] == *other.added)
             && self.text[host_at..added_at] == *other.host
             && self.text[..host_at] == *other.site.as_bytes()
     }

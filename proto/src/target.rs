@@ -15,6 +15,7 @@ pub struct Target<'a> {
     pub form: Form,
     /// What follows the authority, if there is one; `*`; nothing.
     rest: &'a str,
+    has_query: bool,
 }
 
 /// The four forms of a request target (RFC 9112 §3.2).
@@ -37,11 +38,13 @@ impl<'a> Target<'a> {
     /// otherwise). Which form the method allows is checked by the head's parser.
     #[inline(always)]
     pub fn parse(text: &'a str) -> Result<(Self, Authority<'a>), TargetError> {
-        if !text.bytes().all(|b| matches!(b, b'!'..=b'~') && b != b'#') {
+        let found = text.bytes().fold(0, |found, b| found | TARGET[usize::from(b)]);
+        if found & FOREIGN != 0 {
             return Err(TargetError::Byte);
         }
         if text.starts_with('/') {
-            return Ok((Self { form: Form::Origin, rest: text }, Authority::EMPTY));
+            let target = Self { form: Form::Origin, rest: text, has_query: found & QUERY != 0 };
+            return Ok((target, Authority::EMPTY));
         }
         Self::parse_unusual(text)
     }
@@ -49,12 +52,13 @@ impl<'a> Target<'a> {
     #[cold]
     fn parse_unusual(text: &'a str) -> Result<(Self, Authority<'a>), TargetError> {
         if text == "*" {
-            return Ok((Self { form: Form::Asterisk, rest: text }, Authority::EMPTY));
+            let target = Self { form: Form::Asterisk, rest: text, has_query: false };
+            return Ok((target, Authority::EMPTY));
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             let authority = Authority::parse(text).filter(|authority| authority.port.is_some());
             let authority = authority.ok_or(TargetError::Form)?;
-            return Ok((Self { form: Form::Authority, rest: "" }, authority));
+            return Ok((Self { form: Form::Authority, rest: "", has_query: false }, authority));
         };
         let form = match scheme {
             _ if scheme.eq_ignore_ascii_case("http") => Form::AbsoluteHttp,
@@ -71,7 +75,8 @@ impl<'a> Target<'a> {
         if rest.starts_with('?') {
             return Err(TargetError::Form);
         }
-        Ok((Self { form, rest: if rest.is_empty() { "/" } else { rest } }, authority))
+        let has_query = rest.contains('?');
+        Ok((Self { form, rest: if rest.is_empty() { "/" } else { rest }, has_query }, authority))
     }
 
     /// Path and query as they are sent on: begins with `/`, or is `*`; empty for an authority form.
@@ -81,7 +86,11 @@ impl<'a> Target<'a> {
     }
 
     /// The path: what is before the first `?`.
+    #[inline]
     pub fn path(&self) -> &'a str {
+        if !self.has_query {
+            return self.rest;
+        }
         self.rest.split_once('?').map_or(self.rest, |(path, _)| path)
     }
 
@@ -174,6 +183,26 @@ fn unusual_host(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// In [`TARGET`]: what begins a query.
+const QUERY: u8 = 1;
+/// In [`TARGET`]: what must not stand in a target.
+const FOREIGN: u8 = 2;
+
+/// What a byte is in a target: visible ASCII but `#`, or foreign.
+const TARGET: [u8; 256] = {
+    let mut table = [FOREIGN; 256];
+    let mut b = b'!';
+    while b <= b'~' {
+        table[b as usize] = match b {
+            b'#' => FOREIGN,
+            b'?' => QUERY,
+            _ => 0,
+        };
+        b += 1;
+    }
+    table
+};
+
 /// reg-name of RFC 3986 without escapes: unreserved and sub-delims. The comma is a sub-delim but
 /// left out: two `Host` fields that something before us has joined would look like one name.
 const HOST: [bool; 256] = {
@@ -211,7 +240,11 @@ mod tests {
             ("http://a.b:8080/x?y", Form::AbsoluteHttp, host, "/x?y"),
             ("HTTPS://a.b:8080", Form::AbsoluteHttps, host, "/"),
         ] {
-            assert_eq!(Target::parse(text), Ok((Target { form, rest }, authority)), "{text}");
+            assert_eq!(
+                Target::parse(text),
+                Ok((Target { form, rest, has_query: rest.contains('?') }, authority)),
+                "{text}"
+            );
         }
     }
 

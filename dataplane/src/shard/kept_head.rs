@@ -3,7 +3,7 @@
 //!
 //! Leaves to others: who keeps one (`request`, `fetch`).
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 use proto::{
     field::name::Known,
@@ -56,29 +56,27 @@ fn write_authority(authority: &Authority<'_>, to: &mut Vec<u8>) {
     }
 }
 
-/// The host as key and as `Host` for the origin: lower case, with the port unless it is 80. `None`
-/// if it is longer than any name.
-pub(super) fn host_of<'b>(
-    authority: &Authority<'_>,
-    buffer: &'b mut [u8; limits::HOST_BYTES_MAX + PORT_BYTES],
-) -> Option<&'b str> {
-    let host = authority.host.as_bytes();
+/// The host as key and as `Host` for the origin: lower case, with the port unless it is 80; most
+/// are that as they come. `None` if it is longer than any name.
+pub(super) fn host_of<'a>(authority: &Authority<'a>) -> Option<Cow<'a, str>> {
+    let host = authority.host;
     if host.len() > limits::HOST_BYTES_MAX {
         return None;
     }
-    let mut len = host.len();
-    buffer[..len].copy_from_slice(host);
-    buffer[..len].make_ascii_lowercase();
-    if let Some(port) = authority.port.filter(|&port| port != 80) {
-        let text = format!(":{port}");
-        buffer[len..len + text.len()].copy_from_slice(text.as_bytes());
-        len += text.len();
+    match authority.port.filter(|&port| port != 80) {
+        None => Some(lower_case(host)),
+        Some(port) => Some(format!("{}:{port}", lower_case(host)).into()),
     }
-    std::str::from_utf8(&buffer[..len]).ok()
 }
 
-/// `:65535`.
-pub(super) const PORT_BYTES: usize = 6;
+/// A name in lower case: itself, if it is that already.
+pub(super) fn lower_case(name: &str) -> Cow<'_, str> {
+    // No early exit: compiles to a vector loop.
+    match name.bytes().fold(false, |any, b| any | b.is_ascii_uppercase()) {
+        false => name.into(),
+        true => name.to_ascii_lowercase().into(),
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -93,8 +91,7 @@ mod tests {
         let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("complete");
         let kept = keep_head(&head);
         assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
-        let mut buffer = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
-        assert_eq!(host_of(&head.authority, &mut buffer), Some("a.example:81"));
+        assert_eq!(host_of(&head.authority).as_deref(), Some("a.example:81"));
     }
 
     #[test]

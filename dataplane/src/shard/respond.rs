@@ -107,12 +107,12 @@ pub struct Persistence {
 }
 
 impl Persistence {
-    /// The `Connection` line, if one is needed.
-    pub fn line(self) -> &'static [u8] {
+    /// The end of the last line before, the `Connection` line, if one is needed, and the empty one.
+    pub fn end(self) -> &'static [u8] {
         match (self.keep_alive, self.http10) {
-            (false, _) => b"Connection: close\r\n",
-            (true, true) => b"Connection: keep-alive\r\n",
-            (true, false) => b"",
+            (false, _) => b"\r\nConnection: close\r\n\r\n",
+            (true, true) => b"\r\nConnection: keep-alive\r\n\r\n",
+            (true, false) => b"\r\n\r\n",
         }
     }
 }
@@ -199,9 +199,25 @@ fn scatter(mut x: u64) -> u64 {
 
 /// A number as a request's id.
 pub fn id_text(x: u64) -> RequestId {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    std::array::from_fn(|at| DIGITS[(x >> (60 - 4 * at) & 15) as usize])
+    let mut text = [0; 16];
+    let (pairs, _) = text.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(x.to_be_bytes()) {
+        *pair = HEX_PAIRS[usize::from(byte)];
+    }
+    text
 }
+
+/// `00` to `ff`.
+const HEX_PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut at = 0;
+    while at < 256 {
+        pairs[at] = [DIGITS[at >> 4], DIGITS[at & 15]];
+        at += 1;
+    }
+    pairs
+};
 
 /// An answer that the edge makes itself.
 pub struct Own<'a> {
@@ -266,9 +282,7 @@ pub fn write_own(own: &Own<'_>, frame: Frame<'_>, to: &mut Vec<u8>) {
     to.extend_from_slice(frame.more_lines);
     to.extend_from_slice(b"X-Request-Id: ");
     to.extend_from_slice(frame.request_id);
-    to.extend_from_slice(b"\r\n");
-    to.extend_from_slice(frame.persistence.line());
-    to.extend_from_slice(b"\r\n");
+    to.extend_from_slice(frame.persistence.end());
     if has_content && !frame.to_head {
         to.extend_from_slice(own.body);
         if told {

@@ -20,7 +20,8 @@ use hashbrown::{HashMap, HashTable};
 use proto::feed::site::{Page, Policy, Site, page_key};
 
 use super::{
-    mail::ConfigChange, origin::Origins, rule::Rules, secret::SecretHash, stream_route::StreamRoute,
+    kept_head::lower_case, mail::ConfigChange, origin::Origins, rule::Rules, secret::SecretHash,
+    stream_route::StreamRoute,
 };
 use crate::{config::authority, limits};
 
@@ -162,9 +163,9 @@ impl Routes {
         }
     }
 
-    /// Leads a request to what answers it. `host` as in the request, with or without port; `path`
-    /// without query.
-    pub fn find<'p>(&self, host: &[u8], path: &'p str) -> Routed<'p> {
+    /// Leads a request to what answers it. `host` as in the request, without port; `path` without
+    /// query.
+    pub fn find<'p>(&self, host: &str, path: &'p str) -> Routed<'p> {
         match self.claim(host) {
             Some(Claim::Site(site)) => site.find(path),
             Some(Claim::Page(page)) if path == "/events" => Routed::Events(Rc::clone(page)),
@@ -190,15 +191,10 @@ impl Routes {
         }
     }
 
-    fn claim(&self, host: &[u8]) -> Option<&Claim> {
-        let mut lower = [0; limits::HOST_BYTES_MAX];
-        let host = without_port(host);
-        let host = host.strip_suffix(b".").unwrap_or(host);
-        let lower = lower.get_mut(..host.len())?;
-        lower.copy_from_slice(host);
-        lower.make_ascii_lowercase();
-        let hash = self.hasher.hash_one(&*lower);
-        self.hosts.find(hash, |(name, _)| name.as_bytes() == lower).map(|(_, claim)| claim)
+    fn claim(&self, host: &str) -> Option<&Claim> {
+        let host = lower_case(host.strip_suffix('.').unwrap_or(host));
+        let hash = self.hasher.hash_one(host.as_bytes());
+        self.hosts.find(hash, |(name, _)| **name == *host).map(|(_, claim)| claim)
     }
 
     fn put_host(&mut self, host: &str, claim: Claim) {
@@ -336,22 +332,13 @@ impl OriginName {
     }
 }
 
-/// Takes the port off an authority.
-fn without_port(host: &[u8]) -> &[u8] {
-    if host.first() == Some(&b'[') {
-        let end = host.iter().position(|&b| b == b']').map_or(host.len(), |at| at + 1);
-        return &host[..end];
-    }
-    let end = host.iter().rposition(|&b| b == b':').unwrap_or(host.len());
-    &host[..end]
-}
-
 #[cfg(test)]
 mod tests {
     use proto::feed::{
         record::Config,
         site::{Origin, Route},
     };
+    use proto::target::Authority;
 
     use super::*;
 
@@ -383,7 +370,8 @@ mod tests {
     }
 
     fn check(routes: &Routes, host: &str, path: &str, expected: &str) {
-        let found = match routes.find(host.as_bytes(), path) {
+        let host = Authority::parse(host).expect("an authority").host;
+        let found = match routes.find(host, path) {
             Routed::Site(site, policy) => format!("{} {policy:?}", site.id),
             Routed::Page(page, rest) => format!("{} {rest}", page.id),
             Routed::Events(page) => format!("{} stream", page.id),

@@ -19,14 +19,14 @@ use proto::{
 use super::{
     Edge,
     conn::Exchange,
-    kept_head::{PORT_BYTES, host_of},
+    kept_head::host_of,
     purge_request::PURGE,
     request::{AskedRef, CacheLabel, Place, Turn},
     respond::{Own, Writer},
     route::SiteRoute,
     rule::About,
 };
-use crate::{limits, seam::Now};
+use crate::seam::Now;
 
 impl Edge {
     /// Answers a request for a site, or says what it waits for.
@@ -43,11 +43,11 @@ impl Edge {
             return self.purge_request(now, turn, request, asked, site, writer);
         }
         let target = request.head.target.path_and_query();
-        let mut host = [0; limits::HOST_BYTES_MAX + PORT_BYTES];
-        let Some(host) = host_of(&request.head.authority, &mut host) else {
+        let Some(host) = host_of(&request.head.authority) else {
             let own = Own::text(400, "The host name is too long.");
             return self.own(now, &own, asked, writer);
         };
+        let host = &*host;
         let origins = site.rows(&mut self.origins);
         let rules = (!site.rules.is_empty()).then_some(&site.rules);
         let mut place = Place {

@@ -149,16 +149,30 @@ pub use chunked::{BODY_END, CHUNK_END, chunk, start as chunk_start};
 pub fn decimal(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
-    loop {
+    while value >= 10 {
+        at -= 2;
+        let [ten, one] = PAIRS[(value % 100) as usize];
+        (digits[at], digits[at + 1]) = (ten, one);
+        value /= 100;
+    }
+    // An odd digit in front, or the only one.
+    if value > 0 || at == digits.len() {
         at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
+        digits[at] = b'0' + value as u8;
     }
     out.extend_from_slice(&digits[at..]);
 }
+
+/// `00` to `99`: two digits a division.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut at = 0;
+    while at < 100 {
+        pairs[at] = [b'0' + (at / 10) as u8, b'0' + (at % 10) as u8];
+        at += 1;
+    }
+    pairs
+};
 
 /// The registered reason phrase; empty for a status without one.
 pub const fn reason(status: u16) -> &'static str {

@@ -277,10 +277,16 @@ impl Edge {
     }
 
     /// The debug field, for who may see it.
+    #[inline]
     pub(super) fn explain_field(&mut self) -> Option<String> {
-        if !self.explain.pen.telling.debug {
-            return None;
+        match self.explain.pen.telling.debug {
+            true => self.make_field(),
+            false => None,
         }
+    }
+
+    #[cold]
+    fn make_field(&mut self) -> Option<String> {
         let explain = &mut self.explain;
         let story = match explain.pen.written {
             Written::Nothing => return None,
