@@ -253,6 +253,7 @@
       /* The page was put back to an older state. What it has lost can be had of nobody any more: nothing here may
          wait for it, and whatever comes takes the place of what is shown. */
       [seen, wanted, tries] = [new Map(), null, 0];
+      announce.textContent = "";
       clearTimeout(refetchTimer);
       refetchTimer = 0;
     }

@@ -119,7 +119,7 @@ fn a_stream_resumes_without_gap_after_control_was_killed() {
         assert_eq!(event.name, "incident");
         assert!(covers(&version_of(&event), &version));
         seen.push(event.id.clone());
-        kill_role(&node, "control");
+        node.kill_role("control");
         until("control is back", 30, || {
             let mut client = Client::connect(node.api).ok()?;
             client.ask("GET", "x", "/healthz", &[]);
@@ -177,23 +177,6 @@ fn an_edge_restarted_without_control_serves_its_pages_stale_and_tells_the_gap() 
     let told = resumed.next_event().expect("a beat or a gap");
     assert!(["gap", "beat"].contains(&told.name.as_str()), "{told:?}");
     alone.kill();
-}
-
-/// Kills a role's process as a crash would.
-fn kill_role(node: &Node, role: &str) {
-    let parent = node.process.id();
-    let children =
-        fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("children");
-    for child in children.split_whitespace() {
-        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = line.split(|&b| b == 0).collect();
-        if words.get(1) == Some(&role.as_bytes()) {
-            let killed = std::process::Command::new("kill").args(["-9", child]).status();
-            assert!(killed.expect("kill runs").success());
-            return;
-        }
-    }
-    panic!("no {role} below {parent}: {children}");
 }
 
 /// Whether a file of the last known state holds these bytes. One that is still being written

@@ -7,6 +7,7 @@ use pharos_tests::{
     check::ledger::covers,
     client::sse::Event,
     process::{
+        browser::{Browser, Page},
         client::{Client, EventStream},
         cluster::{Cluster, Edge},
         wait::until,
@@ -115,4 +116,40 @@ fn whoever_watches_a_page_is_told_that_control_was_put_back() {
         let page = fetch(edge, &version_of(&event));
         assert!(page.contains("Found again") && !page.contains("Lost at sea"));
     }
+}
+
+fn wait_for(page: &Page<'_>, what: &str, script: &str) {
+    until(what, 60, || (page.run(script)? == true).then_some(()));
+}
+
+#[test]
+fn an_open_page_in_a_browser_goes_back_with_control() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(browser) = Browser::start(folder.path()) else {
+        println!("SKIPPED an_open_page_in_a_browser_goes_back_with_control: no chromium here");
+        return;
+    };
+    let mut cluster = Cluster::start(&[std::time::Duration::ZERO]);
+    let data = cluster.folder.path().join("data");
+    let kept = cluster.folder.path().join("kept");
+    fs::create_dir(&kept).expect("a folder");
+    cluster.kill_control();
+    copy(&data, &kept);
+    cluster.restart_control();
+    let page = browser.open(&format!("http://{}/demo/", cluster.edges[0].address));
+    wait_for(&page, "the page is live", "document.getElementById('live').dataset.state === 'live'");
+    assert_eq!(page.run("window.kept = true"), Some(Value::Bool(true)));
+    let shows = |title: &str| format!("document.body.innerText.includes('{title}')");
+    declare(&cluster, "Lost at sea");
+    wait_for(&page, "the event is shown", &shows("Lost at sea"));
+    cluster.kill_control();
+    put_back(&kept, &data);
+    cluster.restart_control();
+    wait_for(&page, "what was lost goes away", &format!("!{}", shows("Lost at sea")));
+    declare(&cluster, "Found again");
+    wait_for(&page, "what comes then is shown", &shows("Found again"));
+    // By its own script: nobody has loaded it again.
+    let script = format!("window.kept === true && !{}", shows("Lost at sea"));
+    assert_eq!(page.run(&script), Some(Value::Bool(true)));
+    wait_for(&page, "it is live", "document.getElementById('live').dataset.state === 'live'");
 }

@@ -4,9 +4,11 @@
 //! Everything listens on loopback, lives in a folder of its own and ends with the value that
 //! started it. Leaves to others: what the answers should be (the tests).
 
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod echo;
+pub mod files;
 pub mod load;
 pub mod nginx;
 pub mod node;

@@ -192,6 +192,23 @@ impl Node {
         client.answer().expect("the API answers")
     }
 
+    /// Kills a role's process as a crash would; `up` starts it again.
+    pub fn kill_role(&self, role: &str) {
+        let parent = self.process.id();
+        let children = format!("/proc/{parent}/task/{parent}/children");
+        let children = std::fs::read_to_string(children).expect("children");
+        for child in children.split_whitespace() {
+            let line = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+            if words.get(1) == Some(&role.as_bytes()) {
+                let killed = Command::new("kill").args(["-9", child]).status();
+                assert!(killed.expect("kill runs").success());
+                return;
+            }
+        }
+        panic!("no {role} below {parent}: {children}");
+    }
+
     /// What the node's processes said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("up.err")).unwrap_or_default()
