@@ -29,6 +29,7 @@ mod role {
 /// What an operator asks of control, one file a noun.
 mod verb {
     pub(crate) mod component;
+    pub(crate) mod drain;
     pub(crate) mod edge;
     pub(crate) mod explain;
     pub(crate) mod incident;

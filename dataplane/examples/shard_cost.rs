@@ -110,6 +110,7 @@ fn warm_shard(body_bytes: usize, explained: bool) -> Shard {
         listener_count: 1,
         sockets_max: 10_000,
         streams_max: 0,
+        rates: Default::default(),
         cache: Cache::new(cache::Config::new(64 << 20, 1)),
         near_entries: 1024,
         board: Board::new(1),

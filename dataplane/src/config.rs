@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{
     engine::{EngineChoice, Target},
     limits,
+    shard::opening::Rates,
 };
 
 mod compression;
@@ -165,6 +166,19 @@ pub struct Streams {
     /// Where one shard a core has no room for them, more shards are started. 0 is as many as there
     /// is room for.
     pub max: u32,
+    /// Streams that may open a second, of all shards together; beyond, a stream is refused and told
+    /// when there will be room. 0 is no bound.
+    pub opens_per_s: u32,
+    /// Streams that a drain moves elsewhere a second, of all shards together. 0 spreads them over
+    /// three quarters of `timeouts.drain_ms`.
+    pub drain_per_s: u32,
+}
+
+impl Streams {
+    /// How fast streams may open and are moved.
+    pub fn rates(&self) -> Rates {
+        Rates { opens_per_s: self.opens_per_s, drain_per_s: self.drain_per_s }
+    }
 }
 
 /// What one peer may have.
@@ -260,6 +274,8 @@ pub struct Timeouts {
     pub origin_idle_ms: u64,
     /// A drain, as a whole.
     pub drain_ms: u64,
+    /// From a drain's beginning, when `/readyz` says so, until anything else of it happens.
+    pub drain_notice_ms: u64,
 }
 
 impl Timeouts {
@@ -281,6 +297,10 @@ impl Timeouts {
                 );
             }
         }
+        if self.drain_notice_ms >= self.drain_ms {
+            let expected = format!("{}: less than timeouts.drain_ms", self.drain_notice_ms);
+            return refuse("timeouts.drain_notice_ms", expected);
+        }
         Ok(())
     }
 }
@@ -296,6 +316,7 @@ impl Default for Timeouts {
             origin_body_ms: 15_000,
             origin_idle_ms: 20_000,
             drain_ms: 30_000,
+            drain_notice_ms: 0,
         }
     }
 }

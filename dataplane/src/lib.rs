@@ -30,7 +30,11 @@ use crate::{
     engine::{Seat, ShardDied},
     reload::{Reloader, Room},
     seam::{Control, ListenerId},
-    shard::{ControlLink, Settings, Shard, live::LiveSlot, observe::Board},
+    shard::{
+        ControlLink, Settings, Shard,
+        live::LiveSlot,
+        observe::{Board, Metric},
+    },
 };
 
 /// An edge that runs. Dropping it leaves it running; [`Running::join`] waits for its end.
@@ -39,6 +43,34 @@ pub struct Running {
     engine: engine::Running,
     visitor_count: usize,
     reloader: Arc<Reloader>,
+    board: Arc<OnceLock<Arc<Board>>>,
+}
+
+/// A handle that tells what became of the streams of a drain, also when the edge has ended.
+#[derive(Clone, Debug)]
+pub struct DrainTeller(Arc<OnceLock<Arc<Board>>>);
+
+/// What became of the streams of the last drain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drained {
+    /// Streams that were open when they began to be moved.
+    pub streams: u64,
+    /// Of these, those that were told to go to another edge.
+    pub moved: u64,
+    /// Streams that were still open at the end.
+    pub cut: u64,
+}
+
+impl DrainTeller {
+    /// What is known by now.
+    pub fn drained(&self) -> Drained {
+        let sum = |metric| self.0.get().map_or(0, |board| board.sum(metric));
+        Drained {
+            streams: sum(Metric::DrainStreams),
+            moved: sum(Metric::DrainMoved),
+            cut: sum(Metric::StreamsCut),
+        }
+    }
 }
 
 /// Why an edge did not start. Nothing listens then.
@@ -90,7 +122,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     cache_config.compression = config.compression.for_cache();
     cache_config.name = shard::forward::Names::pseudonym(&config.id);
     let cache = Cache::new(cache_config);
-    let boards = OnceLock::new();
+    let board = Arc::new(OnceLock::new());
+    let boards = Arc::clone(&board);
     let visitor_count = config.listen.len();
     let live = Arc::new(LiveSlot::default());
     let access = journal.as_ref().map(|journal| Arc::clone(journal.queue()));
@@ -109,7 +142,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let engine = engine::start(engine_config, make).map_err(StartError::Engine)?;
     let room = Room { shards: engine.shards(), sockets_max: engine.sockets_max() };
     let reloader = Reloader::new(running, journal, live, engine.controls(), room);
-    Ok(Running { engine, visitor_count, reloader: Arc::new(reloader) })
+    Ok(Running { engine, visitor_count, reloader: Arc::new(reloader), board })
 }
 
 impl Running {
@@ -146,6 +179,11 @@ impl Running {
     /// A handle for taking another configuration.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
+    }
+
+    /// A handle that tells how the end went.
+    pub fn drain_teller(&self) -> DrainTeller {
+        DrainTeller(Arc::clone(&self.board))
     }
 
     /// Finish requests, move streams, stop. Callable from any thread.
@@ -239,6 +277,7 @@ fn settings(
             0 => seat.sockets_max,
             max => engine::share_of(max, seat.shards),
         },
+        rates: config.streams.rates(),
         cache,
         near_entries: limits::NEAR_ENTRIES,
         board,

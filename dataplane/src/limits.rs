@@ -227,6 +227,11 @@ pub const BLOCKED_MS_MAX: u64 = 60_000;
 pub const BEAT_MS: u64 = 55_000;
 /// `retry:` of a stream, in the middle; each gets half to one and a half times this.
 pub const RETRY_MS: u64 = 2_000;
+/// Longest wait that a refused stream is told beside that, however many wait before it. Beyond: it
+/// comes sooner than there is room, and is refused anew.
+pub const RETRY_MS_MAX: u64 = 60_000;
+/// Slots of the streams' table that a drain looks at in one turn. The rest follows in the next.
+pub const MOVE_VISITS_MAX: u32 = 16 * 1024;
 
 // -- what is kept on disk --
 

@@ -126,6 +126,7 @@ pub(crate) fn live(
             0 => room.sockets_max,
             max => engine::share_of(max, room.shards),
         },
+        rates: config.streams.rates(),
         sites: config.sites.as_slice().into(),
         authorization,
         shown: crate::shard::explain::Shown::of(&config.explain),

@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use dataplane::{
-    Running, StartError,
+    Drained, Running, StartError,
     config::{Config, ConfigError, Overrides},
     engine::{self, Controls, EngineChoice, ShardDied},
     reload::Reloader,
@@ -130,11 +130,30 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     ));
     tell_of_shards(&running, wanted, chosen);
     let (controls, reloader) = (running.controls(), running.reloader());
+    let teller = running.drain_teller();
     let reload = || reload(path, options, &reloader, &log);
     runtime
         .block_on(attend(running, signals, &controls, reload))
         .map_err(|error| Failure::because("waiting for signals", &error))?
-        .map_err(|error| Failure::because("the edge ended", &error))
+        .map_err(|error| Failure::because("the edge ended", &error))?;
+    tell_of_drain(&teller.drained());
+    Ok(())
+}
+
+/// What became of the streams, for whoever has ended the process.
+fn tell_of_drain(drained: &Drained) {
+    let Drained { streams, moved, cut } = *drained;
+    if cut > 0 {
+        tracing::warn!(
+            streams,
+            moved,
+            cut,
+            "the drain's time was over before its streams were moved: raise timeouts.drain_ms or \
+             streams.drain_per_s"
+        );
+    } else {
+        tracing::info!(streams, moved, cut, "drained");
+    }
 }
 
 /// Why there are more shards than cores, or that there is less room than was asked for.

@@ -21,8 +21,10 @@ Examples:
   pharos edge --config edge.toml          run it
   pharos edge --config edge.toml --check  only validate the file
   pharos edge list                        all edges, how far each has applied the log
+  pharos edge drain --wait                move the streams of the edge on this machine elsewhere
+  pharos edge drain --undo                serve again
 
-Signals: TERM drains, then ends; HUP reads the configuration again."
+Signals: TERM drains, then ends, unless `drain --undo` calls it back; HUP reads the configuration again."
 )]
 pub(crate) struct Options {
     #[command(subcommand)]
@@ -41,6 +43,8 @@ enum Verb {
     /// List edges: version, how far they have applied the log, streams, hit ratio, last seen
     #[command(after_help = "Example:\n  pharos edge list")]
     List(Connection),
+    /// Move an edge's streams elsewhere, say how far that is, or undo it
+    Drain(super::drain::Options),
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +63,7 @@ impl Options {
         match self.verb {
             None => role::edge::run(&self.role),
             Some(Verb::Add(options)) => options.run(),
+            Some(Verb::Drain(options)) => options.run(),
             Some(Verb::List(connection)) => {
                 let edges = connection.client()?.list("/v1/edges")?;
                 connection.output.list(COLUMNS, &edges)

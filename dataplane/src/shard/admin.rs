@@ -20,6 +20,7 @@ use super::{
     Edge,
     answer::{Answer, State},
     conn::Exchange,
+    drain::Order,
     explain::{self, Found},
     mail::Mail,
     observe::{Metric, write_metric},
@@ -79,7 +80,7 @@ impl Edge {
                 Own { content_type: "application/json", ..Own::text(200, &text) }
             }
             ("/v1/drain", Method::Get | Method::Head) => {
-                text = json!({ "draining": self.draining }).to_string() + "\n";
+                text = self.drain_report(now).to_string() + "\n";
                 Own { content_type: "application/json", ..Own::text(200, &text) }
             }
             ("/livez" | "/readyz" | "/metrics" | "/v1/status", _) => {
@@ -92,7 +93,8 @@ impl Edge {
             }
             ("/v1/drain", Method::Post | Method::Delete) => {
                 let on = head.method == Method::Post;
-                self.out.mail_all(|| Mail::Drain { on });
+                let order = if on { Order::Drain { then_stop: false } } else { Order::Undo };
+                self.out.mail(0, Mail::DrainAsked(order));
                 text = json!({ "draining": on }).to_string() + "\n";
                 Own { content_type: "application/json", ..Own::text(202, &text) }
             }
@@ -142,7 +144,7 @@ impl Edge {
     }
 
     fn unready_reason(&self) -> Option<&'static str> {
-        if self.draining {
+        if self.drain.is_some() {
             return Some("Draining.");
         }
         (!self.routes.loaded()).then_some("No configuration yet: waiting for control.")
@@ -176,7 +178,7 @@ impl Edge {
                 "dead_bytes": cache.dead_bytes,
                 "memory_bytes": cache.memory_bytes,
             },
-            "draining": self.draining,
+            "draining": self.drain.is_some(),
         })
     }
 

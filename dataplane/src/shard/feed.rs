@@ -498,6 +498,7 @@ mod tests {
             listener_count: 1,
             sockets_max: 100,
             streams_max: 100,
+            rates: Default::default(),
             cache: Cache::new(cache::Config::new(16 << 20, 1)),
             near_entries: 16,
             board: Board::new(SHARDS),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::feed::site::Site;
 
-use super::{Edge, Shard, access::AccessQueue, explain::Shown, mail::ConfigChange};
+use super::{Edge, Shard, access::AccessQueue, explain::Shown, mail::ConfigChange, opening::Rates};
 use crate::{
     config::{Limits, Timeouts},
     seam::Now,
@@ -26,6 +26,8 @@ pub struct Live {
     pub limits: Limits,
     /// Most streams on this shard. Those above it stay open.
     pub streams_max: u32,
+    /// How many may open or be moved a second, for the whole process.
+    pub rates: Rates,
     /// Sites from `edge.toml`; only without control.
     pub sites: Arc<[Site]>,
     /// `Authorization` toward control, if there is one.
@@ -61,6 +63,8 @@ impl Edge {
         let shards = u64::from(self.settings.shard_count.max(1));
         self.held.set_max(live.limits.request_memory / shards);
         self.streams.set_max(live.streams_max);
+        self.rates = live.rates;
+        self.streams.set_rates(live.rates, self.settings.shard_count);
         self.set_access(live.access.clone());
         self.explain.set_shown(&live.shown);
     }

@@ -12,7 +12,7 @@ use proto::feed::{
     site::{Page, Site},
 };
 
-use super::{explain::Found, slab::Ref};
+use super::{drain::Order, explain::Found, slab::Ref};
 use crate::seam::ShardId;
 
 /// What one shard tells another, or itself.
@@ -70,10 +70,14 @@ pub enum Mail {
         /// The newest that fits.
         found: Option<Box<Found>>,
     },
-    /// The operator asked, through another shard, to drain or to undo it.
-    Drain {
-        /// `false` undoes.
-        on: bool,
+    /// The operator asks, through any shard, shard 0 for this order.
+    DrainAsked(Order),
+    /// What shard 0 orders all.
+    Drain(Order),
+    /// The sender has nothing left that a drain waits for; for shard 0.
+    DrainIdle {
+        /// In which drain.
+        round: u32,
     },
 }
 

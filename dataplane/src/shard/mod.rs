@@ -48,6 +48,7 @@ pub mod live;
 pub mod mail;
 pub mod not_offered;
 pub mod observe;
+pub mod opening;
 pub mod origin;
 pub mod out;
 pub mod outcome;
@@ -98,7 +99,7 @@ use self::{
     access::{Access, Answered},
     conn::Conn,
     conn_table::{ConnTable, Owner},
-    drain::Drain,
+    drain::{Drain, Order},
     encoding::Orders,
     explain::Explain,
     feed::Feed,
@@ -108,6 +109,7 @@ use self::{
     live::LiveSlot,
     mail::{ConfigChange, FeedState, Mail},
     observe::{Board, Metric, Observe},
+    opening::Rates,
     origin::Origins,
     out::{Op, Out},
     respond::{DateLine, RequestIds},
@@ -160,6 +162,8 @@ pub struct Settings {
     /// Most streams on this shard. Beyond: refused as DESIGN §7 says, by `200`, `retry:` and a
     /// close.
     pub streams_max: u32,
+    /// How many streams may open or be moved a second, for the whole process.
+    pub rates: Rates,
     /// The cache of the process.
     pub cache: Arc<Cache>,
     /// Entries of this shard's near table.
@@ -190,7 +194,6 @@ pub struct Shard {
     conns: Slab<Box<Conn>>,
     edge: Edge,
     feed: Option<Feed>,
-    drain: Option<Drain>,
     /// Connections of the admin listener among `conns`.
     admin_count: usize,
     /// Buckets of the near table still to be swept after a purge.
@@ -244,7 +247,11 @@ pub struct Edge {
     outdated: VecDeque<PurgeCursor>,
     /// The connection that runs has ended.
     freed: Option<Ref>,
+    /// No request after those under way.
     draining: bool,
+    drain: Option<Drain>,
+    drains_undone: u32,
+    rates: Rates,
     feed_state: Arc<FeedState>,
     watermark: u64,
     /// What the last answer was, for the access log.
@@ -300,6 +307,9 @@ impl Edge {
             outdated: VecDeque::new(),
             freed: None,
             draining: false,
+            drain: None,
+            drains_undone: 0,
+            rates: settings.rates,
             feed_state: Arc::default(),
             watermark: 0,
             answered: Answered::default(),
@@ -332,7 +342,6 @@ impl Shard {
             conns: Slab::new(),
             feed,
             edge,
-            drain: None,
             admin_count: 0,
             sweep_left: 0,
             started: false,
@@ -541,8 +550,9 @@ impl Shard {
             Mail::Explained { at, found } => {
                 self.with_conn(at, |conn, edge| conn.explained(edge, now, found));
             }
-            Mail::Drain { on: true } => self.drain(now, false),
-            Mail::Drain { on: false } => self.undo_drain(now),
+            Mail::DrainAsked(order) => self.ask_drain(order),
+            Mail::Drain(order) => self.ordered(now, order),
+            Mail::DrainIdle { round } => self.shard_is_idle(round),
         }
     }
 
@@ -708,14 +718,14 @@ impl Actor for Shard {
             Input::Cold { op, result } => self.cold(Op::of(op), result),
             Input::Deadline => self.deadline(now),
             Input::Continue => self.turn(now),
-            Input::Control(Control::Drain) => self.drain(now, true),
+            Input::Control(Control::Drain) => self.ask_drain(Order::Drain { then_stop: true }),
             Input::Control(Control::Reload) => self.reload(now),
         }
         self.tell(now);
         while let Some(socket) = self.edge.out.pop_closing() {
             self.edge.sockets.set_owner(socket, Owner::Closing);
         }
-        if self.drain.is_some() {
+        if self.edge.drain.is_some() {
             self.look_at_drain(now);
         }
     }
@@ -729,7 +739,7 @@ impl Actor for Shard {
             return Some(Mono(0));
         }
         let feed = self.feed.as_ref().and_then(Feed::next_deadline);
-        let drain = self.drain.as_ref().and_then(Drain::next_deadline);
+        let drain = self.edge.drain.as_ref().and_then(Drain::next_deadline);
         let sweep = (!self.edge.near.is_empty()).then_some(self.sweep_at);
         let edge = &self.edge;
         let own = [edge.timers.next_deadline(), edge.streams.next_deadline(), sweep];

@@ -115,6 +115,12 @@ metrics! {
     StreamsOpened "pharos_streams_opened_total" "" Counter "Requests that became a stream.",
     StreamsRefused "pharos_streams_refused_total" "" Counter
         "Streams refused by `retry:` and a close: over the limit, or draining.",
+    StreamsOverBudget "pharos_streams_over_budget_total" "" Counter
+        "Streams refused because more came in a second than streams.opens_per_s.",
+    StreamsMigrated "pharos_streams_migrated_total" "" Counter
+        "Streams told to go to another edge.",
+    StreamsCut "pharos_streams_cut_total" "" Counter
+        "Streams that were open when the process had to end.",
     StreamsBlocked "pharos_streams_blocked" "" Gauge "Streams whose socket is full.",
     StreamsAside "pharos_streams_aside" "" Gauge
         "Streams that are opening, catching up, blocked, or ahead of this edge.",
@@ -182,6 +188,10 @@ metrics! {
     ExplainStories "pharos_explain_stories_total" "" Counter
         "Records of requests that were not answered at once.",
     Draining "pharos_draining" "" Gauge "1 on each shard that drains.",
+    DrainStreams "pharos_drain_streams" "" Gauge
+        "Streams that were open when the drain under way began to move them.",
+    DrainMoved "pharos_drain_streams_moved" "" Gauge
+        "Of these, those that were told to go to another edge.",
 }
 
 /// One shard's row. Its own lines: no core writes another's.
@@ -191,6 +201,12 @@ struct Row([AtomicU64; METRICS.len()]);
 /// All rows of a process.
 pub struct Board {
     rows: Box<[Row]>,
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").field("rows", &self.rows.len()).finish()
+    }
 }
 
 impl Board {

@@ -7,7 +7,7 @@ use super::{
     observe::Metric,
     testing::{End, World},
 };
-use crate::{limits, seam::Control};
+use crate::limits;
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
@@ -681,28 +681,6 @@ fn the_admin_listener_tells_of_health_and_serves_no_site() {
 }
 
 #[test]
-fn a_drain_finishes_what_is_under_way_and_can_be_undone() {
-    let mut world = World::new(1);
-    let (idle, busy) = (world.connect(0), world.connect(0));
-    world.say(busy, GET);
-    let operator = world.accept(0, 1);
-    world.say(operator, "POST /v1/drain HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(world.peer(idle).closed && !world.peer(busy).closed);
-    assert_eq!(world.accepting.get(&0), Some(&false));
-    assert_eq!(world.accepting.get(&1), None, "the operator can still come in");
-    let upstream = world.upstream();
-    world.say(upstream, &ok("Cache-Control: max-age=60\r\n", "hello"));
-    let answer = world.take(busy);
-    assert!(answer.contains("Connection: close\r\n") && answer.ends_with("hello"), "{answer}");
-    assert!(world.peer(busy).closed);
-    assert!(world.stopped.is_empty());
-    let operator = world.accept(0, 1);
-    world.say(operator, "DELETE /v1/drain HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(world.accepting.get(&0), Some(&true));
-    assert_eq!(status_of(&ask(&mut world, 0, GET)), "HIT");
-}
-
-#[test]
 fn a_web_page_cannot_make_the_edge_drain() {
     let mut world = World::new(1);
     for fields in [
@@ -719,27 +697,6 @@ fn a_web_page_cannot_make_the_edge_drain() {
     let operator = world.accept(0, 1);
     world.say(operator, "POST /v1/drain HTTP/1.1\r\nHost: [::1]:7401\r\n\r\n");
     assert!(world.take(operator).starts_with("HTTP/1.1 202 "));
-}
-
-#[test]
-fn a_process_told_to_end_stops_when_nothing_is_left_or_its_time_is_over() {
-    let mut world = World::new(1);
-    let client = world.connect(0);
-    world.say(client, GET);
-    world.control(Control::Drain);
-    assert!(world.stopped.is_empty());
-    let upstream = world.upstream();
-    world.say(upstream, &ok("", "hello"));
-    assert_eq!(world.stopped, [0]);
-    let mut world = World::new(1);
-    let client = world.connect(0);
-    world.peer(client).blocked = true;
-    world.say(client, "GET /no HTTP/1.1\r\nHost: b\r\n\r\n");
-    world.control(Control::Drain);
-    world.wait_ms(10_000);
-    assert!(world.stopped.is_empty());
-    world.wait_ms(21_000);
-    assert_eq!(world.stopped, [0]);
 }
 
 #[test]

@@ -147,6 +147,7 @@ impl World {
             listener_count: 2,
             sockets_max: 10_000,
             streams_max: STREAMS_MAX,
+            rates: Default::default(),
             cache: Arc::clone(&cache),
             near_entries: 1024,
             board: Arc::clone(&board),

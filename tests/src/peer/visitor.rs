@@ -546,7 +546,7 @@ impl Visitor {
             stream.since_ns = now_ns;
         }
         match event.name.as_str() {
-            "beat" => {}
+            "beat" | "migrate" => {}
             "gap" => {
                 stream.chain.gap_told = true;
                 ledger.gaps += 1;

@@ -191,6 +191,7 @@ impl Run {
             listener_count: 1,
             sockets_max: options.sockets_max as u32,
             streams_max,
+            rates: Default::default(),
             cache: Cache::new(cache::Config {
                 compression: Compression { min: 100, ..Default::default() }.for_cache(),
                 ..cache::Config::new(memory_bytes, seed)
@@ -426,7 +427,8 @@ impl Run {
         let faulty = self
             .world
             .with_peer(self.origin, |origin: &mut Origin, _, _| origin.faulty_per_mille > 0);
-        let open = faulty || self.origin_down || self.control_down;
+        let cut = self.world.net.is_partitioned();
+        let open = faulty || cut || self.origin_down || self.control_down;
         let until = if open { u64::MAX } else { self.world.now().mono.after_ms(AFTERMATH_MS).0 };
         self.ledger.borrow_mut().faults_until_ns = until;
     }

@@ -146,6 +146,11 @@ impl Net {
         }
     }
 
+    /// Whether any link is cut.
+    pub fn is_partitioned(&self) -> bool {
+        !self.partitions.is_empty()
+    }
+
     /// Heals all links.
     pub fn heal(&mut self) {
         self.partitions.clear();

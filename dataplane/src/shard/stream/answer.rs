@@ -31,10 +31,10 @@ impl Streams {
     }
 
     /// `200`, a jittered `retry:` and a close: any other status would end a browser's
-    /// `EventSource` for good.
-    pub(super) fn refuse(&mut self, now: Now, socket: SocketId, out: &mut Out) {
+    /// `EventSource` for good. `queue_ms`: how long those take who wait before it.
+    pub(super) fn refuse(&mut self, now: Now, socket: SocketId, queue_ms: u64, out: &mut Out) {
         self.counts.refused += 1;
-        let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms);
+        let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms) + queue_ms;
         let mut answer = out.buffer();
         answer.extend_from_slice(REFUSAL_HEAD);
         encode::date_field(&mut answer, Known::Date, (now.wall_ms / 1000) as i64);

@@ -104,7 +104,7 @@ impl Streams {
                 TimeUp::Expired => {
                     self.counts.expired += 1;
                     let notice = event_frame(None, "expired", r#"{"kind":"expired"}"#);
-                    self.dismiss_with(socket, &notice, out);
+                    self.dismiss_with(socket, |_, said| said.extend_from_slice(&notice), out);
                 }
                 TimeUp::Aged => {
                     self.counts.aged += 1;

@@ -4,7 +4,7 @@
 //!  subscribe ─▶ head, gap?, events since the cursor, beat with id ─▶ side table ─▶ topic's list
 //!  publish ───▶ topic ─▶ turns ─┐
 //!  deadline ──▶ heartbeat ──────┼─▶ one batch a turn ─▶ Fanout ─▶ (SendFailed ─▶ side table)
-//!  drain ─────▶ ending ─────────┘
+//!  drain ─────▶ migrate ────────┘
 //! ```
 //! Nothing is sent to a caught-up stream but by a turn, and a turn sends to each at most one frame:
 //! two sends to one socket whose first is short would corrupt it (seam, rule 2). Turns happen on
@@ -15,19 +15,23 @@
 //! `EventSource` resumes without having seen any event. Later beats have no id.
 //!
 //! This file: opening, and which input leads where. In its folder: the records (`table`), where a
-//! stream stands (`standing`), a turn's batch (`turn`), the bytes of answers (`answer`), and ends
-//! of our own accord (`ending`). Leaves to others: topics and histories (`topic`), streams not in a
-//! list (`slow_consumer`), who is next (`fanout`), when silence ends (`heartbeat`).
+//! stream stands (`standing`), a turn's batch (`turn`), the bytes of answers (`answer`), ends of
+//! our own accord (`ending`), and who is moved to another edge when (`migrate`). Leaves to others:
+//! topics and histories (`topic`), streams not in a list (`slow_consumer`), who is next (`fanout`),
+//! when silence ends (`heartbeat`), how many may open (`opening`).
 
 mod answer;
 mod ending;
 mod lifetime;
+pub mod migrate;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod rules_of_loss;
+#[cfg(test)]
+mod rules_of_moving;
 mod standing;
 mod table;
 pub mod tally;
@@ -47,8 +51,8 @@ use proto::feed::{
 
 use self::{
     answer::{NEEDS_HTTP11, payload},
-    ending::Ending,
     lifetime::Lifetimes,
+    migrate::Moving,
     table::{Place, Record, Records},
     tally::Tally,
 };
@@ -61,6 +65,7 @@ use super::{
     jitter::Jitter,
     mail::{Advance, ConfigChange},
     observe::{Metric, Observe},
+    opening::{Interval, Openings, Rates},
     out::Out,
     slow_consumer::{Aside, SideTable, State},
     stream_route::StreamRoute,
@@ -115,6 +120,8 @@ pub struct StreamLimits {
     pub history: HistoryLimits,
     /// Most audiences.
     pub audiences_max: usize,
+    /// Between two streams that open.
+    pub openings: Interval,
 }
 
 impl StreamLimits {
@@ -128,6 +135,7 @@ impl StreamLimits {
             blocked_max: limits::BLOCKED_STREAMS_MAX,
             history: HistoryLimits::default(),
             audiences_max: limits::AUDIENCES_MAX,
+            openings: Interval::default(),
         }
     }
 }
@@ -148,7 +156,8 @@ pub struct Streams {
     beat: Bytes,
     /// What the last turn sent by fan-out, for its failures.
     last_turn: Turn,
-    ending: Option<Ending>,
+    moving: Option<Moving>,
+    openings: Openings,
     /// When control's word that there is nothing beyond what is known here last counted.
     word_at: Option<Mono>,
     jitter: Jitter,
@@ -162,6 +171,10 @@ pub struct Counts {
     pub opened: u64,
     /// Requests answered by `retry:` and a close.
     pub refused: u64,
+    /// Of these, those that were too many in a second.
+    pub over_budget: u64,
+    /// Streams that were told to go to another edge.
+    pub migrated: u64,
     /// Events taken in, refilled ones included.
     pub published: u64,
     /// Events dropped because they had been seen.
@@ -196,7 +209,9 @@ enum Turn {
 impl Streams {
     /// None yet.
     pub fn new(settings: &Settings) -> Self {
-        Self::with_limits(StreamLimits::new(settings.streams_max), settings.seed)
+        let openings = Interval::share(settings.rates.opens_per_s, settings.shard_count);
+        let limits = StreamLimits { openings, ..StreamLimits::new(settings.streams_max) };
+        Self::with_limits(limits, settings.seed)
     }
 
     /// None yet.
@@ -215,7 +230,8 @@ impl Streams {
             heartbeat: Heartbeat::new(limits.beat_ms),
             beat: event_frame(None, "beat", "{}"),
             last_turn: Turn::Events,
-            ending: None,
+            moving: None,
+            openings: Openings::new(limits.openings),
             word_at: None,
             jitter: Jitter::new(seed, RETRY_PURPOSE),
             counts: Counts::default(),
@@ -230,6 +246,11 @@ impl Streams {
     /// Another limit; streams above it stay open.
     pub fn set_max(&mut self, streams_max: u32) {
         self.limits.streams_max = streams_max;
+    }
+
+    /// Another budget, for the streams that open from now on.
+    pub fn set_rates(&mut self, rates: Rates, shards: u16) {
+        self.openings.set(Interval::share(rates.opens_per_s, shards));
     }
 
     /// Open streams.
@@ -248,6 +269,8 @@ impl Streams {
             (Metric::Streams, self.count.into()),
             (Metric::StreamsOpened, self.counts.opened),
             (Metric::StreamsRefused, self.counts.refused),
+            (Metric::StreamsOverBudget, self.counts.over_budget),
+            (Metric::StreamsMigrated, self.counts.migrated),
             (Metric::StreamsBlocked, self.side.blocked() as u64),
             (Metric::StreamsAside, self.side.len() as u64),
             (Metric::StreamsSlowClosed, self.counts.slow_closed),
@@ -284,11 +307,17 @@ impl Streams {
             out.close(socket, Close::Graceful);
             return None;
         }
-        let full = self.count >= self.limits.streams_max || self.ending.is_some();
+        let full = self.count >= self.limits.streams_max || self.moving.is_some();
         let wanted = request.wanted.filter(|_| !full);
+        if wanted.is_some() && !self.openings.take(now.mono) {
+            self.counts.over_budget += 1;
+            let queue_ms = self.openings.queue(now.mono);
+            self.refuse(now, socket, queue_ms, out);
+            return None;
+        }
         let audience = wanted.and_then(|wanted| self.audience_of(wanted));
         let (Some(audience), Some(wanted)) = (audience, wanted) else {
-            self.refuse(now, socket, out);
+            self.refuse(now, socket, 0, out);
             return None;
         };
         let mut frames = Vec::new();
@@ -560,8 +589,8 @@ impl Streams {
         let beats_wait = self.heartbeat.is_due();
         if self.lifetimes.is_due(now.mono) {
             self.end_due(now, &mut budget, out);
-        } else if self.ending_wanted(now.mono) > 0 {
-            self.end_some(now.mono, &mut budget, out);
+        } else if self.are_moves_due(now.mono) {
+            self.move_some(now.mono, &mut budget, out);
         } else if beats_wait && (self.turns.is_empty() || self.last_turn == Turn::Events) {
             self.last_turn = Turn::Beats;
             self.beat_some(now, &mut budget, out);
@@ -577,7 +606,7 @@ impl Streams {
         }
         let more = self.heartbeat.is_due() || !self.turns.is_empty() || !self.woken.is_empty();
         let more = more || self.lifetimes.is_due(now.mono);
-        if more || self.ending_wanted(now.mono) > 0 {
+        if more || self.are_moves_due(now.mono) {
             out.yield_turn();
         }
     }
@@ -588,17 +617,8 @@ impl Streams {
         if self.count > 0 {
             self.heartbeat.tick(now.mono, self.records.slots());
         }
-        let ends = self.ending_wanted(now.mono) > 0 || self.lifetimes.is_due(now.mono);
+        let ends = self.are_moves_due(now.mono) || self.lifetimes.is_due(now.mono);
         if self.heartbeat.is_due() || ends {
-            out.yield_turn();
-        }
-    }
-
-    /// Ends all streams, paced over `over_ms` and each with a jittered `retry:`; `false` stops
-    /// doing so.
-    pub fn drain(&mut self, now: Now, on: bool, over_ms: u64, out: &mut Out) {
-        self.ending = on.then(|| Ending { start: now.mono, over_ms: over_ms.max(1), hand: 0 });
-        if on {
             out.yield_turn();
         }
     }
@@ -606,9 +626,12 @@ impl Streams {
     /// When to call [`Streams::handle_deadline`].
     pub fn next_deadline(&self) -> Option<Mono> {
         let beat = (self.count > 0).then(|| self.heartbeat.next_deadline());
-        let ending = self.ending.as_ref().and_then(|ending| ending.next_deadline(self));
         let others = [self.lifetimes.next_deadline(), self.tally.next_deadline()];
-        [self.topics.next_expiry(), beat, ending].into_iter().chain(others).flatten().min()
+        [self.topics.next_expiry(), beat, self.next_move()]
+            .into_iter()
+            .chain(others)
+            .flatten()
+            .min()
     }
 }
 

@@ -329,41 +329,6 @@ fn one_stream_too_many_is_refused_in_a_way_that_lets_it_come_back() {
 }
 
 #[test]
-fn a_drain_ends_streams_over_its_time_with_a_retry_of_their_own() {
-    let mut world = World::new(small());
-    for slot in 0..100 {
-        world.open(slot * 40, "page/p", None);
-    }
-    world.streams.drain(world.now, true, 2000, &mut world.out);
-    world.run();
-    world.pass_ms(1000);
-    let halfway = world.streams.count();
-    assert!((40..=60).contains(&halfway), "{halfway}");
-    world.open(9000, "page/p", None);
-    assert!(world.clients[&9000].closed, "none is taken any more");
-    world.pass_ms(1000);
-    assert_eq!(world.streams.count(), 0);
-    let text = String::from_utf8_lossy(&world.clients[&0].bytes).into_owned();
-    assert!(text.ends_with("0\r\n\r\n"));
-}
-
-#[test]
-fn a_slow_drain_asks_for_no_turn_before_a_stream_is_due() {
-    let mut world = World::new(small());
-    world.open(4000, "page/p", None);
-    world.streams.drain(world.now, true, 3_600_000, &mut world.out);
-    world.run();
-    for _ in 0..20 {
-        let at = world.streams.next_deadline().expect("it goes on");
-        assert!(at > world.now.mono, "{at:?} is not ahead of {:?}", world.now.mono);
-        world.now.mono = at;
-        world.pass_ms(0);
-    }
-    world.pass_ms(3_600_000);
-    assert_eq!((world.streams.count(), world.streams.next_deadline()), (0, None));
-}
-
-#[test]
 fn streams_of_a_removed_topic_end() {
     let mut world = World::new(small());
     for slot in 0..50 {
