@@ -298,6 +298,10 @@ pub enum Close {
     /// time, so that a
     /// response is not lost to a reset.
     Graceful,
+    /// After what was sent has left (FIN), without waiting for the peer: it has said that it sends
+    /// nothing more, and all that it sent was received. What it sends all the same resets the
+    /// connection.
+    Finished,
     /// At once (RST).
     Abort,
 }

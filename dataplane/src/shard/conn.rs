@@ -57,6 +57,8 @@ pub struct Conn {
     exchange: Exchange,
     /// The request under way, if requests are logged.
     access: Option<Box<Entry>>,
+    /// The client said that this request is its last, and sent nothing behind it.
+    is_last: bool,
     /// A `Send` is in flight.
     sending: bool,
     /// `Receive` is on.
@@ -136,6 +138,7 @@ impl Conn {
             writer: Writer::default(),
             exchange: Exchange::None,
             access: None,
+            is_last: false,
             sending: false,
             receiving: true,
             ending: None,
@@ -324,6 +327,8 @@ impl Conn {
                 Step::Head(request) => {
                     let scene = Scene { at: self.at, peer: self.peer, admin: self.admin };
                     let wants_continue = request.expect_continue;
+                    self.is_last =
+                        !request.keep_alive && !request.body.has_content() && input.is_empty();
                     let before = self.writer.written_bytes();
                     self.exchange = edge.request(now, scene, &request, &mut self.writer);
                     self.access = edge.take_access_entry(before);
@@ -406,7 +411,8 @@ impl Conn {
         }
         self.exchange = Exchange::None;
         if self.server.response_done() == After::Close {
-            self.end(Close::Graceful);
+            let is_over = self.is_last && self.server.kept_bytes() == 0;
+            self.end(if is_over { Close::Finished } else { Close::Graceful });
         }
     }
 
@@ -574,3 +580,29 @@ impl Conn {
 
 /// How often a connection that waits for a fetch is looked at.
 const IDLE_LOOK_MS: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use crate::{seam::Close, shard::testing::World};
+
+    /// How the connection was closed after these bytes and their answers.
+    fn check(said: &str, how: Option<Close>) {
+        let mut world = World::new(1);
+        let client = world.connect(0);
+        world.say(client, said);
+        assert!(world.take(client).starts_with("HTTP/1.1 421 "), "{said}");
+        assert_eq!(world.peer(client).close, how, "{said}");
+    }
+
+    #[test]
+    fn who_said_close_and_nothing_behind_it_is_not_waited_for() {
+        let fields = "Host: nobody\r\nConnection: close\r\n";
+        check(&format!("GET / HTTP/1.1\r\n{fields}\r\n"), Some(Close::Finished));
+        check("GET / HTTP/1.0\r\nHost: nobody\r\n\r\n", Some(Close::Finished));
+        check(&format!("GET / HTTP/1.1\r\n{fields}\r\nmore"), Some(Close::Graceful));
+        // Old clients send an empty line behind a body.
+        let body = "Content-Length: 1\r\n\r\nx";
+        check(&format!("POST / HTTP/1.1\r\n{fields}{body}"), Some(Close::Graceful));
+        check("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n", None);
+    }
+}

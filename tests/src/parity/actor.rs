@@ -6,6 +6,7 @@
 //! | `E` | everything is echoed, closed when the client has said all |
 //! | `B<n>` | n bytes in one payload of many segments, then a graceful close |
 //! | `R<n>` | n bytes are sent and the connection closed gracefully, whatever the client says |
+//! | `Q<n>` | n bytes are sent and the connection closed as finished |
 //! | `A` | the connection is aborted |
 //! | `S` | `ok`, then the frames of all fan-outs; nothing is read, a hang-up is watched for |
 //! | `F<n>` | a frame of n bytes goes to all subscribers of this shard; `ok` when handed over |
@@ -113,6 +114,13 @@ enum Timer {
     Accept,
 }
 
+impl Conn {
+    /// How it is closed once all is said.
+    fn close_kind(&self) -> Close {
+        if self.finished { Close::Finished } else { Close::Graceful }
+    }
+}
+
 #[derive(Default)]
 struct Conn {
     line: Vec<u8>,
@@ -121,6 +129,8 @@ struct Conn {
     waiting: VecDeque<Payload>,
     sending: bool,
     close_after: bool,
+    /// The client says nothing more.
+    finished: bool,
     closed: bool,
     /// The other end of a passage.
     other: Option<SocketId>,
@@ -188,7 +198,8 @@ impl ParityActor {
         let Some(conn) = self.conns.get_mut(&socket) else { return };
         conn.close_after = true;
         if !conn.sending {
-            self.close(socket, Close::Graceful);
+            let how = conn.close_kind();
+            self.close(socket, how);
         }
     }
 
@@ -240,6 +251,11 @@ impl ParityActor {
                 self.close_when_said(socket);
             }
             b'R' => {
+                self.say_bytes(socket, &pattern(0..number()));
+                self.close_when_said(socket);
+            }
+            b'Q' => {
+                conn.finished = true;
                 self.say_bytes(socket, &pattern(0..number()));
                 self.close_when_said(socket);
             }
@@ -352,7 +368,8 @@ impl ParityActor {
             conn.sending = true;
             self.push(Effect::Send { socket, payload });
         } else if conn.close_after {
-            self.close(socket, Close::Graceful);
+            let how = conn.close_kind();
+            self.close(socket, how);
         } else if let Some(cursor) = conn.cursor {
             self.catch_up(socket, cursor);
         } else if matches!(conn.mode, b'E' | b'U' | b'P') {

@@ -17,6 +17,8 @@ macro_rules! parity_cases {
             a_large_exchange_arrives_whole
             a_large_payload_of_many_segments_waits_for_a_slow_reader
             a_response_is_not_lost_to_unread_input
+            a_finished_connection_ends_without_the_client
+            a_finished_connection_waits_for_what_was_sent
             an_abort_is_seen_as_a_reset
             a_reset_is_told_while_receiving
             a_reset_is_told_while_only_watched
@@ -159,6 +161,27 @@ pub fn a_response_is_not_lost_to_unread_input<H: Harness>() {
     bytes.resize(200_000, b'x');
     assert!(harness.exchange(&mut client, &bytes, 300_000) == pattern(0..300_000));
     assert_eq!(harness.end(&mut client, b""), End::Eof);
+    finish(harness);
+}
+
+pub fn a_finished_connection_ends_without_the_client<H: Harness>() {
+    let (mut harness, journal) = start::<H>(Setup::default());
+    let mut client = harness.connect();
+    harness.send(&mut client, b"Q3000\n");
+    // It fits the socket's buffers: nobody waits for the client to read it, let alone to close.
+    harness.until("closed", || journal.count(|note| matches!(note, Note::Closed(_))) == 1);
+    assert!(harness.receive(&mut client, 3_000) == pattern(0..3_000));
+    assert_eq!(harness.end(&mut client, b""), End::Eof);
+    finish(harness);
+}
+
+pub fn a_finished_connection_waits_for_what_was_sent<H: Harness>() {
+    let (mut harness, journal) = start::<H>(Setup::default());
+    let mut client = harness.connect();
+    let bytes = format!("Q{LARGE}\n").into_bytes();
+    assert!(harness.exchange(&mut client, &bytes, LARGE) == pattern(0..LARGE));
+    assert_eq!(harness.end(&mut client, b""), End::Eof);
+    harness.until("closed", || journal.count(|note| matches!(note, Note::Closed(_))) == 1);
     finish(harness);
 }
 

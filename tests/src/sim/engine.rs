@@ -808,10 +808,19 @@ impl<A: Actor> Shard<A> {
         assert!(!state.closing, "{socket:?}: closed twice");
         state.closing = true;
         match how {
-            Close::Graceful if state.send.is_some() && rng.chance(900) => {
+            Close::Graceful | Close::Finished if state.send.is_some() && rng.chance(900) => {
                 // Ends when the send has ended; the world's liveness phase bounds how long.
             }
             Close::Graceful => self.finish_close(slot, around),
+            Close::Finished => {
+                // A peer that sent more than it said is answered by a reset.
+                if let Some(end) = state.end
+                    && around.net.readable(end) > 0
+                {
+                    around.net.close(around.now.mono.0, end, true);
+                }
+                self.finish_close(slot, around);
+            }
             Close::Abort => {
                 if let Some(end) = state.end {
                     around.net.close(around.now.mono.0, end, true);

@@ -219,7 +219,7 @@ impl Epoll {
         if record.has(record::SENDING | record::SENT | record::DRAINING) {
             return;
         }
-        if record.has(record::EOF) {
+        if record.has(record::EOF | record::FINISHED) {
             // All was read, so the descriptor's close says FIN.
             return self.end(id);
         }
@@ -486,9 +486,10 @@ impl Sockets for Epoll {
                     self.end(socket);
                 }
             }
-            Close::Graceful if record.has(record::CLOSING | record::GONE) => {}
-            Close::Graceful => {
+            Close::Graceful | Close::Finished if record.has(record::CLOSING | record::GONE) => {}
+            Close::Graceful | Close::Finished => {
                 record.set(record::CLOSING);
+                record.put(record::FINISHED, how == Close::Finished);
                 self.closing_count += 1;
                 self.send_over(now, socket);
                 self.settle(socket);

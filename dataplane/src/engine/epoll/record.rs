@@ -46,6 +46,8 @@ pub(crate) const GONE: u32 = 1 << 10;
 /// A send has ended and is not told yet.
 pub(crate) const SENT: u32 = 1 << 11;
 /// The descriptor is in the epoll instance, for the events below.
+/// Closed by the actor as finished: nothing more is received.
+pub(crate) const FINISHED: u32 = 1 << 16;
 const WATCHED: u32 = 1 << 12;
 const WATCHED_IN: u32 = 1 << 13;
 const WATCHED_OUT: u32 = 1 << 14;
@@ -80,7 +82,7 @@ impl Record {
 
     /// Whether bytes are to be read.
     pub(crate) fn reads(&self) -> bool {
-        self.has(RECEIVE_WANTED | CLOSING) && !self.has(EOF | DEAD | GONE | CONNECTING)
+        self.has(RECEIVE_WANTED | CLOSING) && !self.has(EOF | DEAD | GONE | CONNECTING | FINISHED)
     }
 
     /// The change that makes what is watched equal to what is needed, marked as made.

@@ -32,9 +32,10 @@ impl Uring {
                 }
                 self.end(id);
             }
-            Close::Graceful if record.has(record::CLOSING) => {}
-            Close::Graceful => {
+            Close::Graceful | Close::Finished if record.has(record::CLOSING) => {}
+            Close::Graceful | Close::Finished => {
                 record.set(record::CLOSING);
+                record.put(record::FINISHED, how == Close::Finished);
                 self.closing_count += 1;
                 self.send_over(now, id);
             }
@@ -53,7 +54,7 @@ impl Uring {
         if record.has(record::SENDING | record::DRAINING) {
             return self.settle(id);
         }
-        if record.has(record::EOF) {
+        if record.has(record::EOF | record::FINISHED) {
             // All was read, so the descriptor's close says FIN.
             return self.end(id);
         }

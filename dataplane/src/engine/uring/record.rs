@@ -3,6 +3,7 @@
 //! ```text
 //!   connecting ─▶ open ─ Close::Graceful ─▶ closing ─ last send over, FIN ─▶ draining ─┐
 //!                   └──── Close::Abort ────────┴─── end of stream, error, time ────────┴▶ ending
+//!   Close::Finished: closing ─ last send over ─▶ ending
 //!   ending: all that is armed is cancelled; after its last completion the descriptor is closed.
 //! ```
 //!
@@ -66,6 +67,9 @@ pub(crate) const ACCEPTING: u32 = 1 << 20;
 /// The actor never heard of this socket, so it is not told of its end either.
 pub(crate) const UNTOLD: u32 = 1 << 21;
 
+/// Closed by the actor as finished: nothing more is received.
+pub(crate) const FINISHED: u32 = 1 << 22;
+
 const POLL_ARMED: u32 = HANG_UP_ARMED | WRITABLE_ARMED;
 const UNDER_WAY: u32 = RECEIVE_ARMED | POLL_ARMED | SENDING | CONNECTING | INSTALLING;
 
@@ -121,7 +125,8 @@ impl Record {
     }
 
     fn receive_step(&mut self) -> Option<Step> {
-        let wanted = self.has(RECEIVE_WANTED | CLOSING) && !self.has(ENDING | DEAD | EOF);
+        let wanted =
+            self.has(RECEIVE_WANTED | CLOSING) && !self.has(ENDING | DEAD | EOF | FINISHED);
         if wanted && !self.has(RECEIVE_ARMED) {
             self.set(RECEIVE_ARMED);
             Some(Step::ArmReceive)
@@ -231,6 +236,16 @@ mod tests {
         record.set(HANG_UP_WANTED | EOF);
         assert_eq!(steps(&mut record), [Step::ArmPoll(0)]);
         assert_eq!(steps(&mut record), []);
+    }
+
+    #[test]
+    fn a_finished_socket_receives_no_more_and_a_closing_one_goes_on_to_the_end() {
+        for (how, expected) in [(0, vec![]), (FINISHED, vec![Step::CancelReceive])] {
+            let mut record = Record::new(Handle::plain(3));
+            record.set(RECEIVE_WANTED | RECEIVE_ARMED);
+            record.set(CLOSING | how);
+            assert_eq!(steps(&mut record), expected);
+        }
     }
 
     #[test]
