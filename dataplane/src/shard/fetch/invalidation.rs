@@ -1,5 +1,5 @@
-//! What an unsafe request outdates when it succeeds: its own URL and those that its answer names, each
-//! in every form that it may be stored in, and their groups (RFC 9111 §4.4, RFC 9875).
+//! What an unsafe request outdates when it succeeds: its own URL and those that its answer names,
+//! each in every form that it may be stored in, and their groups (RFC 9111 §4.4, RFC 9875).
 //!
 //! Leaves to others: what a purge reaches (`cache`), the exchange itself (`fetch`).
 

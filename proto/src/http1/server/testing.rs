@@ -1,4 +1,5 @@
-//! A driver for tests of the server: steps it through pieces of input and writes down what it tells.
+//! A driver for tests of the server: steps it through pieces of input and writes down what it
+//! tells.
 
 use super::{super::head::FieldSpace, After, Phase, Request, Server, ServerEof, Step};
 use crate::{http1::refusal::Refusal, limits};
