@@ -182,10 +182,11 @@ impl Segment {
         removed
     }
 
-    /// `entry` is outdated: it goes, and what it had superseded.
+    /// `entry` is outdated: it goes, and what it had superseded. If it was removed meanwhile, what
+    /// only it hid goes all the same.
     pub(crate) fn remove_outdated(&mut self, entry: &Arc<Entry>) -> Removed {
         let own = self.node_of(entry);
-        let mut nodes = if own.is_some() { self.hidden_by(entry, own) } else { Vec::new() };
+        let mut nodes = self.hidden_by(entry, own);
         nodes.extend(own);
         nodes.into_iter().filter_map(|node| self.remove(node)).collect()
     }

@@ -483,6 +483,37 @@ fn a_body_that_outgrows_the_largest_entry_is_not_stored_and_read_whole_by_who_be
 }
 
 #[test]
+fn what_is_too_large_outdates_what_is_stored_even_if_it_was_evicted_meanwhile() {
+    let mut world = World::with_memory(96 << 10);
+    let old = [("Cache-Control", "max-age=1, stale-while-revalidate=1000")];
+    world.store("/a", &old, "old");
+    world.pass_s(5);
+    let (_, behind) = stale(world.get(0, "/a", &[]));
+    let behind = behind.expect("to be validated");
+    let outcome = world.answer(behind, &[], 200, &[("Cache-Control", "max-age=9")], None);
+    let HeadOutcome::Fill { mut writer, entry, .. } = outcome else { panic!("{outcome:?}") };
+    writer.append(b"new", &mut Vec::new()).expect("room");
+    // It goes for those who come; the older one that it hides has been asked for and stays.
+    let fresh = [("Cache-Control", "max-age=100")];
+    for at in 0.. {
+        if entry.is_dead() {
+            break;
+        }
+        assert!(at < 300, "never evicted");
+        world.store(&format!("/other/{at}"), &fresh, &"x".repeat(2000));
+        world.sweep_all();
+    }
+    let _ = writer.append(&[b'x'; 200_000], &mut Vec::new());
+    drop(writer);
+    // The next one fails: nothing is back that was outdated.
+    let next = lease(world.get(0, "/a", &[]));
+    let outcome = world.answer(next, &[], 200, &fresh, Some(3));
+    let HeadOutcome::Fill { writer, .. } = outcome else { panic!("{outcome:?}") };
+    writer.fail(&mut Vec::new());
+    drop(lease(world.get(0, "/a", &[])));
+}
+
+#[test]
 fn an_overflow_that_breaks_off_does_not_look_whole_and_one_without_readers_is_abandoned() {
     let mut world = World::with_memory(400_000);
     let first = lease(world.get(0, "/a", &[]));
