@@ -208,8 +208,11 @@ impl Lease {
             return HeadOutcome::Stale(stale);
         }
         match (response.status, self.asked.method, self.stored.clone()) {
-            // It tells of something that is not stored, and must not update what is (§4.3.4).
-            (304, _, Some(stored)) if !validation::is_about(&stored, response.fields) => {
+            // It tells of something that is not stored, and must not update what is (§4.3.4). Nor
+            // does one that nobody asked for: what was to be joined still lacks what is wanted.
+            (304, _, Some(stored))
+                if self.range.is_some() || !validation::is_about(&stored, response.fields) =>
+            {
                 self.again(&stored, response, wakes)
             }
             (304, _, Some(stored)) => self.updated(&stored, request, response, wakes),
