@@ -722,11 +722,13 @@ impl Actor for Shard {
             Input::Control(Control::Reload) => self.reload(now),
         }
         self.tell(now);
-        while let Some(socket) = self.edge.out.pop_closing() {
-            self.edge.sockets.set_owner(socket, Owner::Closing);
-        }
         if self.edge.drain.is_some() {
             self.look_at_drain(now);
+            self.tell(now);
+        }
+        // Last: what closes a socket has done so, and its `Closed` comes with a later input.
+        while let Some(socket) = self.edge.out.pop_closing() {
+            self.edge.sockets.set_owner(socket, Owner::Closing);
         }
     }
 
