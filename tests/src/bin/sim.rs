@@ -6,7 +6,7 @@
 //! sim --seed 42                 one seed, its violations; with --trace [LINES] what happened
 //!                               before the first of them
 //! sim --seeds 200 --from 5000
-//! sim --scenario durability     edge, durability or regions alone; all three if none is named
+//! sim --scenario durability     edge, edges, durability or regions alone; all if none is named
 //! sim --fail-fast               no further seed after a violation
 //! ```
 //! Kept seeds stand in `tests/seeds/kept.txt`: `scenario seed  why`.
@@ -25,10 +25,10 @@ use pharos_tests::{
     scenario::{
         durability,
         edge::{self, Outcome},
-        regions,
+        edges, regions,
     },
     sim::{
-        coverage::{Coverage, REQUIRED, REQUIRED_DURABILITY, REQUIRED_REGIONS},
+        coverage::{Coverage, REQUIRED, REQUIRED_DURABILITY, REQUIRED_EDGES, REQUIRED_REGIONS},
         trace::{LINES, Trace},
     },
 };
@@ -44,13 +44,20 @@ struct Scenario {
     operations_min: u64,
 }
 
-const SCENARIOS: [Scenario; 3] = [
+const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "edge",
         run: edge::run,
         required: REQUIRED,
         counts: "requests answered in full and events delivered to streams",
         operations_min: 1000,
+    },
+    Scenario {
+        name: "edges",
+        run: edges::run,
+        required: REQUIRED_EDGES,
+        counts: "requests answered in full and events delivered to streams",
+        operations_min: 200,
     },
     Scenario {
         name: "durability",
@@ -88,7 +95,7 @@ fn main() -> ExitCode {
         .filter(|scenario| named.is_none_or(|name| name == scenario.name))
         .collect();
     if scenarios.is_empty() {
-        println!("--scenario is edge, durability or regions");
+        println!("--scenario is edge, edges, durability or regions");
         return ExitCode::from(2);
     }
     if flag("--trace") {

@@ -3,5 +3,6 @@
 
 pub mod control;
 pub mod origin;
+pub mod steward;
 pub mod visitor;
 pub mod wire;

@@ -15,6 +15,7 @@ use super::origin;
 use crate::{
     check::ledger::{Ledger, Seen, SeenPage, covers, edge_name, replica_of},
     client::{coding, http, sse},
+    peer::steward::Ready,
     sim::{
         net::{End, Net, Notice},
         rng::Rng,
@@ -76,6 +77,8 @@ struct Stream {
     /// Since when this visitor watches without interruption of its cursor.
     since_ns: u64,
     reconnect_ns: u64,
+    /// The cursor that it last came back with.
+    presented: String,
     /// Reads nothing until then, so that the edge meets a full buffer.
     paused_until_ns: u64,
 }
@@ -98,6 +101,8 @@ pub struct Visitor {
     host: usize,
     address: IpAddr,
     edges: Vec<SocketAddr>,
+    /// Those that streams are led to; all of them without it.
+    pub ready: Option<Ready>,
     ledger: Rc<RefCell<Ledger>>,
     rng: Rng,
     objects: u32,
@@ -136,6 +141,7 @@ impl Visitor {
                 chain: Chain::default(),
                 since_ns: u64::MAX,
                 reconnect_ns: 1,
+                presented: String::new(),
                 paused_until_ns: 0,
             })
             .collect();
@@ -143,6 +149,7 @@ impl Visitor {
             host,
             address,
             edges,
+            ready: None,
             ledger,
             rng,
             objects,
@@ -155,6 +162,11 @@ impl Visitor {
             calm: false,
             refetch: VecDeque::new(),
         }
+    }
+
+    /// How many of its streams are open.
+    pub fn open_streams(&self) -> usize {
+        self.streams.iter().filter(|stream| stream.open).count()
     }
 
     /// Requests that wait for an answer, oldest first: when it was asked.
@@ -452,7 +464,11 @@ impl Visitor {
     }
 
     fn open_stream(&mut self, now: Now, net: &mut Net, at: usize) {
-        let edge = self.rng.below(self.edges.len());
+        let ready = self.ready.as_ref().map(|ready| ready.borrow().clone());
+        let edge = match ready.as_deref() {
+            None | Some([]) => self.rng.below(self.edges.len()),
+            Some(ready) => *self.rng.pick(ready),
+        };
         let end = net.connect(now.mono.0, self.host, self.address, self.edges[edge]);
         let narrow = self.rng.chance(200);
         if narrow {
@@ -479,6 +495,7 @@ impl Visitor {
             stream.chain = Chain::default();
             stream.since_ns = u64::MAX;
         }
+        stream.presented.clone_from(&stream.sse.last_event_id);
         stream.http.expect(false);
         text += "Accept: text/event-stream\r\n\r\n";
         if self.rng.chance(300) {
@@ -517,15 +534,17 @@ impl Visitor {
                     .borrow_mut()
                     .violation(now_ns, format!("a stream cannot be read: {error}"));
             }
-            Ok(replies) => body.extend(replies.into_iter().flat_map(|reply| reply.body)),
+            Ok(replies) => {
+                if let Some(reply) = replies.first().filter(|reply| reply.status != 200) {
+                    self.ledger.borrow_mut().violation(now_ns, ended_for_good(reply.status));
+                }
+                body.extend(replies.into_iter().flat_map(|reply| reply.body));
+            }
         }
         if let Some(reply) = stream.http.partial() {
             body.append(&mut reply.body);
             if reply.status != 200 {
-                let status = reply.status;
-                let what =
-                    format!("a stream was answered {status}, which ends an EventSource for good");
-                self.ledger.borrow_mut().violation(now_ns, what);
+                self.ledger.borrow_mut().violation(now_ns, ended_for_good(reply.status));
             } else if !stream.open {
                 stream.open = true;
             }
@@ -582,6 +601,11 @@ impl Visitor {
                         format!("page {page}: event {dot:?} never was published"),
                     );
                 };
+                if covers(&stream.presented, &dot) {
+                    let cursor = &stream.presented;
+                    let what = format!("page {page}: {dot} again to who came with {cursor}");
+                    ledger.violation(now_ns, what);
+                }
                 let before = stream.chain.places.insert(replica.clone(), place);
                 let gap_told = std::mem::take(&mut stream.chain.gap_told);
                 match before {
@@ -606,6 +630,10 @@ impl Visitor {
             other => ledger.violation(now_ns, format!("an event named {other:?}")),
         }
     }
+}
+
+fn ended_for_good(status: u16) -> String {
+    format!("a stream was answered {status}, which ends an EventSource for good")
 }
 
 /// What a stream says may have been on its way for so long: it is not read now and then.

@@ -2,4 +2,5 @@
 
 pub mod durability;
 pub mod edge;
+pub mod edges;
 pub mod regions;

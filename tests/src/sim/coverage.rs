@@ -72,6 +72,23 @@ pub const REQUIRED: &[&str] = &[
     "visitor: left a stream",
 ];
 
+/// The same for `scenario::edges`.
+pub const REQUIRED_EDGES: &[&str] = &[
+    "crash: control",
+    "crash: edge",
+    "edges: ended by a drain",
+    "edges: end called back",
+    "edges: drain undone",
+    "edges: nobody is ready",
+    "feed: session lost",
+    "net: partition",
+    "stream: cut by the deadline",
+    "stream: gap told",
+    "stream: moved",
+    "stream: opened with a gap",
+    "stream: over the budget",
+];
+
 /// The same for `scenario::durability`.
 pub const REQUIRED_DURABILITY: &[&str] = &[
     "commit: several requests",
