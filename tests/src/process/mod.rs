@@ -4,6 +4,7 @@
 //! Everything listens on loopback, lives in a folder of its own and ends with the value that
 //! started it. Leaves to others: what the answers should be (the tests).
 
+pub mod address;
 pub mod browser;
 pub mod client;
 pub mod cluster;
