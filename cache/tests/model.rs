@@ -7,7 +7,7 @@ extern crate pharos_cache as cache;
 #[path = "../../tests/src/fuzz/cache_ops.rs"]
 mod cache_ops;
 
-use cache_ops::{Kind, Op, SHARDS, TARGETS};
+use cache_ops::{Kind, Op, PartOf, RANGES, SHARDS, TARGETS};
 use proptest::prelude::*;
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -18,15 +18,34 @@ fn kind() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::Private),
         1 => Just(Kind::Error),
         2 => Just(Kind::NotModified),
+        4 => (1u64..6, part_of()).prop_map(|(max_age_s, of)| Kind::Part { max_age_s, of }),
+    ]
+}
+
+fn part_of() -> impl Strategy<Value = PartOf> {
+    prop_oneof![
+        4 => Just(PartOf::TheSame),
+        1 => Just(PartOf::Another),
+        1 => Just(PartOf::TheSameAndShorter),
+        1 => Just(PartOf::TheSameAndMistaken),
     ]
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let which = 0usize..8;
     prop_oneof![
-        12 => (0..SHARDS, 0..TARGETS, 0usize..2, prop::bool::weighted(0.1)).prop_map(
-            |(shard, target, language, no_cache)| Op::Get { shard, target, language, no_cache }
-        ),
+        12 => (
+            (0..SHARDS, 0..TARGETS, 0usize..2),
+            prop::bool::weighted(0.1),
+            prop::option::of(0..RANGES.len()),
+        )
+            .prop_map(|((shard, target, language), no_cache, range)| Op::Get {
+                shard,
+                target,
+                language,
+                no_cache,
+                range,
+            }),
         6 => (which.clone(), kind()).prop_map(|(which, kind)| Op::Answer { which, kind }),
         1 => which.clone().prop_map(|which| Op::FailLease { which }),
         1 => which.clone().prop_map(|which| Op::DropLease { which }),

@@ -7,7 +7,7 @@
 //! * nothing purged is served to a request that came after the purge was done;
 //! * nothing soft-purged is served as fresh;
 //! * fresh means younger than its lifetime, and the newest that is stored;
-//! * bodies are what the origin sent, variants do not mix;
+//! * bodies are what the origin sent; variants do not mix, nor do parts of different bodies;
 //! * what is stored, fresh and unpurged is a hit;
 //! * one fetch at a time for what can be shared;
 //! * every waiter is woken exactly once, no byte is accounted when everything is gone.
@@ -18,8 +18,8 @@ use std::{
 };
 
 use cache::{
-    Asking, Cache, Config, Decision, FieldSource, Freshness, HeadOutcome, Hit, Lease, Method, Near,
-    Piece, PurgeCursor, Request, Response, Waiter, Wake, WakeWith, Writer,
+    Answer, Asking, Cache, Config, Decision, FieldSource, Freshness, HeadOutcome, Hit, Lease,
+    Method, Near, Piece, PurgeCursor, Request, Response, Waiter, Wake, WakeWith, Writer,
 };
 use proto::feed::record::{Purge, Scope};
 
@@ -34,7 +34,7 @@ const VARYING: usize = TARGETS - 1;
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Op {
-    Get { shard: usize, target: usize, language: usize, no_cache: bool },
+    Get { shard: usize, target: usize, language: usize, no_cache: bool, range: Range },
     Answer { which: usize, kind: Kind },
     FailLease { which: usize },
     DropLease { which: usize },
@@ -49,15 +49,39 @@ pub enum Op {
     Sweep { shard: usize },
 }
 
+/// Which of [`RANGES`] is asked for, or none of them.
+pub type Range = Option<usize>;
+
+/// They overlap, touch, and lie apart. The shortest body has 176 bytes.
+pub const RANGES: [(usize, usize); 4] = [(0, 59), (60, 119), (30, 89), (130, 149)];
+
 /// How the origin answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Kind {
-    Fresh { max_age_s: u64, announced: bool },
+    Fresh {
+        max_age_s: u64,
+        announced: bool,
+    },
     NoCache,
     Private,
     Error,
     NotModified,
+    /// Part of what is asked for, where that is a range.
+    Part {
+        max_age_s: u64,
+        of: PartOf,
+    },
+}
+
+/// What a part is of, and what is odd about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum PartOf {
+    TheSame,
+    Another,
+    TheSameAndShorter,
+    TheSameAndMistaken,
 }
 
 /// One answer of the origin, or an update of one.
@@ -71,12 +95,16 @@ struct Version {
     /// Whether it is stored as far as the model can tell, and since when.
     stored: Option<usize>,
     body: usize,
+    /// It may lack bytes.
+    is_part: bool,
 }
 
 struct Fetch {
     lease: Lease,
     target: usize,
     language: usize,
+    /// What its request wants; others may want the same, or any part of the whole.
+    range: Range,
     began: usize,
     /// Whether it began when its target could be shared: only then may others join it.
     is_joinable: bool,
@@ -104,6 +132,7 @@ struct Waiting {
     shard: usize,
     target: usize,
     language: usize,
+    range: Range,
     asked: usize,
 }
 
@@ -149,12 +178,22 @@ impl Op {
         match op % 32 {
             0..=9 => {
                 let (language, no_cache) = (usize::from(b / 3) % 2, b >= 230);
-                Self::Get { shard, target, language, no_cache }
+                let range = (a >= 128).then_some(usize::from(a / 3) % RANGES.len());
+                Self::Get { shard, target, language, no_cache, range }
             }
             10..=15 => {
                 let max_age_s = 1 + u64::from(b % 5);
                 let kind = match b / 5 % 8 {
-                    0..=3 => Kind::Fresh { max_age_s, announced: b >= 128 },
+                    0 | 1 => Kind::Fresh { max_age_s, announced: b >= 128 },
+                    2 | 3 => {
+                        let of = match b / 40 {
+                            0..=2 => PartOf::TheSame,
+                            3 => PartOf::Another,
+                            4 => PartOf::TheSameAndShorter,
+                            _ => PartOf::TheSameAndMistaken,
+                        };
+                        Kind::Part { max_age_s, of }
+                    }
                     4 => Kind::NoCache,
                     5 => Kind::Private,
                     6 => Kind::Error,
@@ -186,7 +225,8 @@ fn language_name(language: usize) -> &'static str {
 }
 
 fn body_text(body: usize) -> String {
-    format!("body {body}; ").repeat(20 + body % 7)
+    // Several in turn are of one length, so that only their validators tell them apart.
+    format!("body {body:04}; ").repeat(16 + body / 4 % 3)
 }
 
 impl Model {
@@ -211,12 +251,9 @@ impl Model {
     fn run(&mut self, op: Op) {
         self.now += 1;
         match op {
-            Op::Get { shard, target, language, no_cache } => {
-                let control: &[(&str, &str)] = &[("Cache-Control", "no-cache")];
-                let fields = [("Accept-Language", language_name(language)), control[0]];
-                let fields = if no_cache { &fields[..] } else { &fields[..1] };
-                let decision = self.ask(shard, target, fields, None);
-                let asked = Waiting { shard, target, language, asked: self.now };
+            Op::Get { shard, target, language, no_cache, range } => {
+                let asked = Waiting { shard, target, language, range, asked: self.now };
+                let decision = self.ask(&asked, no_cache, None);
                 if !no_cache {
                     self.check_needed(&decision, target, language);
                 }
@@ -293,13 +330,14 @@ impl Model {
         self.deliver();
     }
 
-    fn ask(
-        &mut self,
-        shard: usize,
-        target: usize,
-        fields: &[(&str, &str)],
-        woken: Option<&WakeWith>,
-    ) -> Decision {
+    fn ask(&mut self, asked: &Waiting, no_cache: bool, woken: Option<&WakeWith>) -> Decision {
+        let Waiting { shard, target, language, range, .. } = *asked;
+        let wanted = range.map(|range| RANGES[range]);
+        let wanted = wanted.map(|(first, last)| format!("bytes={first}-{last}"));
+        let mut fields = vec![("Accept-Language", language_name(language))];
+        fields.extend(no_cache.then_some(("Cache-Control", "no-cache")));
+        fields.extend(wanted.as_deref().map(|wanted| ("Range", wanted)));
+        let fields = &fields[..];
         let name = target_name(target);
         let cache_key = self.cache.cache_key("site", b"host", name.as_bytes());
         let request = Request::new(Method::Get, cache_key, &fields);
@@ -328,10 +366,10 @@ impl Model {
                 self.check_hit(&hit, asked);
             }
             Decision::Miss(lease) | Decision::Revalidate(lease) => {
-                self.check_alone(asked.target);
-                let Waiting { target, language, .. } = asked;
-                let is_joinable = self.is_shared(target);
-                self.fetches.push(Fetch { lease, target, language, began: self.now, is_joinable });
+                self.check_alone(asked.target, asked.range);
+                let Waiting { target, language, range, .. } = asked;
+                let (is_joinable, began) = (self.is_shared(target), self.now);
+                self.fetches.push(Fetch { lease, target, language, range, began, is_joinable });
             }
             Decision::Wait => {
                 let is_new = self.waiting.insert(self.waiters, asked).is_none();
@@ -342,37 +380,53 @@ impl Model {
     }
 
     fn answer(&mut self, fetch: Fetch, kind: Kind) {
-        let Fetch { lease, target, language, began, .. } = fetch;
+        let Fetch { lease, target, language, began, range, .. } = fetch;
         let stored = lease.stored().map(|entry| version_of(entry));
         let version = self.versions.len();
-        let mut body = self.bodies;
         let now_ms = self.now_ms;
-        let kind = match (kind, stored) {
-            (Kind::NotModified, None) => Kind::Fresh { max_age_s: 3, announced: true },
-            (kind, _) => kind,
+        let wanted = wanted_of(&lease);
+        let kind = match (kind, stored, &wanted) {
+            (Kind::NotModified, None, _) => Kind::Fresh { max_age_s: 3, announced: true },
+            (Kind::Part { max_age_s, .. }, _, None) => Kind::Fresh { max_age_s, announced: true },
+            (kind, ..) => kind,
         };
         let (status, control, lifetime_s) = match kind {
             Kind::Fresh { max_age_s, .. } => (200, format!("max-age={max_age_s}"), max_age_s),
+            Kind::Part { max_age_s, .. } => (206, format!("max-age={max_age_s}"), max_age_s),
             Kind::NotModified => (304, "max-age=3".into(), 3),
             Kind::NoCache => (200, "no-cache".into(), 0),
             Kind::Private => (200, "private".into(), 0),
             Kind::Error => (503, "no-store".into(), 0),
         };
-        if kind == Kind::NotModified {
-            body = self.versions[stored.expect("validated")].body;
-        } else {
-            self.bodies += 1;
+        let is_same = match kind {
+            Kind::NotModified => true,
+            Kind::Part { of, .. } => of != PartOf::Another,
+            _ => false,
+        };
+        let body = match stored.filter(|_| is_same) {
+            Some(stored) => self.versions[stored].body,
+            None => {
+                self.bodies += 1;
+                self.bodies - 1
+            }
+        };
+        let mut text = body_text(body);
+        let mut told = String::new();
+        if let (Kind::Part { of, .. }, Some(wanted)) = (kind, &wanted) {
+            (text, told) = part_of(&text, wanted, of);
         }
-        let text = body_text(body);
         let (number, body_number) = (version.to_string(), body.to_string());
-        let group = format!("k{}", target % 2);
+        let (group, tag) = (format!("k{}", target % 2), format!("\"e{body}\""));
         let mut fields = vec![
             ("Cache-Control", control.as_str()),
             ("X-Version", number.as_str()),
             ("X-Body", body_number.as_str()),
-            ("ETag", "\"e\""),
+            ("ETag", tag.as_str()),
             ("Surrogate-Key", group.as_str()),
         ];
+        if !told.is_empty() {
+            fields.push(("Content-Range", told.as_str()));
+        }
         if target == VARYING {
             fields.push(("Vary", "Accept-Language"));
         }
@@ -392,6 +446,8 @@ impl Model {
             append: b"",
         };
         let outcome = lease.head(&&request[..], &response, &mut self.wakes);
+        let is_part = matches!(kind, Kind::Part { .. })
+            || kind == Kind::NotModified && stored.is_some_and(|it| self.versions[it].is_part);
         self.versions.push(Version {
             target,
             language,
@@ -399,17 +455,20 @@ impl Model {
             fresh_until_ms: now_ms + lifetime_s * 1000,
             stored: None,
             body,
+            is_part,
         });
         if matches!(kind, Kind::NoCache | Kind::Private | Kind::Error) {
             self.unshared_until_ms.insert(target, now_ms + 60_000);
         }
+        let is_mistaken = matches!(kind, Kind::Part { of: PartOf::TheSameAndMistaken, .. });
         match outcome {
             HeadOutcome::Fill { writer, not_stored, .. } => {
+                assert!(!is_mistaken, "{told} {}", text.len());
                 self.versions[version].stored = not_stored.is_none().then_some(self.now);
                 self.fillings.push(Filling { writer, version, body: text, written: 0 });
             }
             HeadOutcome::Updated { entry, .. } => {
-                assert_eq!(kind, Kind::NotModified);
+                assert_eq!((kind, wanted), (Kind::NotModified, None));
                 assert_eq!(version_of(&entry), version);
                 // Whether it was put into the index is the cache's to say; hits on it are checked.
                 self.versions[version].stored = None;
@@ -425,12 +484,20 @@ impl Model {
                 self.check_purged(version_of(&entry), began, false);
             }
             HeadOutcome::NotStored(_) => {
-                assert!(matches!(kind, Kind::Private | Kind::Error), "{kind:?}");
-                if kind == Kind::Private {
+                let is_part = matches!(kind, Kind::Part { .. });
+                assert!(is_part || matches!(kind, Kind::Private | Kind::Error), "{kind:?}");
+                if kind != Kind::Error {
                     self.forget(stored);
                 }
             }
-            HeadOutcome::Again => panic!("nothing partial is stored"),
+            HeadOutcome::Again => {
+                let is_part = matches!(kind, Kind::Part { .. } | Kind::NotModified);
+                assert!(wanted.is_some() && is_part && stored.is_some(), "{kind:?}");
+                self.forget(stored);
+                let asked = Waiting { shard: 0, target, language, range, asked: self.now };
+                let decision = self.ask(&asked, false, None);
+                self.take(decision, asked);
+            }
         }
     }
 
@@ -498,8 +565,7 @@ impl Model {
                 if matches!(with, WakeWith::Failed { .. }) {
                     continue;
                 }
-                let fields = [("Accept-Language", language_name(asked.language))];
-                let decision = self.ask(asked.shard, asked.target, &fields, Some(&with));
+                let decision = self.ask(&asked, false, Some(&with));
                 self.take(decision, asked);
             }
         }
@@ -517,17 +583,29 @@ impl Model {
         }
         let is_fresh = !hit.freshness.is_stale();
         self.check_purged(number, asked.asked, is_fresh);
+        let text = body_text(version.body);
+        let (first, last) = match (&hit.answer, asked.range) {
+            (Answer::Full, None) => (0, text.len() - 1),
+            // How long it is is not known yet, so all of it is sent (RFC 9110 §14.2).
+            (Answer::Full, Some(_)) if entry.length().is_none() => (0, text.len() - 1),
+            (Answer::Parts(parts), Some(range)) => {
+                let part = (parts[0].first as usize, parts[0].last as usize);
+                assert_eq!((parts.len(), part), (1, RANGES[range]));
+                part
+            }
+            (answer, range) => panic!("{answer:?} for {range:?}"),
+        };
         let mut found = Vec::new();
         let end = loop {
-            match hit.local.piece_at(found.len() as u64) {
+            match hit.local.piece_at((first + found.len()) as u64) {
                 Piece::Bytes(piece) => found.extend_from_slice(&piece),
                 end => break end,
             }
         };
-        let found = String::from_utf8_lossy(&found);
-        let text = body_text(version.body);
-        assert!(text.starts_with(&*found));
-        assert!(end != Piece::End || found == text);
+        let wanted = &text.as_bytes()[first..=last];
+        found.truncate(wanted.len());
+        assert!(wanted.starts_with(&found));
+        assert!(end != Piece::End || found == wanted);
     }
 
     /// Nothing newer was stored when the request came (RFC 9111 §4: the most recent one is used).
@@ -537,6 +615,8 @@ impl Model {
                 && (version.target != VARYING || known.language == version.language)
                 && known.stored > version.stored
                 && known.stored.is_some_and(|stored| stored < asked.asked)
+                // A purge in slices may have taken it, and be on its way to the older one.
+                && self.purges_since(known.target, known.began).all(|purge| purge.soft)
         };
         let newer = self.versions.iter().find(is_newer);
         assert!(version.stored.is_none() || newer.is_none(), "{version:?} is older than {newer:?}");
@@ -584,16 +664,20 @@ impl Model {
             .filter(|purge| purge.reached.contains(&target))
             .all(|purge| purge.done.is_some_and(|done| done < version.began));
         let is_fresh = self.now_ms < version.fresh_until_ms;
-        if version.stored.is_some() && is_untouched && is_fresh {
+        if version.stored.is_some() && !version.is_part && is_untouched && is_fresh {
             assert!(matches!(decision, Decision::Hit(_)), "{version:?} is there: {decision:?}");
         }
     }
 
     /// One fetch at a time for what can be shared.
-    fn check_alone(&self, target: usize) {
+    fn check_alone(&self, target: usize, range: Range) {
         if target != VARYING && self.is_shared(target) {
+            let brings = |fetch: &Fetch| fetch.range.is_none() || fetch.range == range;
             let is_other = |fetch: &&Fetch| {
-                fetch.target == target && fetch.is_joinable && !self.is_outdated(fetch)
+                fetch.target == target
+                    && brings(fetch)
+                    && fetch.is_joinable
+                    && !self.is_outdated(fetch)
             };
             let others = self.fetches.iter().filter(is_other).count();
             assert_eq!(others, 0, "two fetches for {target}");
@@ -639,6 +723,27 @@ impl Model {
         let stats = self.cache.stats();
         assert_eq!((stats.entries, stats.used_bytes, stats.dead_bytes), (0, 0, 0));
     }
+}
+
+/// What the origin is asked for, if not for the whole: first and last.
+fn wanted_of(lease: &Lease) -> Option<(usize, usize)> {
+    let mut fields = Vec::new();
+    lease.conditional_fields(&mut fields);
+    let fields = String::from_utf8(fields).expect("text");
+    let (_, value) = fields.split_once("Range: bytes=")?;
+    let (first, last) = value.lines().next()?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().unwrap_or(usize::MAX)))
+}
+
+/// What a 206 brings of a text, and what its `Content-Range` says.
+fn part_of(text: &str, &(first, last): &(usize, usize), of: PartOf) -> (String, String) {
+    let length = text.len();
+    let mut last = last.min(length - 1);
+    if of == PartOf::TheSameAndShorter {
+        last = first + (last - first) / 2;
+    }
+    let shown = if of == PartOf::TheSameAndMistaken { last + 1 } else { last };
+    (text[first..=last].to_owned(), format!("bytes {first}-{shown}/{length}"))
 }
 
 fn version_of(entry: &cache::Entry) -> usize {
