@@ -84,7 +84,7 @@ fn hit(cache: &Arc<Cache>, near: &mut Near, target: &str) {
         panic!("everything is stored");
     };
     let Piece::Bytes(body) = hit.local.piece_at(0) else { panic!("every body has bytes") };
-    black_box((hit.local.head(), body, hit.age_s));
+    black_box((hit.local.entry().head(), body, hit.age_s));
 }
 
 fn store(cache: &Arc<Cache>, near: &mut Near, target: &str, vary: bool) {

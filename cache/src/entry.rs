@@ -404,9 +404,9 @@ const ONE_USE: u32 = 1 << USES_SHIFT;
 const USES_SHIFT: u32 = 8;
 
 /// What an entry costs beside its texts: itself, the counters of its `Arc`, its part of the index
-/// (node 16, slot 95 and its list 32, place in eviction 48, ghost 20 bytes), and the allocator's
-/// share of four allocations.
-const OVERHEAD_BYTES: usize = size_of::<Entry>() + 16 + 211 + 4 * 16;
+/// (node 16, slot 95, place in eviction 48, ghost 20 bytes), and the allocator's share of four
+/// allocations.
+const OVERHEAD_BYTES: usize = size_of::<Entry>() + 16 + 179 + 4 * 16;
 
 #[cfg(all(test, loom))]
 mod loom_tests {

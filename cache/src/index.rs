@@ -15,6 +15,7 @@
 use std::sync::{Arc, Mutex};
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::{
     collapse::LeaseState,
@@ -56,10 +57,13 @@ struct Node {
 #[derive(Debug)]
 pub(crate) struct Slot {
     cache_key: CacheKey,
-    /// Numbers of its variants, newest last.
-    nodes: Vec<u32>,
+    /// Numbers of its variants, newest last; most have one.
+    nodes: Numbers,
     pub(crate) leases: Vec<LeaseState>,
 }
+
+/// As many as a `Vec` has room for without an allocation.
+type Numbers = SmallVec<[u32; 4]>;
 
 /// Entries on their way out of the index; to be dropped without the lock.
 pub(crate) type Removed = Vec<Arc<Entry>>;
@@ -112,7 +116,7 @@ impl Segment {
             )
             .or_insert_with(|| Slot {
                 cache_key: cache_key.to_key(),
-                nodes: Vec::new(),
+                nodes: Numbers::new(),
                 leases: Vec::new(),
             })
             .into_mut()
@@ -143,7 +147,8 @@ impl Segment {
     /// superseded: hidden, to come back if the filling fails.
     pub(crate) fn insert(&mut self, entry: &Arc<Entry>, is_filling: bool) -> Removed {
         let cache_key = entry.cache_key.clone();
-        let nodes = self.slot(&cache_key.borrowed()).map_or(Vec::new(), |slot| slot.nodes.clone());
+        let nodes =
+            self.slot(&cache_key.borrowed()).map_or(Numbers::new(), |slot| slot.nodes.clone());
         let is_replaced = |node: &u32| self.entry(*node).is_some_and(|known| entry.replaces(known));
         let (replaced, kept): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_replaced);
         let mut removed = Vec::new();
@@ -268,7 +273,7 @@ impl Segment {
 
     /// Kills every variant of a cache key.
     pub(crate) fn remove_all(&mut self, cache_key: &CacheKeyRef<'_>) -> Removed {
-        let nodes = self.slot(cache_key).map_or(Vec::new(), |slot| slot.nodes.clone());
+        let nodes = self.slot(cache_key).map_or(Numbers::new(), |slot| slot.nodes.clone());
         nodes.into_iter().filter_map(|node| self.remove(node)).collect()
     }
 
@@ -284,7 +289,7 @@ impl Segment {
             self.surrogates.remove(hash, cache_key.site, surrogate_key, node);
         }
         if let Some(slot) = self.slot_mut(&cache_key) {
-            slot.nodes.retain(|&known| known != node);
+            slot.nodes.retain(|known| *known != node);
         }
         self.drop_if_unused(&cache_key);
         Some(entry)

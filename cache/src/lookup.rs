@@ -203,9 +203,9 @@ impl Segment {
         let mut stored = self.select(key, request.fields).cloned();
         let mut while_revalidating = false;
         let mut joins = None;
-        let mut forward = match self.has_entries(key) {
-            true => Forward::VaryMiss,
-            false => Forward::UriMiss,
+        let mut forward = match &stored {
+            None if self.has_entries(key) => Forward::VaryMiss,
+            _ => Forward::UriMiss,
         };
         if let Some(entry) = &stored {
             match judge(entry, request, asking) {

@@ -4,7 +4,9 @@
 //! relaxed load of the entry's state word. The handles ([`Local`]) count their own copies; only
 //! making and dropping the last of them touches the shared `Arc`.
 //!
-//! The table is bounded. When it is full, a hand goes round and gives up the first entry not used
+//! The table is bounded. When it is full, an entry is taken in when it comes a second time within
+//! about as many others as the table holds (the [`Door`] remembers), so that a set far larger than
+//! the table does not churn through it; a hand goes round and gives up the first entry not used
 //! since it last came by. [`Near::sweep`] goes round a few buckets a turn and lets go of the dead,
 //! so that their memory is free in bounded time.
 
@@ -30,11 +32,29 @@ use crate::{
 pub struct Near {
     table: HashTable<Slot>,
     entries_max: usize,
+    door: Door,
     /// Next bucket for giving up.
     hand: usize,
     /// Next bucket for sweeping.
     broom: usize,
     pub(crate) stats: ShardStats,
+}
+
+/// Which hashes came by lately: one mark of 16 bits for each of its places, the newest wins.
+#[derive(Debug)]
+struct Door(Box<[u16]>);
+
+impl Door {
+    fn new(places: usize) -> Self {
+        Self(vec![0; places.next_power_of_two()].into())
+    }
+
+    /// Whether this hash came by lately. From now on it has.
+    fn knows(&mut self, hash: u64) -> bool {
+        // Neither bits of the segment nor those of the table's own tags.
+        let (at, mark) = (hash as usize >> 8 & (self.0.len() - 1), (hash >> 24) as u16 | 1);
+        std::mem::replace(&mut self.0[at], mark) == mark
+    }
 }
 
 #[derive(Debug)]
@@ -51,6 +71,7 @@ impl Near {
         Self {
             table: HashTable::with_capacity(entries_max),
             entries_max,
+            door: Door::new(entries_max),
             hand: 0,
             broom: 0,
             stats: ShardStats::default(),
@@ -71,7 +92,8 @@ impl Near {
         Some(&slot.local)
     }
 
-    /// Takes `entry` in and gives this shard's handle to it. What it replaces is let go.
+    /// Takes `entry` in, at once or when it comes again, and gives this shard's handle to it. What
+    /// it replaces is let go.
     pub fn adopt(&mut self, entry: &Arc<Entry>) -> Local {
         let hash = entry.cache_key.hash();
         let same = |slot: &Slot| {
@@ -86,10 +108,13 @@ impl Near {
             }
             found.remove();
         }
+        let local = Local::new(Arc::clone(entry));
         if self.table.len() >= self.entries_max {
+            if !self.door.knows(hash) {
+                return local;
+            }
             self.give_up_one();
         }
-        let local = Local::new(Arc::clone(entry));
         // The dead are not kept; those that were never in the index are dead from birth.
         if entry.state().is_usable() {
             let slot = Slot { hash, was_used: false, local: local.clone() };
@@ -179,7 +204,6 @@ pub struct Local(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     entry: Arc<Entry>,
-    head: Bytes,
     /// Chunk 0 of the body, once it is there: for most bodies all of it.
     first: OnceLock<Bytes>,
     /// Its encodings, once this shard has served them.
@@ -203,9 +227,8 @@ pub enum Piece {
 
 impl Local {
     pub(crate) fn new(entry: Arc<Entry>) -> Self {
-        let head = Bytes::from_owner(HeadOwner(Arc::clone(&entry)));
         let encoded = entry.encodings().map(|_| Box::default());
-        Self(Arc::new(Shared { entry, head, first: OnceLock::new(), encoded }))
+        Self(Arc::new(Shared { entry, first: OnceLock::new(), encoded }))
     }
 
     /// The entry.
@@ -219,11 +242,6 @@ impl Local {
         let handle =
             self.0.encoded.as_ref()?[coding as usize].get_or_init(|| Self::new(Arc::clone(made)));
         Some(handle.clone())
-    }
-
-    /// Status line and fields, ready to be lent; see [`Entry::head`].
-    pub fn head(&self) -> Bytes {
-        self.0.head.clone()
     }
 
     /// The head of the 304 that stands for it; like [`Entry::head_and_status`].
@@ -335,15 +353,6 @@ struct PartOwner {
 impl AsRef<[u8]> for PartOwner {
     fn as_ref(&self) -> &[u8] {
         self.body.chunk(self.index).map_or(&[], |chunk| &chunk.bytes)
-    }
-}
-
-/// Keeps an entry for its head.
-struct HeadOwner(Arc<Entry>);
-
-impl AsRef<[u8]> for HeadOwner {
-    fn as_ref(&self) -> &[u8] {
-        self.0.head()
     }
 }
 

@@ -32,11 +32,36 @@ fn a_stored_response_is_served_on_every_shard_with_its_age() {
         let hit = fresh(world.get(shard, "/a", &[]));
         assert_eq!((body(&hit).as_str(), hit.age_s), ("hello", 7));
         assert_eq!(hit.freshness, Freshness::Fresh);
-        let head = String::from_utf8(hit.local.head().to_vec()).expect("text");
+        let head = String::from_utf8(hit.local.entry().head().to_vec()).expect("text");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nDate: "));
         assert!(head.ends_with("GMT\r\nVia: 1.1 pharos\r\nContent-Length: 5\r\n"), "{head}");
     }
     assert_eq!(world.near[1].stats().near_hits, 1, "the second look-up took no lock");
+}
+
+#[test]
+fn a_full_near_table_takes_in_what_comes_again_and_not_what_goes_by() {
+    let mut world = World::new();
+    let near_entries = 64;
+    let target = |at: usize| format!("/{at}");
+    for at in 0..20 * near_entries {
+        world.store(&target(at), HOUR, "x");
+    }
+    let mut round = |range: std::ops::Range<usize>| {
+        let before = world.near[1].stats().near_hits;
+        range.clone().for_each(|at| drop(fresh(world.get(1, &target(at), &[]))));
+        (world.near[1].stats().near_hits - before, world.near[1].len())
+    };
+    assert_eq!(round(0..near_entries), (0, near_entries));
+    assert_eq!(round(0..near_entries), (near_entries as u64, near_entries));
+    // Hundreds of others, each once: all but a few that look alike find what was here still here.
+    assert_eq!(round(near_entries..19 * near_entries).1, near_entries);
+    assert!(round(0..near_entries).0 >= near_entries as u64 - 4);
+    // What comes three times in a row is taken in by then.
+    for _ in 0..2 {
+        assert_eq!(round(19 * near_entries..19 * near_entries + 1).0, 0);
+    }
+    assert_eq!(round(19 * near_entries..19 * near_entries + 1).0, 1);
 }
 
 #[test]
