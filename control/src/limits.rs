@@ -62,6 +62,14 @@ pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
 pub const REFILL_RECORDS_MAX: usize = 20_000;
 /// Time between two beats of a feed.
 pub const BEAT_EVERY_MS: u64 = 5_000;
+/// Edges that visitors can be led to by their own names. Beyond: the first ones by name.
+pub const CIRCLE_EDGES_MAX: usize = 256;
+/// Bytes of an edge's own name. Beyond: nobody is led there.
+pub const CIRCLE_NAME_BYTES_MAX: usize = 280;
+/// From control's start until it tells which edges there are: they come back one by one.
+pub const CIRCLE_SETTLE_MS: u64 = 15_000;
+/// From a change of them until it is told: changes of that time are told together.
+pub const CIRCLE_TELL_MS: u64 = 100;
 /// Time a reader may wait for a version that is not here yet. Beyond: 503.
 pub const MIN_VERSION_WAIT_MS_MAX: u64 = 2_000;
 

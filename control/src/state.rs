@@ -12,12 +12,15 @@ use std::{
     time::Duration,
 };
 
+use proto::feed::record::CircleEdge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     Config,
     app::receipt::Heard,
-    clock, limits,
+    clock,
+    feed::circle,
+    limits,
     log::{append::Head, dot::VersionVector},
     model::{api_key::ApiKey, edge::Report},
     observe::Counters,
@@ -59,6 +62,9 @@ pub struct App {
     pub(crate) publish_permits: Arc<Semaphore>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) edges: Mutex<Edges>,
+    /// Something of the edges that visitors can be led to may have changed.
+    circle_changed: watch::Sender<()>,
+    started: tokio::time::Instant,
     pub(crate) renewing: tokio::sync::Mutex<()>,
 }
 
@@ -93,6 +99,8 @@ impl App {
             publish_permits: Arc::new(Semaphore::new(limits::PUBLISH_IN_FLIGHT_MAX)),
             stop: watch::channel(false).0,
             edges: Mutex::new(Edges { reports, ..Edges::default() }),
+            circle_changed: watch::channel(()).0,
+            started: tokio::time::Instant::now(),
             renewing: tokio::sync::Mutex::new(()),
         }
     }
@@ -152,7 +160,29 @@ impl App {
     pub(crate) fn report(&self, edge: String, report: Report) {
         let mut edges = self.edges();
         edges.unsaved.insert(edge.clone(), report.clone());
+        let old = edges.reports.get(&edge).map(|old| (&old.position.url, old.position.draining));
+        let told = (&report.position.url, report.position.draining);
+        let changed = report.position.url.is_some() && old != Some(told);
         edges.reports.insert(edge, report);
+        drop(edges);
+        if changed {
+            self.circle_changed.send_replace(());
+        }
+    }
+
+    /// The edges that visitors can be led to; `None` while that cannot be told.
+    pub(crate) fn circle(&self) -> Option<Vec<CircleEdge>> {
+        if !circle::has_settled(self.started.elapsed()) {
+            return None;
+        }
+        let edges = self.edges();
+        let follows = |edge: &str| edges.feeds.get(edge).is_some_and(|count| *count > 0);
+        Some(circle::members(&edges.reports, follows, clock::wall_ms()))
+    }
+
+    /// Wakes when they may be others.
+    pub(crate) fn circle_changes(&self) -> watch::Receiver<()> {
+        self.circle_changed.subscribe()
     }
 
     /// What edges last reported, by edge id.
@@ -192,6 +222,7 @@ impl App {
         self.counters.feeds.fetch_add(1, Relaxed);
         if let Some(edge) = &edge {
             *self.edges().feeds.entry(edge.clone()).or_default() += 1;
+            self.circle_changed.send_replace(());
         }
         FeedGuard { app: Arc::clone(self), edge }
     }
@@ -275,6 +306,8 @@ impl Drop for FeedGuard {
             if let Some(count) = edges.feeds.get_mut(edge) {
                 *count -= 1;
             }
+            drop(edges);
+            self.app.circle_changed.send_replace(());
         }
     }
 }

@@ -111,6 +111,7 @@ fn warm_shard(body_bytes: usize, explained: bool) -> Shard {
         sockets_max: 10_000,
         streams_max: 0,
         rates: Default::default(),
+        url: None,
         cache: Cache::new(cache::Config::new(64 << 20, 1)),
         near_entries: 1024,
         board: Board::new(1),

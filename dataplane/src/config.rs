@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::feed::site::{Policy, Site};
+use proto::feed::site::{Placement, Policy, Site};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
@@ -36,6 +36,10 @@ pub struct Config {
     /// The PoP that it stands in.
     #[serde(default = "default_pop")]
     pub pop: String,
+    /// Its own name, by which visitors reach this edge and no other, `http[s]://host[:port]`:
+    /// streams may be led to it. None are without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Addresses for visitors.
     #[serde(default = "default_listen", deserialize_with = "address_text::several")]
     pub listen: Vec<SocketAddr>,
@@ -159,7 +163,7 @@ impl Scheme {
 }
 
 /// Live streams' share.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Streams {
     /// Most streams of the process; beyond, a stream is refused in a way that lets it come back.
@@ -172,12 +176,31 @@ pub struct Streams {
     /// Streams that a drain moves elsewhere a second, of all shards together. 0 spreads them over
     /// three quarters of `timeouts.drain_ms`.
     pub drain_per_s: u32,
+    /// Which edge streams of status pages are on: `relay`, the one that the visitor has come to, or
+    /// `redirect`, the one that the placement circle prefers.
+    pub pages: Placement,
+    /// Over which time streams are moved that another edge is preferred for since the circle has
+    /// changed, ms.
+    pub move_over_ms: u64,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            max: 0,
+            opens_per_s: 0,
+            drain_per_s: 0,
+            pages: Placement::Relay,
+            move_over_ms: limits::MOVE_OVER_MS,
+        }
+    }
 }
 
 impl Streams {
     /// How fast streams may open and are moved.
     pub fn rates(&self) -> Rates {
-        Rates { opens_per_s: self.opens_per_s, drain_per_s: self.drain_per_s }
+        let Self { opens_per_s, drain_per_s, move_over_ms, .. } = *self;
+        Rates { opens_per_s, drain_per_s, move_over_ms }
     }
 }
 
@@ -470,6 +493,9 @@ impl Config {
         if self.listen.is_empty() {
             return refuse("listen", "at least one address, such as \"127.0.0.1:8080\"");
         }
+        if self.url.as_deref().is_some_and(|url| !is_name_url(url)) {
+            return refuse("url", "http://host[:port] or https://host[:port], without a path");
+        }
         self.check_plaintext()?;
         if self.control.is_some() && !self.sites.is_empty() {
             return refuse("site", "no [[site]] beside [control]: control names the sites");
@@ -549,6 +575,13 @@ pub fn authority(url: &str) -> Result<(&str, u16), &'static str> {
         Some(Ok(port)) if port > 0 => Ok((host, port)),
         Some(_) => Err(EXPECTED),
     }
+}
+
+/// Whether it is an edge's own name: what TLS in front speaks is allowed.
+fn is_name_url(url: &str) -> bool {
+    let plain = url.strip_prefix("https://").map(|rest| format!("http://{rest}"));
+    let is_short = url.len() <= limits::URL_BYTES_MAX && !url.ends_with('/');
+    is_short && authority(plain.as_deref().unwrap_or(url)).is_ok()
 }
 
 fn check_sites(sites: &[Site]) -> Result<(), ConfigError> {
@@ -808,6 +841,12 @@ mod tests {
             ("engine = \"kqueue\"", "edge.toml:1: unknown engine \"kqueue\", expected \"auto\""),
             ("id = \"Edge 1\"", "id: 1 to 63 of a-z"),
             ("listen = []", "listen: at least one address"),
+            ("url = \"edge-1.example\"", "url: http://host[:port] or https"),
+            ("url = \"https://a/b\"", "url: http://host[:port] or https"),
+            (
+                "[timeouts]\ndrain_ms = 5\ndrain_notice_ms = 5",
+                "timeouts.drain_notice_ms: 5: less than",
+            ),
             ("listen = [\"127.0.0.1:1x\"]", "edge.toml:1: \"127.0.0.1:1x\": expected address:port"),
             ("admin = \"here\"", "edge.toml:1: \"here\": expected address:port, such as \"127"),
             ("[cache]\nmemory = \"1TB\"", "edge.toml:2: \"1TB\": expected a size"),

@@ -265,6 +265,7 @@ fn settings(
         shard_count: seat.shards,
         seed: seeds.shards ^ u64::from(seat.shard).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         edge_id: config.id.as_str().into(),
+        url: config.url.as_deref().map(Into::into),
         pop: config.pop.as_str().into(),
         engine: seat.taken.to_string().into(),
         control,

@@ -95,6 +95,8 @@ pub const GROUP_CUTS_MAX: usize = 256;
 /// Bytes that a rule adds to a cache key, of values of fields and cookies. Beyond: the request is
 /// passed on, and nothing is stored.
 pub const KEY_ADDED_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of an edge's own name. Beyond: refused at start.
+pub const URL_BYTES_MAX: usize = 280;
 /// Bytes of a site's id. Beyond: the site is not served.
 pub const SITE_ID_BYTES_MAX: usize = 255;
 /// Attempts kept of one request to have something of an origin. Beyond: the first ones and the
@@ -230,6 +232,9 @@ pub const RETRY_MS: u64 = 2_000;
 /// Longest wait that a refused stream is told beside that, however many wait before it. Beyond: it
 /// comes sooner than there is room, and is refused anew.
 pub const RETRY_MS_MAX: u64 = 60_000;
+/// Time over which streams are moved that another edge is preferred for since the placement circle
+/// has changed, unless `streams.move_over_ms` says otherwise.
+pub const MOVE_OVER_MS: u64 = 60_000;
 /// Slots of the streams' table that a drain looks at in one turn. The rest follows in the next.
 pub const MOVE_VISITS_MAX: u32 = 16 * 1024;
 

@@ -127,6 +127,7 @@ pub(crate) fn live(
             max => engine::share_of(max, room.shards),
         },
         rates: config.streams.rates(),
+        pages: config.streams.pages,
         sites: config.sites.as_slice().into(),
         authorization,
         shown: crate::shard::explain::Shown::of(&config.explain),
@@ -156,6 +157,7 @@ impl Config {
             need_restart: named(&[
                 (self.id != new.id, "id"),
                 (self.pop != new.pop, "pop"),
+                (self.url != new.url, "url"),
                 (self.listen != new.listen, "listen"),
                 (self.admin != new.admin, "admin"),
                 (self.data != new.data, "data"),
@@ -226,10 +228,11 @@ mod tests {
         check(site, control, &[], &["control"]);
         check(control, &control.replace(":1", ":2"), &[], &["control.url"]);
         check(control, &control.replace("\"k\"", "\"l\""), &[], &[]);
-        let all = "id = \"x\"\npop = \"x\"\nlisten = [\"127.0.0.1:1\"]\nadmin = \"127.0.0.1:2\"\n\
+        let all = "id = \"x\"\nurl = \"http://x\"\npop = \"x\"\nlisten = [\"127.0.0.1:1\"]\nadmin = \"127.0.0.1:2\"\n\
                    data = \"d\"\nshards = 3\nengine = \"epoll\"\n[cache]\nmemory = \"2MiB\"\n\
                    [compression]\ncodings = []\n";
-        let mut names = vec!["id", "pop", "listen", "admin", "data", "shards", "engine", "cache"];
+        let mut names =
+            vec!["id", "pop", "url", "listen", "admin", "data", "shards", "engine", "cache"];
         names.push("compression");
         check("", all, &[], &names);
     }

@@ -2,7 +2,7 @@
 
 use axum::{extract::Path, http::StatusCode, response::Response};
 use proto::feed::site::{
-    Origin, Policy, Route, Site as FeedSite, SlowPolicy, StreamRules, TokenAlg, TokenKey,
+    Origin, Placement, Policy, Route, Site as FeedSite, SlowPolicy, StreamRules, TokenAlg, TokenKey,
 };
 
 use super::{
@@ -136,6 +136,7 @@ fn routes(fields: &mut Fields) -> Option<Vec<Route>> {
 fn stream_rules(fields: &mut Fields) -> StreamRules {
     let topics = fields.texts("topics", limits::ROUTE_TOPICS_MAX, check_pattern);
     let slow = fields.text("slow", |text| slow_policy(text).map(|_| ()));
+    let placed = fields.text("placement", |text| placement(text).map(|_| ()));
     StreamRules {
         topics: fields.needed_list("topics", topics),
         slow: slow.and_then(|text| slow_policy(&text).ok()).unwrap_or_default(),
@@ -143,6 +144,7 @@ fn stream_rules(fields: &mut Fields) -> StreamRules {
         private: fields.boolean("private").unwrap_or_default(),
         retry_ms: number(fields, "retry_ms", limits::STREAM_RETRY_MS, "100 to 600,000"),
         age_s_max: number(fields, "age_s_max", limits::STREAM_AGE_S, "10 to 604,800"),
+        placement: placed.and_then(|text| placement(&text).ok()).unwrap_or_default(),
     }
 }
 
@@ -158,6 +160,13 @@ fn number(
         fields.error(name, "number", expected);
     }
     number
+}
+
+fn placement(text: &str) -> Result<Placement, Invalid> {
+    Placement::ALL
+        .into_iter()
+        .find(|placement| placement.as_str() == text)
+        .ok_or(Invalid { code: "placement", expected: "relay or redirect" })
 }
 
 fn slow_policy(text: &str) -> Result<SlowPolicy, Invalid> {

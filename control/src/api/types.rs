@@ -236,6 +236,10 @@ pub struct StreamRules {
     /// Age at which a stream is closed, s; 10 to 604,800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_s_max: Option<u64>,
+    /// Which edge its streams are on, where edges have names of their own: `relay`, the one that
+    /// the visitor has come to, or `redirect`, the one that the placement circle prefers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<String>,
 }
 
 /// What tokens for private topics are signed with.
@@ -272,6 +276,7 @@ impl StreamRules {
             private: rules.private,
             retry_ms: rules.retry_ms,
             age_s_max: rules.age_s_max,
+            placement: (!rules.placement.is_default()).then(|| rules.placement.as_str().into()),
         }
     }
 }

@@ -7,6 +7,7 @@
 //!                     commit ──watch─┘  (a wake-up only; the table is the truth)
 //! ```
 
+pub mod circle;
 pub mod derive;
 pub mod snapshot;
 pub mod tail;

@@ -176,6 +176,7 @@ struct Feed {
     out: mpsc::Sender<Bytes>,
     commits: watch::Receiver<Head>,
     stopping: watch::Receiver<bool>,
+    circle_changes: watch::Receiver<()>,
     store: StoreId,
     replica: Replica,
     /// Everything up to here has been sent.
@@ -195,12 +196,25 @@ impl Feed {
             Start::Snapshot(_) => head.position,
         };
         let (store, replica) = (head.store, head.replica);
-        Ok(Self { app, session, out, commits, stopping, store, replica, position, start })
+        let circle_changes = app.circle_changes();
+        Ok(Self {
+            app,
+            session,
+            out,
+            commits,
+            stopping,
+            circle_changes,
+            store,
+            replica,
+            position,
+            start,
+        })
     }
 
     async fn speak(&mut self) -> Result<Never, End> {
         // At once: the edge learns that the feed is open and how far apart the clocks are.
-        self.send(encode(&beat(self.replica), None)).await?;
+        let first = self.beat_of(self.replica);
+        self.send(encode(&first, None)).await?;
         if let Start::Snapshot(reason) = self.start {
             tracing::info!(?reason, position = self.position, "a feed starts with a snapshot");
             self.snapshot().await?;
@@ -211,6 +225,7 @@ impl Feed {
         let mut beats =
             tokio::time::interval_at(Instant::now(), Duration::from_millis(limits::BEAT_EVERY_MS));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_told_soon = false;
         loop {
             self.check()?;
             let head = self.catch_up().await?;
@@ -220,10 +235,17 @@ impl Feed {
                     Err(_) => return Err(End::Stopping),
                 },
                 _ = beats.tick() => true,
+                Ok(()) = self.circle_changes.changed() => {
+                    if !std::mem::replace(&mut is_told_soon, true) {
+                        beats.reset_after(Duration::from_millis(limits::CIRCLE_TELL_MS));
+                    }
+                    false
+                }
                 () = stopped(&mut self.stopping) => return Err(End::Stopping),
                 () = self.out.closed() => return Err(End::Gone),
             };
             if beat {
+                is_told_soon = false;
                 self.beat(&head).await?;
             }
         }
@@ -261,7 +283,13 @@ impl Feed {
 
     async fn beat(&mut self, head: &Head) -> Result<(), End> {
         let cursor = (self.position == head.position).then(|| head.cursor());
-        self.send(encode(&beat(head.replica), cursor.as_ref())).await
+        let beat = self.beat_of(head.replica);
+        self.send(encode(&beat, cursor.as_ref())).await
+    }
+
+    fn beat_of(&self, replica: Replica) -> Record {
+        let (sent_at_ms, circle) = (clock::wall_ms(), self.app.circle());
+        Record::Beat(Beat { sent_at_ms, replica: Some(replica), circle })
     }
 
     async fn snapshot(&mut self) -> Result<(), End> {
@@ -353,10 +381,6 @@ fn chunks(records: &[Stored], store: StoreId) -> Vec<Bytes> {
         chunks.push(bytes.into());
     }
     chunks
-}
-
-fn beat(replica: Replica) -> Record {
-    Record::Beat(Beat { sent_at_ms: clock::wall_ms(), replica: Some(replica) })
 }
 
 fn encode(record: &Record, cursor: Option<&FeedCursor>) -> Bytes {

@@ -75,6 +75,8 @@ mod tests {
                 hits: 0,
                 lookups: 0,
                 topics: Vec::new(),
+                url: None,
+                draining: false,
             },
             seen_at_ms: 0,
         };

@@ -65,6 +65,11 @@ impl Audience {
         &self.members
     }
 
+    /// Names of its topics, as a gap tells them.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its rules.
     pub fn route(&self) -> &Rc<StreamRoute> {
         &self.route

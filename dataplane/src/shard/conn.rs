@@ -106,6 +106,8 @@ pub struct WantedTopics {
     pub route: Rc<StreamRoute>,
     /// When its token expires, ms since the Unix epoch.
     pub expires_at_ms: Option<u64>,
+    /// It was led here by another edge.
+    pub was_led: bool,
 }
 
 /// What the connection waits for.
@@ -560,6 +562,7 @@ impl Conn {
                 topics: &wanted.topics,
                 route: &wanted.route,
                 expires_at_ms: wanted.expires_at_ms,
+                was_led: wanted.was_led,
             }),
             last_event_id: request.last_event_id.as_deref(),
             request_id: std::str::from_utf8(&request.asked.request_id).unwrap_or_default(),

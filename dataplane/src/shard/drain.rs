@@ -116,6 +116,7 @@ impl Shard {
         self.edge.observe.set(Metric::Draining, 1);
         self.edge.observe.set(Metric::DrainStreams, self.edge.streams.count().into());
         self.edge.observe.set(Metric::DrainMoved, 0);
+        self.report_drain(now);
     }
 
     fn undo_drain(&mut self, now: Now) {
@@ -127,6 +128,14 @@ impl Shard {
             self.accept(true);
         }
         self.edge.streams.drain(now, None, &mut self.edge.out);
+        self.report_drain(now);
+    }
+
+    /// Control is told, so that nobody is led here, or is again.
+    fn report_drain(&mut self, now: Now) {
+        if let Some(feed) = &mut self.feed {
+            feed.note_report(now, &mut self.edge.out);
+        }
     }
 
     /// Takes a drain as far as it goes now.

@@ -28,6 +28,7 @@ use super::{
     mail::{Advance, ConfigChange, FeedState, Mail},
     observe::{Board, Metric, Observe},
     out::Out,
+    placement::{Circle, CircleNews},
     position::Reporter,
     rule::{Rules, forms_of},
     session::{Resume, Session},
@@ -63,6 +64,11 @@ pub struct Feed {
     /// Streams of customers' topics, by shard, and of all.
     topics_by_shard: BTreeMap<ShardId, Vec<TopicStreams>>,
     topics: Arc<[TopicStreams]>,
+    /// This edge's own name.
+    url: Option<Arc<str>>,
+    /// Of the edges that visitors can be led to.
+    circle: Option<Arc<Circle>>,
+    is_circle_told: bool,
 }
 
 /// A purge under way.
@@ -96,6 +102,9 @@ impl Feed {
             was_following: false,
             topics_by_shard: BTreeMap::new(),
             topics: Arc::default(),
+            url: settings.url.clone(),
+            circle: None,
+            is_circle_told: false,
         })
     }
 
@@ -255,9 +264,11 @@ impl Feed {
         self.hold_back(now, out);
         let (cursor, observe) = (self.cursor.as_ref(), &self.observe);
         let topics = &self.topics;
-        let position = || cursor.map(|cursor| position(cursor, topics, observe.board()));
+        let url = self.url.as_deref();
+        let position = || cursor.map(|cursor| position(cursor, topics, observe.board(), url));
         self.reporter.go_on(now, self.session.address(), position, out);
         self.tell(now, out);
+        self.tell_circle(out);
         self.report();
     }
 
@@ -422,6 +433,26 @@ impl Feed {
         out.mail_all(|| Mail::FeedState(Arc::clone(&state)));
     }
 
+    /// Tells all shards of the edges that visitors can be led to.
+    fn tell_circle(&mut self, out: &mut Out) {
+        let Some(told) = self.intake.circle.take() else { return };
+        let known = self.circle.as_ref();
+        let news = told.and_then(|told| CircleNews::of(&told, known)).map(Arc::new);
+        if let Some(news) = &news {
+            self.circle = Some(Arc::clone(&news.circle));
+        }
+        if news.is_some() || self.is_circle_told {
+            self.is_circle_told = news.is_some();
+            out.mail_all(|| Mail::Circle(news.clone()));
+        }
+    }
+
+    /// What a report says beside the position has changed.
+    pub fn note_report(&mut self, now: Now, out: &mut Out) {
+        self.reporter.note(false);
+        self.go_on(now, out);
+    }
+
     fn report(&self) {
         let session = self.session.counts();
         let kept = self.last_known.as_ref().map(LastKnown::counts).unwrap_or_default();
@@ -443,7 +474,12 @@ impl Feed {
 }
 
 /// What is reported to control.
-fn position(cursor: &FeedCursor, topics: &[TopicStreams], board: &Board) -> Position {
+fn position(
+    cursor: &FeedCursor,
+    topics: &[TopicStreams],
+    board: &Board,
+    url: Option<&str>,
+) -> Position {
     let hits = board.sum(Metric::Hit) + board.sum(Metric::Stale);
     let others = board.sum(Metric::Miss) + board.sum(Metric::Revalidated);
     Position {
@@ -453,6 +489,8 @@ fn position(cursor: &FeedCursor, topics: &[TopicStreams], board: &Board) -> Posi
         hits,
         lookups: hits + others,
         topics: topics.to_vec(),
+        url: url.map(str::to_owned),
+        draining: board.sum(Metric::Draining) > 0,
     }
 }
 
@@ -499,6 +537,7 @@ mod tests {
             sockets_max: 100,
             streams_max: 100,
             rates: Default::default(),
+            url: None,
             cache: Cache::new(cache::Config::new(16 << 20, 1)),
             near_entries: 16,
             board: Board::new(SHARDS),
@@ -691,7 +730,7 @@ mod tests {
     }
 
     fn beat() -> Record {
-        Record::Beat(proto::feed::record::Beat { sent_at_ms: 1, replica: None })
+        Record::Beat(proto::feed::record::Beat { sent_at_ms: 1, replica: None, circle: None })
     }
 
     fn page(id: &str) -> Page {
@@ -729,7 +768,7 @@ mod tests {
         let Record::Snapshot(part) = part(0, true, &["p"]) else { panic!("a part") };
         world.record(&Record::Snapshot(Snapshot { replica, ..part }), Some(7));
         world.pass_all();
-        let beat = Record::Beat(proto::feed::record::Beat { sent_at_ms: 2, replica });
+        let beat = Record::Beat(proto::feed::record::Beat { sent_at_ms: 2, replica, circle: None });
         world.record(&beat, Some(7));
         world.record(&beat, None);
         let told = ["replace 1", "Snapshot(a-00000000) a-00000000:7", "Refilled a-00000000:7"];

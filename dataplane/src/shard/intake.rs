@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use proto::feed::{
     cursor::FeedCursor,
-    record::{Config, Publish, Purge, Record, RecordError, Scope, Snapshot},
+    record::{CircleEdge, Config, Publish, Purge, Record, RecordError, Scope, Snapshot},
     site::{Page, Site},
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Intake {
     stuck: u32,
     pub(super) unknown_kinds: u64,
     pub(super) beats: u64,
+    /// What the newest beat told of the edges that visitors can be led to; `None` once taken.
+    pub(super) circle: Option<Option<Vec<CircleEdge>>>,
 }
 
 /// What takes effect behind the purges before it.
@@ -80,6 +82,7 @@ impl Intake {
             stuck: 0,
             unknown_kinds: 0,
             beats: 0,
+            circle: None,
         }
     }
 
@@ -167,6 +170,7 @@ impl Intake {
                 if self.events > 1 {
                     self.end_refill();
                 }
+                self.circle = Some(beat.circle);
                 let how = beat.replica.map_or(Advance::Onward, Advance::Current);
                 self.push_cursor(cursor, how);
                 return Ok(());

@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use proto::feed::site::Site;
+use proto::feed::site::{Placement, Site};
 
 use super::{Edge, Shard, access::AccessQueue, explain::Shown, mail::ConfigChange, opening::Rates};
 use crate::{
@@ -28,6 +28,8 @@ pub struct Live {
     pub streams_max: u32,
     /// How many may open or be moved a second, for the whole process.
     pub rates: Rates,
+    /// Which edge streams of pages are on.
+    pub pages: Placement,
     /// Sites from `edge.toml`; only without control.
     pub sites: Arc<[Site]>,
     /// `Authorization` toward control, if there is one.
@@ -64,6 +66,7 @@ impl Edge {
         self.held.set_max(live.limits.request_memory / shards);
         self.streams.set_max(live.streams_max);
         self.rates = live.rates;
+        self.place_pages(live.pages);
         self.streams.set_rates(live.rates, self.settings.shard_count);
         self.set_access(live.access.clone());
         self.explain.set_shown(&live.shown);

@@ -12,7 +12,7 @@ use proto::feed::{
     site::{Page, Site},
 };
 
-use super::{drain::Order, explain::Found, slab::Ref};
+use super::{drain::Order, explain::Found, placement::CircleNews, slab::Ref};
 use crate::seam::ShardId;
 
 /// What one shard tells another, or itself.
@@ -47,6 +47,8 @@ pub enum Mail {
     /// The session with control went up or down (`/readyz`, `/v1/status` are answered by any
     /// shard).
     FeedState(Arc<FeedState>),
+    /// The edges that visitors can be led to; `None` while control cannot tell.
+    Circle(Option<Arc<CircleNews>>),
     /// How many of the sender's streams carry each of customers' topics; for shard 0, which
     /// reports.
     TopicStreams(Vec<TopicStreams>),

@@ -44,6 +44,7 @@ pub mod kept_head;
 pub mod kept_pages;
 pub mod last_known;
 pub mod last_values;
+pub mod lead;
 pub mod live;
 pub mod mail;
 pub mod not_offered;
@@ -53,6 +54,7 @@ pub mod origin;
 pub mod out;
 pub mod outcome;
 pub mod part;
+pub mod placement;
 pub mod position;
 pub mod purge_request;
 pub mod region;
@@ -106,6 +108,7 @@ use self::{
     fetch::Fetch,
     forward::Names,
     held::Held,
+    lead::Lead,
     live::LiveSlot,
     mail::{ConfigChange, FeedState, Mail},
     observe::{Board, Metric, Observe},
@@ -143,6 +146,8 @@ pub struct Settings {
     pub levels: Levels,
     /// Who origins are told that the client is.
     pub forward: crate::config::Forward,
+    /// Its own name, if visitors can be led to it by one: `http[s]://host[:port]`.
+    pub url: Option<Arc<str>>,
     /// The PoP's name.
     pub pop: Arc<str>,
     /// Which engine drives the shard and why; for people.
@@ -252,6 +257,8 @@ pub struct Edge {
     drain: Option<Drain>,
     drains_undone: u32,
     rates: Rates,
+    /// Leading visitors to other edges, if this one has a name of its own.
+    lead: Option<Lead>,
     feed_state: Arc<FeedState>,
     watermark: u64,
     /// What the last answer was, for the access log.
@@ -310,6 +317,7 @@ impl Edge {
             drain: None,
             drains_undone: 0,
             rates: settings.rates,
+            lead: settings.url.clone().map(Lead::new),
             feed_state: Arc::default(),
             watermark: 0,
             answered: Answered::default(),
@@ -542,6 +550,7 @@ impl Shard {
                 }
             }
             Mail::FeedState(state) => edge.feed_state = state,
+            Mail::Circle(news) => edge.take_circle(now, news.as_deref()),
             Mail::Wake(wake) => self.wake(now, wake.waiter.id, wake.with),
             Mail::Explain { from, at, id } => {
                 let found = edge.explain_find(id).map(Box::new);

@@ -119,6 +119,8 @@ metrics! {
         "Streams refused because more came in a second than streams.opens_per_s.",
     StreamsMigrated "pharos_streams_migrated_total" "" Counter
         "Streams told to go to another edge.",
+    StreamsLed "pharos_streams_redirected_total" "" Counter
+        "Requests for a stream that were sent to another edge's own name.",
     StreamsCut "pharos_streams_cut_total" "" Counter
         "Streams that were open when the process had to end.",
     StreamsBlocked "pharos_streams_blocked" "" Gauge "Streams whose socket is full.",

@@ -20,6 +20,8 @@ pub struct Rates {
     pub opens_per_s: u32,
     /// Streams that are moved a second by a drain.
     pub drain_per_s: u32,
+    /// Over which time streams are moved that another edge is preferred for now, ms.
+    pub move_over_ms: u64,
 }
 
 /// A shard's share of streams per second, as the time between two of them; 0 is no bound.

@@ -298,6 +298,8 @@ mod tests {
                 hits: 3,
                 lookups: 4,
                 topics: Vec::new(),
+                url: None,
+                draining: false,
             };
             let address = Some("[::1]:7400".parse().expect("valid"));
             self.reporter.go_on(self.now, address, || Some(position), &mut self.out);

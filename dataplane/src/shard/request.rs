@@ -289,7 +289,9 @@ impl Edge {
             let text = "This request has been here before: the origin's name leads back here.";
             return self.own(now, &Own::text(508, text), asked, writer);
         }
-        match self.routes.find(head.authority.host, head.target.path()) {
+        let led = if self.lead.is_some() { self.led_here(head) } else { None };
+        let find = || self.routes.find(head.authority.host, head.target.path());
+        match led.unwrap_or_else(find) {
             Routed::Site(site, policy) => {
                 self.site(now, turn, request, asked, (&site, policy), writer)
             }

@@ -20,6 +20,7 @@ use proto::{
 use super::{
     Edge,
     conn::{Exchange, StreamRequest, WantedTopics},
+    lead::was_led,
     observe::Metric,
     request::{AskedRef, only_get},
     respond::{Own, Writer},
@@ -48,7 +49,12 @@ impl Edge {
             Method::Get => {
                 let topics = vec![page.topic.clone()];
                 let route = self.page_streams.clone();
-                stream(&request.head, asked, WantedTopics { topics, route, expires_at_ms: None })
+                if let Some(to) = self.lead_elsewhere(&request.head, &topics, &route) {
+                    return self.led(now, &to, asked, writer);
+                }
+                let was_led = was_led(&request.head);
+                let wanted = WantedTopics { topics, route, expires_at_ms: None, was_led };
+                stream(&request.head, asked, wanted)
             }
             _ => self.no_stream(now, request, asked, writer),
         }
@@ -84,8 +90,19 @@ impl Edge {
                 }
             }
         }
-        let route = Rc::clone(route);
-        stream(head, asked, WantedTopics { topics, route, expires_at_ms })
+        if let Some(to) = self.lead_elsewhere(head, &topics, route) {
+            return self.led(now, &to, asked, writer);
+        }
+        let (route, was_led) = (Rc::clone(route), was_led(head));
+        stream(head, asked, WantedTopics { topics, route, expires_at_ms, was_led })
+    }
+
+    /// The stream is at another address.
+    fn led(&mut self, now: Now, to: &str, asked: AskedRef<'_>, writer: &mut Writer) -> Exchange {
+        let fields = format!(
+            "Location: {to}\r\nCache-Control: no-store\r\nAccess-Control-Allow-Origin: *\r\n"
+        );
+        self.own(now, &Own { fields: &fields, ..Own::text(307, "") }, asked, writer)
     }
 
     /// What is not asked for by GET.

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use proto::feed::site::{Policy, Site, StreamRules, TokenKey, is_topic_name};
+use proto::feed::site::{Placement, Policy, Site, StreamRules, TokenKey, is_topic_name};
 
 use crate::limits;
 
@@ -35,6 +35,12 @@ impl StreamRoute {
     /// The route of every page's stream.
     pub fn of_pages() -> Rc<Self> {
         Rc::default()
+    }
+
+    /// The same, with the edge's word on where they are to be.
+    pub fn of_pages_placed(placement: Placement) -> Self {
+        let rules = StreamRules { placement, ..StreamRules::default() };
+        Self { rules, ..Self::default() }
     }
 
     /// Those of a site, each with its prefix.

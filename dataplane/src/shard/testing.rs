@@ -85,6 +85,10 @@ pub(crate) fn site() -> Site {
     }
 }
 
+fn control() -> ControlLink {
+    ControlLink { host: "127.0.0.1".into(), port: 7400, authorization: "Bearer k".into() }
+}
+
 /// A page on control.
 pub(crate) fn page() -> Page {
     Page { id: "p1".into(), slug: "demo".into(), hosts: Vec::new() }
@@ -93,12 +97,12 @@ pub(crate) fn page() -> Page {
 impl World {
     /// Shards that know [`site`] and nothing of control.
     pub(crate) fn new(shard_count: u16) -> Self {
-        Self::build(shard_count, None, 64 << 20)
+        Self::build(shard_count, None, 64 << 20, None)
     }
 
     /// The same with so much memory for the cache; one response may take a quarter of it.
     pub(crate) fn with_memory(shard_count: u16, memory_bytes: u64) -> Self {
-        Self::build(shard_count, None, memory_bytes)
+        Self::build(shard_count, None, memory_bytes, None)
     }
 
     /// Shards with control at 127.0.0.1:7400 whose feed brought [`site`] and [`page`].
@@ -111,9 +115,12 @@ impl World {
 
     /// Shards with control at 127.0.0.1:7400 that have not heard of it yet.
     pub(crate) fn unconfigured(shard_count: u16) -> Self {
-        let control =
-            ControlLink { host: "127.0.0.1".into(), port: 7400, authorization: "Bearer k".into() };
-        Self::build(shard_count, Some(control), 64 << 20)
+        Self::build(shard_count, Some(control()), 64 << 20, None)
+    }
+
+    /// The same, of an edge that visitors can be led to by a name of its own.
+    pub(crate) fn named(shard_count: u16, url: &str) -> Self {
+        Self::build(shard_count, Some(control()), 64 << 20, Some(url))
     }
 
     /// The feed brings this configuration to every shard.
@@ -125,7 +132,12 @@ impl World {
         self.run();
     }
 
-    fn build(shard_count: u16, control: Option<ControlLink>, memory_bytes: u64) -> Self {
+    fn build(
+        shard_count: u16,
+        control: Option<ControlLink>,
+        memory_bytes: u64,
+        url: Option<&str>,
+    ) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall_ms: 1_700_000_000_000 };
         let name = "pharos-e1".into();
         let cache = Cache::new(cache::Config { name, ..cache::Config::new(memory_bytes, 7) });
@@ -138,6 +150,7 @@ impl World {
             forward: Default::default(),
             explain: Default::default(),
             edge_id: "e1".into(),
+            url: url.map(Into::into),
             pop: "p".into(),
             engine: "scripted".into(),
             control: control.clone(),
@@ -306,7 +319,7 @@ impl World {
         self.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
     }
 
-    fn mail_all(&mut self, mail: impl Fn() -> Mail) {
+    pub(crate) fn mail_all(&mut self, mail: impl Fn() -> Mail) {
         for shard in 0..self.shards.len() {
             self.mail.push_back((shard, 0, mail()));
         }

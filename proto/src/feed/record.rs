@@ -152,6 +152,20 @@ pub struct Beat {
     /// existed of any replica of this one's region when it was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<Replica>,
+    /// The edges that visitors can be led to by a name of their own, which follow control now and
+    /// do not drain. Absent while control cannot tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circle: Option<Vec<CircleEdge>>,
+}
+
+/// An edge that visitors can be led to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CircleEdge {
+    /// Its own name, `http[s]://host[:port]`.
+    pub url: String,
+    /// Open streams, as it last reported.
+    #[serde(default)]
+    pub streams: u64,
 }
 
 /// Why an event of the feed is no record.
@@ -238,6 +252,12 @@ pub struct Position {
     /// fit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<TopicStreams>,
+    /// The edge's own name, if visitors can be led to it by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// It drains: nobody is to be led there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 /// How many listen to a topic.

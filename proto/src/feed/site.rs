@@ -132,6 +132,38 @@ pub struct StreamRules {
     /// limit without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_s_max: Option<u64>,
+    /// Which edge its streams are on, where edges have names of their own.
+    #[serde(default, skip_serializing_if = "Placement::is_default")]
+    pub placement: Placement,
+}
+
+/// Which edge a stream is on, where edges have names of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// The one that the visitor has come to.
+    #[default]
+    Relay,
+    /// The one that the placement circle prefers: the visitor is sent there.
+    Redirect,
+}
+
+impl Placement {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Relay, Self::Redirect];
+
+    /// The word in files and requests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Redirect => "redirect",
+        }
+    }
+
+    /// Whether it need not be written.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What becomes of a stream that takes less than it is told. None of them keeps anything for it but

@@ -57,7 +57,7 @@ const SCENARIOS: [Scenario; 4] = [
         run: edges::run,
         required: REQUIRED_EDGES,
         counts: "requests answered in full and events delivered to streams",
-        operations_min: 200,
+        operations_min: 100,
     },
     Scenario {
         name: "durability",

@@ -182,6 +182,7 @@ impl Run {
             forward: Default::default(),
             explain: dataplane::config::Explain { memory: 65_536, ..Default::default() },
             edge_id: edge_name(at).into(),
+            url: None,
             pop: "pop".into(),
             engine: "simulated".into(),
             control: Some(control),

@@ -176,6 +176,7 @@ impl Run {
         let rates = Rates {
             opens_per_s: *self.draw.pick(&[4, 10, 30]),
             drain_per_s: *self.draw.pick(&[0, 1, 5]),
+            move_over_ms: *self.draw.pick(&[1_000, 20_000]),
         };
         let control = ControlLink {
             host: address(CONTROL.0, CONTROL.1).ip().to_string().into(),
@@ -191,6 +192,7 @@ impl Run {
             forward: Default::default(),
             explain: Default::default(),
             edge_id: edge_name(at).into(),
+            url: None,
             pop: "pop".into(),
             engine: "simulated".into(),
             control: Some(control),
@@ -229,7 +231,7 @@ impl Run {
             let edges = (0..EDGES).map(edge_address).collect();
             let host = self.visitors.last().map_or(self.steward + 1, |last| last + 1);
             let ledger = Rc::clone(&self.ledger);
-            let plan = Plan { objects: 1, pages: PAGES, requests: 30, streams: STREAMS_EACH };
+            let plan = Plan { objects: 1, pages: PAGES, requests: 60, streams: STREAMS_EACH };
             let mut visitor = Visitor::new((host, ip), edges, ledger, self.draw.fork(), plan);
             visitor.ready = Some(Rc::clone(&self.ready));
             assert_eq!(self.world.add_peer(ip, &[], Box::new(visitor)), host);

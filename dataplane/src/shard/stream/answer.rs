@@ -19,11 +19,15 @@ impl Streams {
         now: Now,
         request_id: &str,
         retry_ms: u64,
+        was_led: bool,
         out: &mut Out,
     ) -> Vec<u8> {
         let retry_ms = self.jitter.half_to_three_halves(retry_ms);
         let mut head = out.buffer();
         head.extend_from_slice(HEAD);
+        if was_led {
+            head.extend_from_slice(FOR_ANY_ORIGIN);
+        }
         encode::date_field(&mut head, Known::Date, (now.wall_ms / 1000) as i64);
         let _ = write!(head, "X-Request-Id: {request_id}\r\n\r\n");
         head.extend_from_slice(&chunk(format!("retry: {retry_ms}\n\n").as_bytes()));
@@ -37,6 +41,8 @@ impl Streams {
         let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms) + queue_ms;
         let mut answer = out.buffer();
         answer.extend_from_slice(REFUSAL_HEAD);
+        // It holds nothing; and who was led here would give up without it.
+        answer.extend_from_slice(FOR_ANY_ORIGIN);
         encode::date_field(&mut answer, Known::Date, (now.wall_ms / 1000) as i64);
         let _ = write!(answer, "\r\nretry: {retry_ms}\n\n");
         out.send(socket, Payload::One(Segment::Owned(answer)));
@@ -60,6 +66,7 @@ const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
     Cache-Control: no-cache, no-transform\r\n\
     X-Accel-Buffering: no\r\n\
     Transfer-Encoding: chunked\r\n";
+const FOR_ANY_ORIGIN: &[u8] = b"Access-Control-Allow-Origin: *\r\n";
 const REFUSAL_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
     Content-Type: text/event-stream\r\n\
     Cache-Control: no-store\r\n\

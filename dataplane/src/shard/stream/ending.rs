@@ -18,9 +18,9 @@ impl Streams {
     }
 
     /// The same, and it is told that another edge is to have it.
-    pub(super) fn dismiss_to_elsewhere(&mut self, socket: SocketId, out: &mut Out) {
+    pub(super) fn dismiss_to_elsewhere(&mut self, socket: SocketId, reason: &str, out: &mut Out) {
         let migrate = |in_ms: u64, said: &mut Vec<u8>| {
-            let data = format!(r#"{{"kind":"migrate","reason":"drain","in_ms":{in_ms}}}"#);
+            let data = format!(r#"{{"kind":"migrate","reason":"{reason}","in_ms":{in_ms}}}"#);
             said.extend_from_slice(&event_frame(None, "migrate", &data));
         };
         self.dismiss_with(socket, migrate, out);

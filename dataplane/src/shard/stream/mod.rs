@@ -101,6 +101,8 @@ pub struct Wanted<'a> {
     pub route: &'a Rc<StreamRoute>,
     /// When its token expires, ms since the Unix epoch.
     pub expires_at_ms: Option<u64>,
+    /// It was led here by another edge, whose name its page may be from.
+    pub was_led: bool,
 }
 
 /// What the streams of a shard are made with.
@@ -307,7 +309,7 @@ impl Streams {
             out.close(socket, Close::Graceful);
             return None;
         }
-        let full = self.count >= self.limits.streams_max || self.moving.is_some();
+        let full = self.count >= self.limits.streams_max || self.drains();
         let wanted = request.wanted.filter(|_| !full);
         if wanted.is_some() && !self.openings.take(now.mono) {
             self.counts.over_budget += 1;
@@ -323,7 +325,7 @@ impl Streams {
         let mut frames = Vec::new();
         let reader = self.opening(audience, request.last_event_id, &mut frames);
         let retry_ms = wanted.route.rules.retry_ms.unwrap_or(self.limits.retry_ms);
-        let head = self.head(now, request.request_id, retry_ms, out);
+        let head = self.head(now, request.request_id, retry_ms, wanted.was_led, out);
         out.send(socket, payload(Some(Segment::Owned(head)), Bytes::new(), frames));
         out.watch(socket, true, false);
 

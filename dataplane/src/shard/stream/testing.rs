@@ -76,7 +76,7 @@ impl World {
         self.clients.insert(slot, Client { generation, ..Client::default() });
         let socket = SocketId { slot, generation };
         let topics: Vec<String> = topics.iter().map(|&topic| topic.to_owned()).collect();
-        let wanted = Some(Wanted { topics: &topics, route, expires_at_ms });
+        let wanted = Some(Wanted { topics: &topics, route, expires_at_ms, was_led: false });
         let request = Subscribe { socket, wanted, last_event_id, request_id: "r1", http10: false };
         self.out.begin();
         self.streams.subscribe(self.now, request, &mut self.out);
