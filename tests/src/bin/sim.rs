@@ -6,7 +6,8 @@
 //! sim --seed 42                 one seed, its violations; with --trace [LINES] what happened
 //!                               before the first of them
 //! sim --seeds 200 --from 5000
-//! sim --scenario durability     edge, edges, durability or regions alone; all if none is named
+//! sim --scenario durability     edge, rules, edges, durability or regions alone; all if none is
+//!                               named
 //! sim --fail-fast               no further seed after a violation
 //! ```
 //! Kept seeds stand in `tests/seeds/kept.txt`: `scenario seed  why`.
@@ -28,7 +29,10 @@ use pharos_tests::{
         edges, regions,
     },
     sim::{
-        coverage::{Coverage, REQUIRED, REQUIRED_DURABILITY, REQUIRED_EDGES, REQUIRED_REGIONS},
+        coverage::{
+            Coverage, REQUIRED, REQUIRED_DURABILITY, REQUIRED_EDGES, REQUIRED_REGIONS,
+            REQUIRED_RULES,
+        },
         trace::{LINES, Trace},
     },
 };
@@ -44,11 +48,18 @@ struct Scenario {
     operations_min: u64,
 }
 
-const SCENARIOS: [Scenario; 4] = [
+const SCENARIOS: [Scenario; 5] = [
     Scenario {
         name: "edge",
         run: edge::run,
         required: REQUIRED,
+        counts: "requests answered in full and events delivered to streams",
+        operations_min: 1000,
+    },
+    Scenario {
+        name: "rules",
+        run: edge::run_with_rules,
+        required: REQUIRED_RULES,
         counts: "requests answered in full and events delivered to streams",
         operations_min: 1000,
     },
@@ -95,7 +106,7 @@ fn main() -> ExitCode {
         .filter(|scenario| named.is_none_or(|name| name == scenario.name))
         .collect();
     if scenarios.is_empty() {
-        println!("--scenario is edge, edges, durability or regions");
+        println!("--scenario is edge, rules, edges, durability or regions");
         return ExitCode::from(2);
     }
     if flag("--trace") {

@@ -30,6 +30,8 @@ pub struct Ledger {
     pub violations: Vec<String>,
     /// Answers by what the edge said of its cache.
     pub outcomes: BTreeMap<String, u64>,
+    /// How often an answer showed a rule of the site at work.
+    pub shown: BTreeMap<&'static str, u64>,
     /// Requests answered in full.
     pub answered: u64,
     /// Events delivered to visitors.
@@ -177,6 +179,11 @@ impl Ledger {
     pub fn newest_event(&self, page: u32, replica: &str) -> Option<(u64, usize)> {
         let list = self.published.get(&(page, replica.to_owned()))?;
         list.last().map(|(at, _)| (*at, list.len() - 1))
+    }
+
+    /// An answer showed this rule at work.
+    pub fn shows(&mut self, rule: &'static str) {
+        *self.shown.entry(rule).or_default() += 1;
     }
 
     /// Notes a violation, with the time.

@@ -12,7 +12,10 @@ use std::{
 
 use dataplane::seam::Now;
 
-use super::wire::{Request, Wires};
+use super::{
+    rules::SiteRules,
+    wire::{Request, Wires},
+};
 use crate::{
     check::ledger::{Ledger, covers},
     sim::{
@@ -28,7 +31,7 @@ enum Change {
     /// A page's state changed: purge, then publish.
     Page { page: u32, prev: u64 },
     /// An object of the site is purged.
-    Purge { object: u32 },
+    Purge { target: Rc<str> },
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +82,8 @@ pub struct Control {
     /// Slug and id of each page.
     pages: u32,
     site: String,
+    /// They say by which name an object is purged.
+    pub rules: Option<Rc<SiteRules>>,
     /// Edges whose feed lags by so much.
     pub hold: BTreeMap<String, u64>,
 }
@@ -100,6 +105,7 @@ impl Control {
             positions: BTreeMap::new(),
             pages,
             site,
+            rules: None,
             hold: BTreeMap::new(),
         }
     }
@@ -152,7 +158,9 @@ impl Control {
 
     /// A purge of an object; returns its position.
     pub fn purge(&mut self, now: Now, net: &mut Net, object: u32) -> u64 {
-        let position = self.append(Change::Purge { object });
+        let rules = self.rules.as_ref();
+        let target = rules.map_or_else(|| format!("/o/{object}"), |it| it.purge_target(object));
+        let position = self.append(Change::Purge { target: target.into() });
         self.pump(now, net);
         position
     }
@@ -213,10 +221,10 @@ impl Control {
     fn records_of(&self, at: usize) -> String {
         let operation = &self.log[at];
         let (position, cursor) = (at + 1, self.cursor_at(at + 1));
-        match operation.change {
-            Change::Purge { object } => format!(
+        match &operation.change {
+            Change::Purge { target } => format!(
                 "event: purge\nid: {cursor}\ndata: {{\"position\":{position},\"scope\":{{\"url\":\
-                 {{\"site\":\"s1\",\"target\":\"/o/{object}\"}}}}}}\n\n"
+                 {{\"site\":\"s1\",\"target\":\"{target}\"}}}}}}\n\n"
             ),
             Change::Page { page, .. } => format!(
                 "event: purge\ndata: {{\"position\":{position},\"scope\":{{\"key\":{{\"key\":\

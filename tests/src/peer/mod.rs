@@ -3,6 +3,7 @@
 
 pub mod control;
 pub mod origin;
+pub mod rules;
 pub mod steward;
 pub mod visitor;
 pub mod wire;

@@ -108,6 +108,11 @@ impl Origin {
             return self.wires.send(now_ns, net, end, none);
         };
         *self.asked.entry(object).or_default() += 1;
+        // What the cache is not asked for goes as it came.
+        if request.target.contains("utm_") && request.field("if-match").is_none() {
+            let what = format!("what a rule drops has reached the origin: {}", request.target);
+            self.ledger.borrow_mut().violation(now_ns, what);
+        }
         if self.rng.chance(self.faulty_per_mille) {
             return self.misbehave(now_ns, net, end, object);
         }
@@ -121,6 +126,9 @@ impl Origin {
         head +=
             &format!("Cache-Control: {}\r\nSurrogate-Key: o{object} all\r\n", manner.cache_control);
         head += "Content-Type: text/plain\r\n";
+        if let Some(tenant) = request.field("x-tenant") {
+            head += &format!("X-For: {tenant}\r\n");
+        }
         if manner.etag {
             head += &format!("ETag: {tag}\r\n");
         }

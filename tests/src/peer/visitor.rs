@@ -11,7 +11,10 @@ use std::{
 
 use dataplane::seam::Now;
 
-use super::origin;
+use super::{
+    origin,
+    rules::{self, Got, HOSTS, Promise, SESSION, SiteRules, TENANT},
+};
 use crate::{
     check::ledger::{Ledger, Seen, SeenPage, covers, edge_name, replica_of},
     client::{coding, http, sse},
@@ -39,6 +42,16 @@ struct Asked {
     what: What,
     head: bool,
     at_ns: u64,
+    /// What rules say of it, and who asked as which tenant.
+    promise: Option<(Promise, &'static str)>,
+}
+
+/// A request as it will be sent.
+struct Composed {
+    what: What,
+    text: String,
+    head: bool,
+    promise: Option<(Promise, &'static str)>,
 }
 
 #[derive(Debug)]
@@ -116,6 +129,8 @@ pub struct Visitor {
     hang_up_at_ns: u64,
     /// No more tricks: it hangs up on nobody, asks what is left to ask and waits for it.
     calm: bool,
+    /// Rules of the site, if it has some.
+    pub rules: Option<Rc<SiteRules>>,
     /// Page re-fetches that events asked for: (edge or any, page, version).
     refetch: VecDeque<(Option<usize>, u32, String)>,
 }
@@ -160,6 +175,7 @@ impl Visitor {
             next_ns: 1,
             hang_up_at_ns: 0,
             calm: false,
+            rules: None,
             refetch: VecDeque::new(),
         }
     }
@@ -260,10 +276,10 @@ impl Visitor {
         let count = if wanted.is_some() { 1 } else { *self.rng.pick(&[1, 1, 1, 2, 5]) };
         let mut wanted = wanted;
         for _ in 0..count {
-            let (what, text, head) = self.compose(wanted.take());
+            let Composed { what, text, head, promise } = self.compose(wanted.take());
             let Some(connection) = self.connections.get_mut(&end) else { return };
             connection.reader.expect(head);
-            connection.asked.push_back(Asked { what, head, at_ns: now_ns });
+            connection.asked.push_back(Asked { what, head, at_ns: now_ns, promise });
             connection.unsent.extend(text.bytes());
             self.left = self.left.saturating_sub(1);
         }
@@ -282,7 +298,8 @@ impl Visitor {
         let Some(connection) = self.connections.get_mut(&end) else { return };
         let what = What::Object(0);
         connection.reader.expect(false);
-        connection.asked.push_back(Asked { what, head: false, at_ns: now_ns });
+        let asked = Asked { what, head: false, at_ns: now_ns, promise: None };
+        connection.asked.push_back(asked);
         connection.said_goodbye = true;
         let last = "GET /o/0 HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n";
         let beyond = "GET /o/1 HTTP/1.1\r\nHost: site.example\r\n\r\n".repeat(3);
@@ -310,7 +327,8 @@ impl Visitor {
         }
     }
 
-    fn compose(&mut self, wanted: Option<(Option<usize>, u32, String)>) -> (What, String, bool) {
+    fn compose(&mut self, wanted: Option<(Option<usize>, u32, String)>) -> Composed {
+        let page_request = |what, text| Composed { what, text, head: false, promise: None };
         if let Some((edge, page, version)) = wanted {
             // Through the same edge the promise holds without asking; elsewhere one has to ask.
             let asked_min = edge.is_none();
@@ -320,12 +338,13 @@ impl Visitor {
                 String::new()
             };
             let text = format!("GET /page{page}/ HTTP/1.1\r\nHost: status.example\r\n{field}\r\n");
-            return (What::Page { page, covers: version, asked_min }, text, false);
+            return page_request(What::Page { page, covers: version, asked_min }, text);
         }
         if self.rng.chance(150) {
             let page = self.rng.below(self.pages as usize) as u32;
             let text = format!("GET /page{page}/ HTTP/1.1\r\nHost: status.example\r\n\r\n");
-            return (What::Page { page, covers: String::new(), asked_min: false }, text, false);
+            let what = What::Page { page, covers: String::new(), asked_min: false };
+            return page_request(what, text);
         }
         // Few objects, the first ones most: hits, collapsing and evictions all happen.
         let object =
@@ -340,8 +359,26 @@ impl Visitor {
             "Cache-Control: max-age=1\r\n",
             "If-Match: *\r\n",
         ]);
-        let text = format!("{method} /o/{object} HTTP/1.1\r\nHost: site.example\r\n{extra}\r\n");
-        (What::Object(object), text, head)
+        let what = What::Object(object);
+        let Some(rules) = self.rules.clone() else {
+            let host = "Host: site.example\r\n";
+            let text = format!("{method} /o/{object} HTTP/1.1\r\n{host}{extra}\r\n");
+            return Composed { what, text, head, promise: None };
+        };
+        let (host, session) = (*self.rng.pick(&HOSTS), self.rng.chance(200));
+        let tenant = *self.rng.pick(&["", "", "red", "blue"]);
+        let promise = rules.promise(rules::Request { object, host, session });
+        let number = self.rng.below(3);
+        let query = if promise.drops_query { format!("?utm_a={number}") } else { String::new() };
+        let mut fields = format!("Host: {host}\r\n{extra}");
+        if session {
+            fields += &format!("{SESSION}: 1\r\n");
+        }
+        if !tenant.is_empty() {
+            fields += &format!("{TENANT}: {tenant}\r\n");
+        }
+        let text = format!("{method} /o/{object}{query} HTTP/1.1\r\n{fields}\r\n");
+        Composed { what, text, head, promise: Some((promise, tenant)) }
     }
 
     fn flush(&mut self, now_ns: u64, net: &mut Net, end: End) {
@@ -414,6 +451,20 @@ impl Visitor {
         }
         if reply.status != 200 {
             return ledger.violation(now_ns, format!("{} for {:?}", reply.status, asked.what));
+        }
+        let promise = asked.promise.filter(|_| !asked.head);
+        if let (What::Object(object), Some((promise, tenant))) = (&asked.what, promise) {
+            let got = Got {
+                object: *object,
+                outcome: &outcome,
+                age_s: reply.field("age").and_then(|age| age.parse().ok()).unwrap_or(0),
+                made_for: reply.field("x-for").unwrap_or(""),
+                tenant,
+            };
+            match promise.check(got) {
+                Ok(shown) => shown.into_iter().for_each(|rule| ledger.shows(rule)),
+                Err(what) => ledger.violation(now_ns, what),
+            }
         }
         match &asked.what {
             What::Object(_) if asked.head => {}

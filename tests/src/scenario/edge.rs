@@ -30,6 +30,7 @@ use crate::{
     peer::{
         control::Control,
         origin::Origin,
+        rules::{HOSTS, SiteRules},
         visitor::{Plan, Visitor},
     },
     sim::{coverage::Coverage, engine::Options, net::HostId, rng::Rng, world::World},
@@ -73,6 +74,8 @@ struct Run {
     edges: Vec<HostId>,
     shards: Vec<u16>,
     visitors: Vec<HostId>,
+    /// Of the site, if it has some.
+    rules: Option<Rc<SiteRules>>,
     /// Purges without a receipt from every edge: (object, generation, store, position).
     open_receipts: Vec<(u32, u32, u64, u64)>,
     control_down: bool,
@@ -96,26 +99,46 @@ const ORIGIN: ([u8; 2], u16) = ([0, 2], 80);
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Outcome {
-    let mut run = Run::new(seed);
-    run.safety();
-    run.heal();
-    run.liveness();
-    run.finish()
+    Run::new(seed, None).to_the_end()
+}
+
+/// The same, and the site has rules. They are drawn apart, so that a seed without them is what it
+/// always was.
+pub fn run_with_rules(seed: u64) -> Outcome {
+    let rules = SiteRules::draw(&mut Rng::new(!seed));
+    Run::new(seed, Some(Rc::new(rules))).to_the_end()
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn to_the_end(mut self) -> Outcome {
+        self.safety();
+        self.heal();
+        self.liveness();
+        self.finish()
+    }
+}
+
+impl Run {
+    fn new(seed: u64, rules: Option<Rc<SiteRules>>) -> Self {
         let mut world: World<Shard> = World::new(seed);
         let ledger: Rc<RefCell<Ledger>> = Rc::default();
         let mut draw = world.rng.fork();
         for object in 0..OBJECTS {
             ledger.borrow_mut().origin_has(0, object, 1);
         }
+        let (hosts, rules_text) = match &rules {
+            Some(rules) => {
+                let hosts = HOSTS.map(|host| format!("\"{host}\"")).join(",");
+                (hosts, format!("\"rules\":{},", rules.to_json()))
+            }
+            None => ("\"site.example\"".into(), String::new()),
+        };
         let site = format!(
-            "{{\"id\":\"s1\",\"name\":\"site\",\"hosts\":[\"site.example\"],\"origins\":[{{\"url\":\"http://{}\"}}]}}",
+            "{{\"id\":\"s1\",\"name\":\"site\",\"hosts\":[{hosts}],{rules_text}\"origins\":[{{\"url\":\"http://{}\"}}]}}",
             address(ORIGIN.0, ORIGIN.1)
         );
-        let control = Control::new(Rc::clone(&ledger), draw.fork(), PAGES, site);
+        let mut control = Control::new(Rc::clone(&ledger), draw.fork(), PAGES, site);
+        control.rules.clone_from(&rules);
         let at = address(CONTROL.0, CONTROL.1);
         let control = world.add_peer(at.ip(), &[at], Box::new(control));
         let origin = Origin::new(Rc::clone(&ledger), draw.fork());
@@ -132,6 +155,7 @@ impl Run {
             edges,
             shards,
             visitors: Vec::new(),
+            rules,
             open_receipts: Vec::new(),
             control_down: false,
             origin_down: false,
@@ -223,7 +247,8 @@ impl Run {
             let host = self.visitors.last().map_or(self.edges[EDGES - 1] + 1, |last| last + 1);
             let ledger = Rc::clone(&self.ledger);
             let plan = Plan { objects: OBJECTS, pages: PAGES, requests: 420, streams: 2 };
-            let visitor = Visitor::new((host, ip), edges, ledger, self.draw.fork(), plan);
+            let mut visitor = Visitor::new((host, ip), edges, ledger, self.draw.fork(), plan);
+            visitor.rules.clone_from(&self.rules);
             assert_eq!(self.world.add_peer(ip, &[], Box::new(visitor)), host);
             self.visitors.push(host);
         }
@@ -523,6 +548,9 @@ impl Run {
             coverage.add("cache: fetch failed", stats.fetch_failures);
         }
         coverage.add("stream: gap told", ledger.gaps);
+        for (rule, count) in &ledger.shown {
+            coverage.add(rule, *count);
+        }
         Outcome {
             violations: ledger.violations.clone(),
             coverage,

@@ -72,6 +72,19 @@ pub const REQUIRED: &[&str] = &[
     "visitor: left a stream",
 ];
 
+/// The same for `scenario::edge` with rules, beside what it must reach without.
+pub const REQUIRED_RULES: &[&str] = &[
+    "answer: collapsed",
+    "answer: revalidated",
+    "answer: stale",
+    "cache: evicted",
+    "rule: hit by a key with a field",
+    "rule: hit by a key without the query",
+    "rule: hit by its lifetime",
+    "rule: hit on what the origin forbids",
+    "rule: passed",
+];
+
 /// The same for `scenario::edges`.
 pub const REQUIRED_EDGES: &[&str] = &[
     "crash: control",
