@@ -10,10 +10,13 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     generator::{Load, Phase},
-    limits::{CONNECTIONS_MAX, PIPELINE_MAX, SOURCES_MAX, STREAMS_MAX},
+    limits::{
+        CONNECTIONS_MAX, PIPELINE_MAX, PUBLISH_LINES_MAX, SOURCES_MAX, STREAMS_MAX, TOPICS_MAX,
+    },
     load::{self, Place},
     options::{HttpOptions, OriginOptions, SseOptions},
     origin::Origin,
+    plot,
     process::Machine,
     report,
     streams::{self, Holding},
@@ -74,19 +77,31 @@ pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
         }
         None => None,
     };
+    within("--topics", u64::from(options.topics), u64::from(TOPICS_MAX))?;
+    within("--publish-lines", u64::from(options.publish_lines), u64::from(PUBLISH_LINES_MAX))?;
+    let positive = |rate: Option<f64>| rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
+    if !positive(options.ramp) || !positive(options.publish_rate) {
+        return Err(Failure::usage("--ramp and --publish-rate are positive numbers a second"));
+    }
+    check_fields("--field", &options.fields)?;
     let holding = Holding {
-        url: options.url.clone(),
-        fields: Vec::new(),
-        streams: options.streams,
+        fields: options.fields.clone(),
+        topics: options.topics,
         sources,
         shards: options.shards,
         opening: options.opening,
+        ramp: options.ramp,
+        stall_every: options.stall_every,
+        quiet: options.idle,
         hold: options.duration,
         publish,
         server: options.pid,
+        ..Holding::new(options.url.clone(), options.streams)
     };
     let bar = ProgressBar::new(u64::from(options.streams));
-    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} streams {wide_bar} {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{pos}/{len} streams {wide_bar} {per_sec} {msg}")
+    {
         bar.set_style(style);
     }
     let place = Place { core: options.core, engine: options.engine };
@@ -97,6 +112,9 @@ pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
     bar.finish_and_clear();
     let machine = Machine::look();
     report::sse(&options.url, &run, &machine);
+    if let Some(path) = &options.plot {
+        plot::write(path, &plot::of_streams(&run), &report::title(&options.url, &machine))?;
+    }
     write_json(options.json.as_deref(), &report::Document::new(&machine, &run))?;
     match run.faults_total() {
         0 => Ok(()),
@@ -105,12 +123,12 @@ pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
 }
 
 fn publish(options: &SseOptions, to: Target) -> Result<Publish, Failure> {
-    if let Some(bad) = options.publish_fields.iter().find(|field| !is_field(field)) {
-        let text = format!("expected --publish-field \"Name: value\", found {bad:?}");
-        return Err(Failure::usage(text));
-    }
-    let every = options.publish_every.max(Duration::from_millis(1));
-    let fitting = options.duration.as_millis() / every.as_millis();
+    check_fields("--publish-field", &options.publish_fields)?;
+    let every = match options.publish_rate {
+        Some(rate) => Duration::from_secs_f64(1.0 / rate),
+        None => options.publish_every.max(Duration::from_millis(1)),
+    };
+    let fitting = options.duration.as_nanos() / every.as_nanos().max(1);
     let fitting = u32::try_from(fitting).unwrap_or(u32::MAX).max(1);
     Ok(Publish {
         to,
@@ -118,7 +136,18 @@ fn publish(options: &SseOptions, to: Target) -> Result<Publish, Failure> {
         body: options.publish_body.clone(),
         every,
         count: options.publishes.unwrap_or(fitting),
+        topics: options.topics,
+        lines: options.publish_lines,
     })
+}
+
+fn check_fields(option: &str, fields: &[String]) -> Result<(), Failure> {
+    match fields.iter().find(|field| !is_field(field)) {
+        Some(bad) => {
+            Err(Failure::usage(format!("expected {option} \"Name: value\", found {bad:?}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// `bench origin`: serves until the process is told to end.

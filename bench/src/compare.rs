@@ -19,7 +19,7 @@ use crate::{
     process::Machine,
     record::Spread,
     report,
-    streams::SseRun,
+    streams::found::SseRun,
 };
 
 /// Runs a case and judges it.

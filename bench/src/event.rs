@@ -23,6 +23,8 @@ pub(crate) struct Event {
     pub(crate) data_bytes: u32,
     /// `"sent_at_us"` in its data: microseconds since 1970.
     pub(crate) sent_at_us: Option<u64>,
+    /// `n` of its data, if that begins with it: which publish it was.
+    pub(crate) number: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -91,7 +93,10 @@ impl Event {
                 let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
                 // Every further line adds its line end.
                 self.data_bytes = self.data_bytes.saturating_add(length.max(1));
-                self.sent_at_us = self.sent_at_us.or_else(|| sent_at_us(value));
+                self.number = self.number.or_else(|| number(value));
+                if self.number.is_none() {
+                    self.sent_at_us = self.sent_at_us.or_else(|| sent_at_us(value));
+                }
             }
             _ => {}
         }
@@ -99,13 +104,22 @@ impl Event {
     }
 }
 
+/// `{"n":7…` or `{"n": 7…`.
+fn number(data: &[u8]) -> Option<u32> {
+    leading_number(data.strip_prefix(b"{\"n\":")?)
+}
+
+fn leading_number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    let text = text.trim_ascii_start();
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&text[..digits]).ok()?.parse().ok()
+}
+
 /// The number behind `"sent_at_us":`.
 fn sent_at_us(data: &[u8]) -> Option<u64> {
     const NAME: &[u8] = b"\"sent_at_us\":";
     let at = data.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
-    let rest = data[at..].trim_ascii_start();
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
+    leading_number(&data[at..])
 }
 
 #[cfg(test)]
@@ -134,6 +148,8 @@ mod tests {
         assert_eq!((whole[0].kind, whole[0].sent_at_us), (Kind::Message, Some(42)));
         assert_eq!((whole[1].kind, whole[1].id), (Kind::Beat, None));
         assert_eq!((whole[2].kind, whole[2].data_bytes), (Kind::Gap, 2));
+        let numbered = read(b"data: {\"n\": 7, \"x\": 8}\n\ndata: {\"m\":1}\n\n", 5);
+        assert_eq!((numbered[0].number, numbered[1].number), (Some(7), None));
         for step in 1..text.len() {
             assert_eq!(read(text, step), whole, "step {step}");
         }

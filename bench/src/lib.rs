@@ -21,6 +21,7 @@ mod load;
 mod options;
 mod origin;
 mod peer;
+mod plot;
 mod popularity;
 mod probe;
 mod process;

@@ -6,6 +6,10 @@ pub(crate) const CONNECTIONS_MAX: u32 = 100_000;
 pub(crate) const PIPELINE_MAX: u32 = 1_024;
 /// Streams held by one run. More is wrong usage.
 pub(crate) const STREAMS_MAX: u32 = 4_000_000;
+/// Topics of one run. More is wrong usage.
+pub(crate) const TOPICS_MAX: u32 = 1_000_000;
+/// Connections that one run publishes over. More is wrong usage.
+pub(crate) const PUBLISH_LINES_MAX: u32 = 256;
 /// Source addresses `127.0.0.2` and on. More is wrong usage.
 pub(crate) const SOURCES_MAX: u32 = 65_000;
 /// Bytes of one response head; a longer one is an error of kind `head`.

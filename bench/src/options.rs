@@ -78,30 +78,49 @@ pub struct HttpOptions {
 
 /// Options of `bench sse`.
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = SSE_HELP)]
 pub struct SseOptions {
-    /// Which stream to open; host must be an address
+    /// Which stream to open; host must be an address; {t} in it is replaced by the number of the
+    /// stream's topic
     #[arg(long)]
     pub url: Target,
+    /// A further field line of the request for a stream, as "Name: value"
+    #[arg(long = "field")]
+    pub fields: Vec<String>,
     /// Streams to hold
     #[arg(long, default_value_t = 1_000)]
     pub streams: u32,
+    /// Topics that the streams are spread over evenly, numbered from 0
+    #[arg(long, default_value_t = 1)]
+    pub topics: u32,
     /// Source addresses 127.0.0.2 and on; one reaches a server port some 28,000 times, the first
     /// few thousand of them fast; default one for every 2,000 streams
     #[arg(long)]
     pub sources: Option<u32>,
-    /// How long to hold them once all are open
+    /// Streams to open a second; without it as fast as the server takes them
+    #[arg(long)]
+    pub ramp: Option<f64>,
+    /// How long to hold all of them before the first event: heartbeats, and what that costs
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    pub idle: Duration,
+    /// How long to hold them from the first event on
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
+    /// Every so many-th stream stops reading once it is open; 0 is none
+    #[arg(long, default_value_t = 0)]
+    pub stall_every: u32,
     /// Rings to spread the streams over; default as many as the descriptor limit demands
     #[arg(long)]
     pub shards: Option<u16>,
     /// Streams being opened at a time, per shard
     #[arg(long, default_value_t = 256)]
     pub opening: u32,
-    /// POST here to publish an event, at once when all streams are open, then every --publish-every
+    /// POST here to publish an event, at once when all streams are open, then every
+    /// --publish-every; {t} in it is replaced by the number of the topic, each in its turn
     #[arg(long)]
     pub publish: Option<Target>,
-    /// Body of each publish; {n} is replaced by its number
+    /// Body of each publish; {n} is replaced by its number, {t} by that of its topic. Delays count
+    /// from when an event was to be sent if its data begins with {"n":{n}
     #[arg(long, default_value = "{\"n\":{n}}")]
     pub publish_body: String,
     /// A further field line of each publish, as "Name: value"
@@ -110,6 +129,12 @@ pub struct SseOptions {
     /// Time between publishes
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     pub publish_every: Duration,
+    /// Publishes a second, instead of --publish-every
+    #[arg(long, conflicts_with = "publish_every")]
+    pub publish_rate: Option<f64>,
+    /// Connections to publish over: as many publishes can be under way
+    #[arg(long, default_value_t = 1)]
+    pub publish_lines: u32,
     /// Publishes in total; default as many as fit the duration
     #[arg(long)]
     pub publishes: Option<u32>,
@@ -128,7 +153,21 @@ pub struct SseOptions {
     /// Write the result as JSON
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Draw the run: <PLOT>.html and <PLOT>.png
+    #[arg(long)]
+    pub plot: Option<PathBuf>,
 }
+
+const SSE_HELP: &str = "\
+A million streams, an hour of silence, then an event every ten seconds; `pharos doctor` says what
+the host needs, and docs/measurements.md how the edge is set up:
+  pharos bench sse --url http://127.0.0.1:8080/live/t0 --field 'Host: live.example' \\
+      --streams 1000000 --ramp 10000 --idle 1h --duration 60s --publish-every 10s \\
+      --publish http://127.0.0.1:7400/v1/topics/t0/events --publish-field \"Authorization: Bearer $KEY\" \\
+      --publish-body '{\"data\":{\"n\":{n}}}' --pid $(pgrep -f 'pharos edge') --plot /tmp/million
+
+Rings are threads of this process: with io_uring each has a table of direct descriptors as large as
+RLIMIT_NOFILE, so a million streams need no more of it than 20,000.";
 
 /// Options of `bench origin`.
 #[derive(Clone, Debug, Args)]
@@ -200,6 +239,9 @@ pub struct CompareOptions {
     /// Events of each turn of the sse cases
     #[arg(long, default_value_t = 3)]
     pub publishes: u32,
+    /// When the streams of sse-100k read an event
+    #[arg(long, value_enum, default_value_t = ReadWhen::AtOnce)]
+    pub read: ReadWhen,
     /// Core of the server under test
     #[arg(long, default_value_t = 0)]
     pub server_core: usize,
@@ -304,6 +346,16 @@ pub enum EngineChoice {
     IoUring,
     /// epoll
     Epoll,
+}
+
+/// When streams read what they are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ReadWhen {
+    /// As it comes: the server's cost has the other ends' wake-ups in it
+    #[default]
+    AtOnce,
+    /// Not before the server is through with it: its cost alone; delays mean nothing then
+    Later,
 }
 
 /// Pharos's cost divided by a peer's cost may be this much.

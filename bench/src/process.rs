@@ -185,7 +185,7 @@ fn parse_parent(stat: &str) -> Option<u32> {
 }
 
 /// A line `Name:   123 kB`.
-fn parse_status_bytes(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn parse_status_bytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)

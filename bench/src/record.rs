@@ -45,11 +45,30 @@ impl Delays {
     }
 }
 
+impl Delays {
+    /// Share of the delays, and what they are at most, ever closer to the longest one.
+    pub(crate) fn curve(&self) -> Vec<(f64, u64)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        // Half as many are left above each further point.
+        let steps = (0..CURVE_POINTS_MAX).map(|step| 1.0 - 0.5_f64.powf(f64::from(step) / 4.0));
+        let points = steps.map(|share| (share, self.0.value_at_quantile(share)));
+        let longest = self.0.max();
+        let mut curve: Vec<(f64, u64)> = points.take_while(|(_, us)| *us < longest).collect();
+        curve.push((1.0, longest));
+        curve
+    }
+}
+
 impl fmt::Debug for Delays {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Delays({})", self.summary())
     }
 }
+
+/// Up to one in a hundred million.
+const CURVE_POINTS_MAX: u32 = 107;
 
 /// The points of a distribution of delays, in microseconds; all 0 if there were none.
 #[derive(Clone, PartialEq, Debug, Serialize)]

@@ -11,7 +11,7 @@ use crate::{
     options::{Case, CompareOptions, HttpOptions},
     process::Machine,
     record::Spread,
-    streams::SseRun,
+    streams::found::SseRun,
     target::Target,
 };
 
@@ -84,15 +84,23 @@ pub(crate) fn http(options: &HttpOptions, run: &HttpRun, machine: &Machine) {
     print(&text);
 }
 
+/// What a drawing is of.
+pub(crate) fn title(url: &Target, machine: &Machine) -> String {
+    format!("{url} · {}", machine_text(machine))
+}
+
 /// The result of `bench sse`.
 pub(crate) fn sse(url: &Target, run: &SseRun, machine: &Machine) {
     let mut text = format!("{url}\n  machine  {}\n", machine_text(machine));
     let _ = writeln!(
         text,
-        "  streams  {} open after {:.1} s ({:.0}/s), {} refused, {} lost; {} rings, load on {}",
+        "  streams  {} of {} topics open after {:.1} s ({:.0}/s), {} stalled, {} refused, {} lost; \
+         {} rings, load on {}",
         run.streams,
+        run.topics,
         run.opened_s,
         f64::from(run.streams) / run.opened_s.max(1e-3),
+        run.stalled,
         run.refused,
         run.lost,
         run.shards,
@@ -100,19 +108,27 @@ pub(crate) fn sse(url: &Target, run: &SseRun, machine: &Machine) {
     );
     let _ = writeln!(
         text,
-        "  events   {} publishes ({} failed), {} deliveries, {} missing, {} skipped, {} twice, \
+        "  events   {} publishes ({} failed), {} deliveries, {} missing, {} unseen, {} skipped, {} twice, \
          {} backward, {} gaps, {} beats",
         run.published,
         run.publish_failed,
         run.deliveries,
         run.missing,
+        run.unseen,
         run.faults.skipped,
         run.faults.duplicate,
         run.faults.backward,
         run.gaps,
         run.beats
     );
+    if let Some(quiet) = &run.quiet {
+        let busy = quiet.busy.map_or(String::new(), |busy| {
+            format!(", the server at {:.1} % of a core", 100.0 * busy)
+        });
+        let _ = writeln!(text, "  idle     {:.0} s, {} beats{busy}", quiet.seconds, quiet.beats);
+    }
     let _ = writeln!(text, "  delay    {}", run.delay);
+    let _ = writeln!(text, "  sent     {} after it was to be", run.publish_late);
     let last: Vec<f64> = run.events.iter().map(|event| event.last_us as f64 / 1e3).collect();
     if let Some(last) = Spread::of(&last) {
         let _ = writeln!(
@@ -127,8 +143,10 @@ pub(crate) fn sse(url: &Target, run: &SseRun, machine: &Machine) {
         let _ = writeln!(
             text,
             "  memory   {:.1} bytes a stream in the server's process, {kernel} in the kernel (one \
-             end)",
-            memory.user_bytes_per_stream
+             end); {:.0} in this one, {:.0} of the machine in all",
+            memory.user_bytes_per_stream,
+            memory.load_bytes_per_stream,
+            memory.machine_bytes_per_stream
         );
     }
     if let Some(fan_out) = &run.fan_out {

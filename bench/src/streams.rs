@@ -1,24 +1,32 @@
 //! Runs one holding of streams: opens a few, reads the server's memory, opens all, reads it again,
-//! publishes, and adds up what the subscribers found.
+//! holds them in silence, publishes, and adds up what the subscribers found.
+
+pub(crate) mod found;
+pub(crate) mod memory;
+pub(crate) mod watch;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use dataplane::{engine, seam::Mono};
-use serde::Serialize;
+use dataplane::engine;
 
 use crate::{
     clock,
     failure::Failure,
     load::{Place, engine_text},
-    process::{CpuMeter, Slab, descriptor_limit, rss_bytes},
-    record::DelaySummary,
+    process::descriptor_limit,
+    streams::{
+        found::{FanOut, Quiet, SseRun, Total},
+        memory::{Memory, Sample},
+        watch::Watch,
+    },
     subscriber::{
-        Held, Shared, Stage, Subscriber, Subscription, chain::Faults, publisher::Publish,
+        Subscriber,
+        publisher::Publish,
+        shared::{Shared, Stage, Subscription},
     },
     target::Target,
 };
@@ -26,104 +34,59 @@ use crate::{
 /// What to hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Holding {
+    /// `{t}` in its path is replaced by the number of a stream's topic.
     pub(crate) url: Target,
     /// Further fields of the request for a stream.
     pub(crate) fields: Vec<String>,
+    /// A multiple of `topics`.
     pub(crate) streams: u32,
+    pub(crate) topics: u32,
     pub(crate) sources: u32,
     /// Rings; `None` for as many as the descriptor limit demands.
     pub(crate) shards: Option<u16>,
     pub(crate) opening: u32,
+    /// Opens a second; `None` as fast as it goes.
+    pub(crate) ramp: Option<f64>,
+    /// Every so many-th stream stops reading once it is open; 0 is none.
+    pub(crate) stall_every: u32,
+    /// How long to hold all of them before the first event.
+    pub(crate) quiet: Duration,
+    /// How long to hold them from the first event on.
     pub(crate) hold: Duration,
+    pub(crate) reading: Reading,
     pub(crate) publish: Option<Publish>,
     /// The server's process.
     pub(crate) server: Option<u32>,
 }
 
-/// What one holding found.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct SseRun {
-    /// Streams asked for, all of which were open at once.
-    pub(crate) streams: u32,
-    /// From the first connect to the last head.
-    pub(crate) opened_s: f64,
-    /// Opens that were refused or failed and tried again.
-    pub(crate) refused: u32,
-    /// Streams that ended before they were to.
-    pub(crate) lost: u32,
-    /// Publishes sent, and how many of them failed.
-    pub(crate) published: u32,
-    /// See `published`.
-    pub(crate) publish_failed: u32,
-    /// Events delivered, of all streams together.
-    pub(crate) deliveries: u64,
-    /// Bytes of their data.
-    pub(crate) data_bytes: u64,
-    /// Deliveries that never came, of events that some stream got.
-    pub(crate) missing: u64,
-    /// Breaks of the order.
-    pub(crate) faults: Faults,
-    /// Answers that were no event stream.
-    pub(crate) protocol_errors: u64,
-    /// Heartbeats.
-    pub(crate) beats: u64,
-    /// Gaps told.
-    pub(crate) gaps: u64,
-    /// Events without id.
-    pub(crate) unnamed: u64,
-    /// From the publish to each delivery.
-    pub(crate) delay: DelaySummary,
-    /// Each event.
-    pub(crate) events: Vec<EventRun>,
-    /// The server's memory, if its process was named.
-    pub(crate) memory: Option<Memory>,
-    /// The server's CPU time while events were published, if its process was named.
-    pub(crate) fan_out: Option<FanOut>,
-    /// The engine that held the streams, and why.
-    pub(crate) engine: String,
-    /// Rings that the streams were spread over.
-    pub(crate) shards: u16,
+/// When the streams read what they are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reading {
+    AtOnce,
+    /// Not before the server is through with an event: its cost alone, without the other ends'.
+    Later,
 }
 
-/// One event's way.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct EventRun {
-    /// From the publish to the first delivery.
-    pub(crate) first_us: u64,
-    /// From the publish to the last delivery.
-    pub(crate) last_us: u64,
-    /// How many streams got it.
-    pub(crate) delivered: u64,
-}
-
-/// Memory with few streams and with all of them.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Memory {
-    /// How many are few.
-    pub(crate) few: u32,
-    /// Resident with few.
-    pub(crate) rss_few_bytes: u64,
-    /// Resident with all.
-    pub(crate) rss_all_bytes: u64,
-    /// The difference a stream.
-    pub(crate) user_bytes_per_stream: f64,
-    /// Growth of the kernel's slab memory a stream, of one end; both ends are on this machine.
-    pub(crate) kernel_bytes_per_stream: Option<f64>,
-    /// Where it grew most, both ends.
-    pub(crate) slab_growth: Vec<(String, i64)>,
-}
-
-/// What publishing cost the server.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct FanOut {
-    /// Run time of all its threads from the first publish to the last delivery.
-    pub(crate) cpu_ns: u64,
-    /// Deliveries meanwhile.
-    pub(crate) deliveries: u64,
-    /// The quotient, in microseconds.
-    pub(crate) cpu_us_per_delivery: f64,
-    /// Deliveries a second, from each publish to its last delivery.
-    pub(crate) deliveries_per_s: f64,
+impl Holding {
+    /// So many streams of one topic, opened as fast as it goes and read at once.
+    pub(crate) fn new(url: Target, streams: u32) -> Self {
+        Self {
+            url,
+            fields: Vec::new(),
+            streams,
+            topics: 1,
+            sources: sources_for(streams),
+            shards: None,
+            opening: OPENING,
+            ramp: None,
+            stall_every: 0,
+            quiet: Duration::ZERO,
+            hold: Duration::ZERO,
+            reading: Reading::AtOnce,
+            publish: None,
+            server: None,
+        }
+    }
 }
 
 /// Holds streams. `look` is called some times a second with the numbers of open streams and of
@@ -144,15 +107,15 @@ pub(crate) fn run(
         move |seat| {
             let mut plan = plan.clone();
             plan.seat = (seat.shard, seat.shards);
-            plan.publish = plan.publish.filter(|_| seat.shard == 0);
             Subscriber::new(plan, shared.clone())
         }
     })
     .map_err(|error| Failure::error("start the streams").because(error))?;
     let engine = engine_text(running.taken());
     let room = u64::from(running.sockets_max()) * u64::from(shards);
+    let mut watch = Watch::new(&shared, holding.server, &mut look);
     let result = if room > u64::from(holding.streams) {
-        hold(holding, &shared, &mut look)
+        Course { holding, shards, shared: &shared, watch: &mut watch }.hold()
     } else {
         Err(Failure::usage(format!(
             "{} streams need more sockets than the {room} that {engine} may have here: raise \
@@ -160,35 +123,43 @@ pub(crate) fn run(
             holding.streams
         )))
     };
+    let (samples, marks) = (watch.samples, watch.marks);
+    let stalled = shared.stalled.load(Ordering::Relaxed);
     shared.order(Stage::End);
     running.join().map_err(|error| Failure::error("hold the streams").because(error))?;
-    let (opened, memory, cpu_ns) = result?;
+    let findings = result?;
     let total = Total::of(shared.take_outcomes());
-    let lost = shared.lost.load(Ordering::Relaxed);
-    let refused = shared.refused.load(Ordering::Relaxed);
     let deliveries = shared.deliveries.load(Ordering::Relaxed);
     let events = total.events();
     Ok(SseRun {
         streams: holding.streams,
-        opened_s: opened.as_secs_f64(),
-        refused,
-        lost,
+        topics: holding.topics,
+        stalled: stalled.max(stalled_of(holding)),
+        opened_s: findings.opened.as_secs_f64(),
+        refused: shared.refused.load(Ordering::Relaxed),
+        lost: shared.lost.load(Ordering::Relaxed),
         published: total.held.published,
         publish_failed: total.held.publish_failed,
         deliveries,
         data_bytes: total.held.data_bytes,
-        missing: total.missing(),
+        missing: total.missing(holding.topics),
+        unseen: total.unseen(),
         faults: total.held.faults,
         protocol_errors: total.held.protocol_errors,
         beats: total.held.beats,
         gaps: total.held.gaps,
         unnamed: total.held.unnamed,
         delay: total.held.delays.summary(),
-        fan_out: cpu_ns.map(|cpu_ns| FanOut::of(cpu_ns, deliveries, &events)),
+        delay_curve: total.held.delays.curve(),
+        publish_late: total.held.publish_late.summary(),
+        fan_out: findings.cpu_ns.map(|cpu_ns| FanOut::of(cpu_ns, deliveries, &events)),
         events,
-        memory,
+        quiet: findings.quiet,
+        memory: findings.memory,
         engine,
         shards,
+        samples,
+        marks,
     })
 }
 
@@ -199,16 +170,31 @@ pub(crate) fn sources_for(streams: u32) -> u32 {
     streams.div_ceil(STREAMS_A_SOURCE).max(1)
 }
 
+/// Streams that are never read again once they are open.
+fn stalled_of(holding: &Holding) -> u32 {
+    holding.streams.checked_div(holding.stall_every).unwrap_or(0)
+}
+
 /// Rings that the streams need: a table of direct descriptors is as large as RLIMIT_NOFILE allows.
 fn shards(holding: &Holding) -> Result<u16, Failure> {
-    if let Some(shards) = holding.shards {
-        return Ok(shards.max(1));
+    let shards = match holding.shards {
+        Some(shards) => shards.max(1),
+        None => {
+            let limit = descriptor_limit()
+                .map_err(|error| Failure::error("read the descriptor limit").because(error))?;
+            let room = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
+            u16::try_from(holding.streams.div_ceil(room).max(1))
+                .map_err(|_| Failure::usage("--streams needs a higher descriptor limit"))?
+        }
+    };
+    let (topics, streams) = (holding.topics, holding.streams);
+    if topics > 1 && (topics < u32::from(shards) || streams % topics != 0) {
+        return Err(Failure::usage(format!(
+            "--topics is 1, or at least the number of rings ({shards}) and a divisor of --streams \
+             ({streams}); found {topics}"
+        )));
     }
-    let limit = descriptor_limit()
-        .map_err(|error| Failure::error("read the descriptor limit").because(error))?;
-    let room = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
-    u16::try_from(holding.streams.div_ceil(room).max(1))
-        .map_err(|_| Failure::usage("--streams needs a higher descriptor limit"))
+    Ok(shards)
 }
 
 fn subscription(holding: &Holding, shards: u16) -> Subscription {
@@ -224,205 +210,209 @@ fn subscription(holding: &Holding, shards: u16) -> Subscription {
         request: Bytes::from(request),
         seat: (0, shards),
         streams: holding.streams,
+        topics: holding.topics.max(1),
         sources: holding.sources,
         opening_max: holding.opening.max(1),
+        stall_every: holding.stall_every,
         publish: holding.publish.clone(),
     }
 }
 
-type Findings = (Duration, Option<Memory>, Option<u64>);
+/// What the thread that watches found.
+#[derive(Default)]
+struct Findings {
+    opened: Duration,
+    memory: Option<Memory>,
+    quiet: Option<Quiet>,
+    cpu_ns: Option<u64>,
+}
 
 /// The course of a holding.
-fn hold(
-    holding: &Holding,
-    shared: &Shared,
-    look: &mut dyn FnMut(u32, u64),
-) -> Result<Findings, Failure> {
-    let few = FEW.min(holding.streams / 2);
-    let begin = clock::now();
-    let mut opened = Duration::ZERO;
-    let mut memory = None;
-    let few_memory = match holding.server {
-        Some(pid) if few > 0 => {
-            open(shared, few, look)?;
-            opened = begin.elapsed();
-            clock::pause(SETTLE);
-            Some(sample(pid)?)
-        }
-        _ => None,
-    };
-    let begin = clock::now();
-    open(shared, holding.streams, look)?;
-    opened += begin.elapsed();
-    if let Some((pid, few_memory)) = holding.server.zip(few_memory) {
-        clock::pause(SETTLE);
-        memory = Some(Memory::between(few_memory, sample(pid)?, few, holding.streams));
-    }
-    let mut meter = holding.server.map(CpuMeter::new);
-    let mut cpu = || meter.as_mut().map(CpuMeter::read_ns).transpose().map_err(gone);
-    let before = cpu()?;
-    shared.order(Stage::Publish);
-    deliver(holding, shared, look);
-    let after = cpu()?;
-    let cpu_ns = before.zip(after).map(|(before, after)| after - before);
-    Ok((opened, memory, cpu_ns))
+struct Course<'a, 'b> {
+    holding: &'a Holding,
+    shards: u16,
+    shared: &'a Shared,
+    watch: &'a mut Watch<'b>,
 }
 
-/// Allows so many streams and waits for them, as long as their number grows.
-fn open(shared: &Shared, count: u32, look: &mut dyn FnMut(u32, u64)) -> Result<(), Failure> {
-    shared.allowed.store(count, Ordering::Release);
-    let (mut last, mut last_at) = (0, clock::now());
-    loop {
-        let open = shared.open.load(Ordering::Acquire);
-        let lost = shared.lost.load(Ordering::Relaxed);
-        look(open, 0);
-        if open + lost >= count {
-            return Ok(());
-        }
-        if open != last {
-            (last, last_at) = (open, clock::now());
-        }
-        if last_at.elapsed() > NO_PROGRESS_MAX {
-            return Err(Failure::timeout(format!(
-                "{open} of {count} streams are open and no more within {} s; {} refused, {lost} lost",
-                NO_PROGRESS_MAX.as_secs(),
-                shared.refused.load(Ordering::Relaxed),
-            )));
-        }
-        clock::pause(LOOK);
-    }
-}
-
-/// Waits for the time to hold, for the publishes, and until deliveries have stopped.
-fn deliver(holding: &Holding, shared: &Shared, look: &mut dyn FnMut(u32, u64)) {
-    let begin = clock::now();
-    let (mut last, mut last_at) = (0, begin);
-    loop {
-        let deliveries = shared.deliveries.load(Ordering::Relaxed);
-        look(shared.open.load(Ordering::Relaxed), deliveries);
-        if deliveries != last {
-            (last, last_at) = (deliveries, clock::now());
-        }
-        let published =
-            holding.publish.is_none() || shared.publishing_done.load(Ordering::Acquire) == 1;
-        let quiet = last_at.elapsed() > QUIET;
-        let late = begin.elapsed() > holding.hold + DELIVER_MAX;
-        if begin.elapsed() >= holding.hold && ((published && quiet) || late) {
-            return;
-        }
-        clock::pause(LOOK);
-    }
-}
-
-fn gone(error: std::io::Error) -> Failure {
-    Failure::error("read the server's CPU time and memory").because(error)
-}
-
-type MemorySample = (u64, Option<Slab>);
-
-fn sample(pid: u32) -> Result<MemorySample, Failure> {
-    // Slab memory may be read by root only; without it the rest still holds.
-    Ok((rss_bytes(pid).map_err(gone)?, Slab::read().ok()))
-}
-
-impl Memory {
-    fn between(few: MemorySample, all: MemorySample, few_count: u32, all_count: u32) -> Self {
-        let streams = f64::from(all_count - few_count);
-        let growth = few.1.zip(all.1).map(|(few, all)| all.growth(&few));
-        let (total, mut largest) = growth.map_or((None, Vec::new()), |(total, caches)| {
-            (Some(total as f64 / 2.0 / streams), caches)
-        });
-        largest.truncate(SLABS_TOLD);
-        Self {
-            few: few_count,
-            rss_few_bytes: few.0,
-            rss_all_bytes: all.0,
-            user_bytes_per_stream: (all.0 as f64 - few.0 as f64) / streams,
-            kernel_bytes_per_stream: total,
-            slab_growth: largest,
-        }
-    }
-}
-
-impl FanOut {
-    fn of(cpu_ns: u64, deliveries: u64, events: &[EventRun]) -> Self {
-        let busy_us: u64 = events.iter().map(|event| event.last_us).sum();
-        let delivered: u64 = events.iter().map(|event| event.delivered).sum();
-        Self {
-            cpu_ns,
-            deliveries,
-            cpu_us_per_delivery: cpu_ns as f64 / 1e3 / deliveries.max(1) as f64,
-            deliveries_per_s: delivered as f64 * 1e6 / busy_us.max(1) as f64,
-        }
-    }
-}
-
-/// What all subscribers found, added up.
-struct Total {
-    held: Held,
-    /// Published, first and last delivery, count; in order of the first delivery.
-    merged: Vec<(Mono, Mono, Mono, u64)>,
-}
-
-impl Total {
-    fn of(outcomes: Vec<Held>) -> Self {
-        let mut held = Held::new();
-        let mut by_id: HashMap<u64, (Mono, Mono, Mono, u64)> = HashMap::new();
-        for one in outcomes {
-            merge(&mut held, &one);
-            for event in &one.events {
-                let fresh = (event.published_at, event.first_at, event.last_at, 0);
-                let entry = by_id.entry(event.id).or_insert(fresh);
-                // A ring that saw the event late may have taken a later publish for its own.
-                entry.0 = entry.0.min(event.published_at);
-                entry.1 = entry.1.min(event.first_at);
-                entry.2 = entry.2.max(event.last_at);
-                entry.3 += u64::from(event.delivered);
+impl Course<'_, '_> {
+    fn hold(&mut self) -> Result<Findings, Failure> {
+        let holding = self.holding;
+        let mut found = Findings::default();
+        let few = FEW.min(holding.streams / 2);
+        let begin = clock::now();
+        let before = match holding.server {
+            Some(pid) if few > 0 => {
+                self.open(few)?;
+                found.opened = begin.elapsed();
+                clock::pause(SETTLE);
+                Some(Sample::take(pid)?)
             }
-        }
-        let mut merged: Vec<_> = by_id.into_values().collect();
-        merged.sort_by_key(|(_, first_at, _, _)| *first_at);
-        Self { held, merged }
-    }
-
-    fn events(&self) -> Vec<EventRun> {
-        let us = |from: Mono, to: Mono| to.since_ns(from) / 1_000;
-        let event = |&(published_at, first_at, last_at, delivered): &(Mono, Mono, Mono, u64)| {
-            let from = if published_at == Mono(0) { first_at } else { published_at };
-            EventRun { first_us: us(from, first_at), last_us: us(from, last_at), delivered }
+            _ => None,
         };
-        self.merged.iter().map(event).collect()
+        let begin = clock::now();
+        self.open(holding.streams)?;
+        found.opened += begin.elapsed();
+        self.watch.mark("all open");
+        if let Some((pid, before)) = holding.server.zip(before) {
+            clock::pause(SETTLE);
+            let after = Sample::take(pid)?;
+            found.memory = Some(Memory::between(&before, &after, few, holding.streams));
+        }
+        found.quiet = self.quiet()?;
+        if holding.publish.is_some() {
+            self.watch.mark("first event");
+        }
+        found.cpu_ns = match holding.reading {
+            Reading::AtOnce => self.deliver()?,
+            Reading::Later => self.deliver_later()?,
+        };
+        self.watch.mark("end");
+        Ok(found)
     }
 
-    /// What streams that were open to the end did not get.
-    fn missing(&self) -> u64 {
-        let open = u64::from(self.held.open);
-        self.merged.iter().map(|(.., delivered)| open.saturating_sub(*delivered)).sum()
+    /// Allows so many streams, at the rate of the ramp, and waits for them as long as their number
+    /// grows.
+    fn open(&mut self, count: u32) -> Result<(), Failure> {
+        let shared = self.shared;
+        let (begin, from) = (clock::now(), shared.allowed.load(Ordering::Relaxed));
+        let (mut last, mut last_at) = (0, clock::now());
+        loop {
+            let allowed = self.holding.ramp.map_or(count, |rate| {
+                let more = rate * begin.elapsed().as_secs_f64();
+                // Saturates.
+                from.saturating_add(more as u32).min(count)
+            });
+            shared.allowed.store(allowed, Ordering::Release);
+            let open = shared.open.load(Ordering::Acquire);
+            let lost = shared.lost.load(Ordering::Relaxed);
+            self.watch.look();
+            if open + lost >= count {
+                return Ok(());
+            }
+            if open != last {
+                (last, last_at) = (open, clock::now());
+            }
+            if last_at.elapsed() > NO_PROGRESS_MAX {
+                return Err(Failure::timeout(format!(
+                    "{open} of {count} streams are open and no more within {} s; {} refused, \
+                     {lost} lost",
+                    NO_PROGRESS_MAX.as_secs(),
+                    shared.refused.load(Ordering::Relaxed),
+                )));
+            }
+            clock::pause(LOOK);
+        }
     }
-}
 
-fn merge(total: &mut Held, one: &Held) {
-    total.delays.merge(&one.delays);
-    total.faults.add(one.faults);
-    total.open += one.open;
-    total.beats += one.beats;
-    total.gaps += one.gaps;
-    total.unnamed += one.unnamed;
-    total.data_bytes += one.data_bytes;
-    total.protocol_errors += one.protocol_errors;
-    total.published += one.published;
-    total.publish_failed += one.publish_failed;
-}
+    /// Holds all of them without an event.
+    fn quiet(&mut self) -> Result<Option<Quiet>, Failure> {
+        if self.holding.quiet.is_zero() {
+            return Ok(None);
+        }
+        self.watch.mark("held");
+        let before = (self.watch.cpu_ns()?, self.shared.beats.load(Ordering::Relaxed));
+        let begin = clock::now();
+        while begin.elapsed() < self.holding.quiet {
+            self.watch.look();
+            clock::pause(LOOK_SLOWLY);
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        let after = self.watch.cpu_ns()?;
+        let cpu_s = before.0.zip(after).map(|(before, after)| (after - before) as f64 / 1e9);
+        Ok(Some(Quiet {
+            seconds,
+            beats: self.shared.beats.load(Ordering::Relaxed) - before.1,
+            busy: cpu_s.map(|cpu_s| cpu_s / seconds),
+        }))
+    }
 
-impl SseRun {
-    /// Everything that should not have happened, added up.
-    pub(crate) fn faults_total(&self) -> u64 {
-        self.missing
-            + self.faults.total()
-            + u64::from(self.lost)
-            + u64::from(self.publish_failed)
-            + self.protocol_errors
-            + self.gaps
+    /// Publishes, holds, and waits until deliveries have stopped; the server's CPU time for it.
+    fn deliver(&mut self) -> Result<Option<u64>, Failure> {
+        let before = self.watch.cpu_ns()?;
+        self.shared.order(Stage::Publish);
+        let begin = clock::now();
+        let (mut last, mut last_at) = (0, begin);
+        loop {
+            let deliveries = self.shared.deliveries.load(Ordering::Relaxed);
+            self.watch.look();
+            if deliveries != last {
+                (last, last_at) = (deliveries, clock::now());
+            }
+            let published = self.holding.publish.is_none()
+                || self.shared.publishing_done.load(Ordering::Acquire) == 1;
+            let quiet = last_at.elapsed() > QUIET;
+            let late = begin.elapsed() > self.holding.hold + DELIVER_MAX;
+            if begin.elapsed() >= self.holding.hold && ((published && quiet) || late) {
+                break;
+            }
+            clock::pause(LOOK);
+        }
+        let after = self.watch.cpu_ns()?;
+        Ok(before.zip(after).map(|(before, after)| after - before))
+    }
+
+    /// Event by event: nobody reads until the server is through with it. Its CPU time until then.
+    fn deliver_later(&mut self) -> Result<Option<u64>, Failure> {
+        let Some(publish) = &self.holding.publish else { return Ok(None) };
+        self.shared.publish_max.store(0, Ordering::Release);
+        self.shared.order(Stage::Publish);
+        let mut spent = None;
+        for n in 1..=publish.count {
+            self.mute(true)?;
+            let before = self.watch.cpu_ns()?;
+            self.shared.publish_max.store(n, Ordering::Release);
+            self.wait("a publish is sent", |shared| shared.published.load(Ordering::Acquire) >= n)?;
+            let after = self.server_rests()?;
+            if let Some((before, after)) = before.zip(after) {
+                spent = Some(spent.unwrap_or(0) + after - before);
+            }
+            self.mute(false)?;
+            let readers = u64::from(self.holding.streams - stalled_of(self.holding));
+            let expected = readers * u64::from(n);
+            self.wait("the event is read", |shared| {
+                shared.deliveries.load(Ordering::Relaxed) >= expected
+            })?;
+        }
+        self.wait("the last publish is answered", |shared| {
+            shared.publishing_done.load(Ordering::Acquire) == 1
+        })?;
+        Ok(spent)
+    }
+
+    fn mute(&mut self, muted: bool) -> Result<(), Failure> {
+        let obeyed = self.shared.obeyed.load(Ordering::Acquire) + u32::from(self.shards);
+        self.shared.muted.store(muted, Ordering::Release);
+        self.wait("the rings stop reading", |shared| {
+            shared.obeyed.load(Ordering::Acquire) >= obeyed
+        })?;
+        // Receives are called back by then, or armed.
+        clock::pause(REST);
+        Ok(())
+    }
+
+    /// Waits until the server does nothing any more.
+    fn server_rests(&mut self) -> Result<Option<u64>, Failure> {
+        let mut last = self.watch.cpu_ns()?;
+        loop {
+            clock::pause(REST);
+            let now = self.watch.cpu_ns()?;
+            let spent = now.zip(last).map_or(0, |(now, last)| now - last);
+            if u128::from(spent) < REST.as_nanos() / 10 {
+                return Ok(now);
+            }
+            last = now;
+        }
+    }
+
+    fn wait(&mut self, what: &str, done: impl Fn(&Shared) -> bool) -> Result<(), Failure> {
+        let (shared, watch) = (self.shared, &mut *self.watch);
+        let done = clock::wait_for(LOOK, DELIVER_MAX, || {
+            watch.look();
+            done(shared)
+        });
+        let text = || format!("{what}: not within {} s", DELIVER_MAX.as_secs());
+        if done { Ok(()) } else { Err(Failure::timeout(text())) }
     }
 }
 
@@ -430,45 +420,23 @@ impl SseRun {
 const FEW: u32 = 1_000;
 const SPARE_DESCRIPTORS: u32 = 512;
 const STREAMS_A_SOURCE: u32 = 2_000;
+/// Streams being opened at a time, per ring.
+const OPENING: u32 = 256;
 const LOOK: Duration = Duration::from_millis(5);
+const LOOK_SLOWLY: Duration = Duration::from_millis(50);
 /// From the last open to the look at memory.
 const SETTLE: Duration = Duration::from_secs(1);
 /// No delivery for so long means that the last one has come.
 const QUIET: Duration = Duration::from_secs(1);
+/// A server that uses less than a tenth of so much time rests.
+const REST: Duration = Duration::from_millis(200);
 /// Longest wait for deliveries beyond the time to hold.
 const DELIVER_MAX: Duration = Duration::from_secs(60);
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(15);
-const SLABS_TOLD: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::subscriber::chain::Sighted;
-
-    #[test]
-    fn events_of_several_rings_are_one_event() {
-        let sighted = |id: u64, from: u64, first: u64, last: u64, delivered: u32| Sighted {
-            id,
-            published_at: Mono(from),
-            first_at: Mono(first),
-            last_at: Mono(last),
-            delivered,
-        };
-        let held = |open: u32, events: Vec<Sighted>| Held { open, events, ..Held::new() };
-        let total = Total::of(vec![
-            held(
-                3,
-                vec![sighted(7, 1_000, 9_000, 21_000, 3), sighted(8, 50_000, 60_000, 61_000, 2)],
-            ),
-            held(
-                2,
-                vec![sighted(7, 1_000, 5_000, 31_000, 2), sighted(8, 50_000, 60_000, 62_000, 2)],
-            ),
-        ]);
-        let events = total.events();
-        assert_eq!((events[0].first_us, events[0].last_us, events[0].delivered), (4, 30, 5));
-        assert_eq!(total.missing(), 1);
-    }
 
     #[test]
     fn every_stream_of_the_bare_loop_gets_every_event() {
@@ -488,34 +456,34 @@ mod tests {
         let ready = || crate::probe::ask(listen, "GET", "/ready", &[], &[]).is_ok();
         assert!(clock::wait_for(LOOK, Duration::from_secs(10), ready));
         let url: Target = format!("http://{listen}/sub").parse().expect("target");
-        let holding = Holding {
-            url: url.clone(),
+        let publish = Publish {
+            to: url.clone(),
             fields: Vec::new(),
-            streams: 40,
+            body: "{\"n\":{n}}".into(),
+            every: Duration::from_millis(50),
+            count: 3,
+            topics: 1,
+            lines: 2,
+        };
+        let holding = Holding {
             sources: 3,
             shards: Some(2),
             opening: 8,
+            ramp: Some(1_000.0),
+            quiet: Duration::from_millis(50),
             hold: Duration::from_millis(100),
-            publish: Some(Publish {
-                to: url,
-                fields: Vec::new(),
-                body: "{n}".into(),
-                every: Duration::from_millis(50),
-                count: 3,
-            }),
-            server: None,
+            publish: Some(publish),
+            ..Holding::new(url, 40)
         };
         let place = Place { core: None, engine: crate::options::EngineChoice::Auto };
-        let run = run(&holding, place, |_, _| {}).expect("a run");
-        assert_eq!((run.deliveries, run.published, run.faults_total()), (120, 3, 0), "{run:?}");
-        assert_eq!(run.events.len(), 3);
-    }
-
-    #[test]
-    fn bytes_a_stream_are_the_growth_beyond_the_few() {
-        let slab = |bytes| Some(Slab { bytes: HashMap::from([("TCP".to_owned(), bytes)]) });
-        let memory = Memory::between((10_000, slab(0)), (109_000, slab(1_980_000)), 10, 1_000);
-        assert_eq!(memory.user_bytes_per_stream, 100.0);
-        assert_eq!(memory.kernel_bytes_per_stream, Some(1_000.0));
+        let check = |holding: &Holding, readers: u64| {
+            let run = run(holding, place, |_, _| {}).expect("a run");
+            let found = (run.deliveries, run.published, run.faults_total());
+            assert_eq!(found, (readers * 3, 3, 0), "{run:?}");
+            assert_eq!((run.events.len(), u64::from(run.readers())), (3, readers));
+        };
+        check(&holding, 40);
+        check(&Holding { reading: Reading::Later, ..holding.clone() }, 40);
+        check(&Holding { stall_every: 10, ..holding }, 36);
     }
 }

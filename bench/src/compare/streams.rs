@@ -12,7 +12,7 @@ use crate::{
     generator::Errors,
     limits::STREAMS_MAX,
     load::Place,
-    options::{CompareOptions, Opponent},
+    options::{CompareOptions, Opponent, ReadWhen},
     peer::{
         Folder, Ground, Peer, Plan,
         floor::{self, Myself},
@@ -21,7 +21,7 @@ use crate::{
     },
     process::descriptor_limit,
     report,
-    streams::{self, Holding, SseRun},
+    streams::{self, Holding, Reading, found::SseRun},
     subscriber::publisher::Publish,
     target::Target,
 };
@@ -156,12 +156,6 @@ impl Arena<'_> {
         // At 25 µs a delivery, three times what any server here needs, an event is through.
         let every = Duration::from_micros(u64::from(self.options.streams) * 25).max(EVERY_MIN);
         let holding = Holding {
-            url: doors.stream,
-            fields: Vec::new(),
-            streams: self.options.streams,
-            sources: streams::sources_for(self.options.streams),
-            shards: None,
-            opening: OPENING,
             hold: every * self.options.publishes,
             publish: Some(Publish {
                 to: doors.publish,
@@ -169,8 +163,15 @@ impl Arena<'_> {
                 body: doors.body,
                 every,
                 count: self.options.publishes,
+                topics: 1,
+                lines: 1,
             }),
+            reading: match self.options.read {
+                ReadWhen::AtOnce => Reading::AtOnce,
+                ReadWhen::Later => Reading::Later,
+            },
             server: Some(peer.pid()),
+            ..Holding::new(doors.stream, self.options.streams)
         };
         let place = Place { core: Some(self.options.load_core), engine: self.options.load_engine };
         streams::run(&holding, place, |open, deliveries| {
@@ -180,7 +181,7 @@ impl Arena<'_> {
     }
 
     fn judge(&self, who: Who, run: SseRun) -> Result<Turn, Failure> {
-        let expected = u64::from(self.options.streams) * u64::from(self.options.publishes);
+        let expected = u64::from(run.readers()) * u64::from(self.options.publishes);
         if run.faults_total() > 0 || run.deliveries < expected {
             return Err(Failure::error(format!(
                 "{}: {} of {expected} deliveries, {} lost, {} missing, {:?}, {} publishes failed",
@@ -241,6 +242,4 @@ const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\
     Transfer-Encoding: chunked\r\n\r\n";
 /// Length of an event's data when no Pharos says another.
 const DATA_BYTES: u64 = 100;
-/// Streams being opened at a time, per ring.
-const OPENING: u32 = 256;
 const EVERY_MIN: Duration = Duration::from_secs(2);
