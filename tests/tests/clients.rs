@@ -63,6 +63,8 @@ struct Listener<'a> {
     opened: usize,
     /// It has given up.
     closed: bool,
+    /// It was told that its stream moves.
+    moved: bool,
     /// Name, id and data.
     events: VecDeque<[String; 3]>,
 }
@@ -102,7 +104,7 @@ impl<'a> Listener<'a> {
                 Way::Program(child, take)
             }
         };
-        Self { way, opened: 0, closed: false, events: VecDeque::new() }
+        Self { way, opened: 0, closed: false, moved: false, events: VecDeque::new() }
     }
 
     /// Takes in what it has told since the last time.
@@ -135,12 +137,13 @@ impl<'a> Listener<'a> {
     }
 
     /// Ids of the numbers from `first` to `last`, each of which comes once and in order, with
-    /// nothing else between but beats.
+    /// nothing else between but beats and words of a move.
     fn numbers(&mut self, first: usize, last: usize) -> Vec<String> {
         let mut ids = Vec::new();
         while first + ids.len() <= last {
             let [name, id, data] = self.next();
-            if name == "beat" {
+            if name == "beat" || name == "migrate" {
+                self.moved |= name == "migrate";
                 continue;
             }
             let expected = json!({ "n": first + ids.len() });
@@ -249,7 +252,7 @@ fn check(client: &Published<'_>, node: &Node) {
     publish(node, 12, 14);
     listener.numbers(9, 14);
 
-    // The edge drains: streams end, and the next ones wait until it serves again.
+    // The edge drains: streams are told and end, the next ones are refused until it serves again.
     let opened = listener.opened;
     drain(node, "POST");
     until("the streams have ended", 60, || (streams(node)? == 0).then_some(()));
@@ -258,6 +261,7 @@ fn check(client: &Published<'_>, node: &Node) {
     listener.opened_beyond(opened);
     publish(node, 18, 20);
     listener.numbers(15, 20);
+    assert!(listener.moved, "it was told of the move");
 
     // More than a history holds: who comes with a cursor from before is told a gap.
     for hundred in 0..3 {

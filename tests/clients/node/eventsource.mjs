@@ -7,6 +7,6 @@ const tell = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 const source = new EventSource(process.argv[2]);
 source.onopen = () => tell({ open: true });
 source.onerror = (event) => tell({ error: String(event.message ?? event.type), closed: source.readyState === 2 });
-for (const name of ["message", "beat", "gap", "tick"]) {
+for (const name of ["message", "beat", "gap", "migrate", "tick"]) {
   source.addEventListener(name, (event) => tell({ name, id: event.lastEventId, data: event.data }));
 }
