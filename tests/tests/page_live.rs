@@ -1,8 +1,6 @@
 //! The main job, on real processes: an incident by CLI reaches an open stream and the page; a page
 //! is never older than the event; resume after restarts loses nothing unseen.
 
-use std::{fs, path::Path};
-
 use pharos_tests::{
     check::ledger::covers,
     process::{client::Client, node::Node, wait::until},
@@ -149,8 +147,7 @@ fn an_edge_restarted_without_control_serves_its_pages_stale_and_tells_the_gap() 
     let mut stream =
         Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
     let cursor = until("a cursor", 10, || stream.next_event()).id;
-    let data = node.folder.path().join("data");
-    until("the edge has kept the page", 20, || holds(&data, b"remember me").then_some(()));
+    until("the edge has kept the page", 20, || node.has_kept(b"remember me").then_some(()));
     // Control is kept down by stopping its supervisor's view of it: both roles are killed, only the
     // edge is restarted.
     let edge_config = node.folder.path().join("data/edge.toml");
@@ -177,20 +174,4 @@ fn an_edge_restarted_without_control_serves_its_pages_stale_and_tells_the_gap() 
     let told = resumed.next_event().expect("a beat or a gap");
     assert!(["gap", "beat"].contains(&told.name.as_str()), "{told:?}");
     alone.kill();
-}
-
-/// Whether a file of the last known state holds these bytes. One that is still being written
-/// (`.new`) does not count: a kill takes it away.
-fn holds(folder: &Path, bytes: &[u8]) -> bool {
-    fs::read_dir(folder).is_ok_and(|entries| {
-        entries.flatten().any(|entry| {
-            let path = entry.path();
-            if path.is_dir() {
-                return holds(&path, bytes);
-            }
-            path.components().any(|part| part.as_os_str() == "last_known")
-                && path.extension().is_none()
-                && fs::read(&path).is_ok_and(|kept| kept.windows(bytes.len()).any(|at| at == bytes))
-        })
-    })
 }

@@ -1,4 +1,5 @@
-//! What a holding of streams found: the sum of what its subscribers saw, in the words of the report.
+//! What a holding of streams found: the sum of what its subscribers saw, in the words of the
+//! report.
 
 use std::collections::HashMap;
 

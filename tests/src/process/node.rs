@@ -192,6 +192,11 @@ impl Node {
         client.answer().expect("the API answers")
     }
 
+    /// Whether the edge's last known state on disk has these bytes.
+    pub fn has_kept(&self, bytes: &[u8]) -> bool {
+        holds(&self.folder.path().join("data"), bytes)
+    }
+
     /// Kills a role's process as a crash would; `up` starts it again.
     pub fn kill_role(&self, role: &str) {
         let parent = self.process.id();
@@ -220,4 +225,21 @@ pub fn get(at: SocketAddr, target: &str) -> Result<Reply, String> {
     let mut client = Client::connect(at).map_err(|error| error.to_string())?;
     client.ask("GET", &at.to_string(), target, &[("Connection", "close")]);
     client.answer()
+}
+
+/// Whether a file of the last known state holds these bytes. One that is still being written
+/// (`.new`) does not count: a kill takes it away.
+fn holds(folder: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|entries| {
+        entries.flatten().any(|entry| {
+            let path = entry.path();
+            if path.is_dir() {
+                return holds(&path, bytes);
+            }
+            path.components().any(|part| part.as_os_str() == "last_known")
+                && path.extension().is_none()
+                && std::fs::read(&path)
+                    .is_ok_and(|kept| kept.windows(bytes.len()).any(|at| at == bytes))
+        })
+    })
 }
