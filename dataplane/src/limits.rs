@@ -51,6 +51,9 @@ pub const RING_COMPLETIONS: u32 = 4096;
 pub const RECEIVE_BYTES: usize = 16 * 1024;
 /// Receive buffers of a shard at start. They are used in turn, so fewer stay in the core's cache.
 pub const RECEIVE_BUFFERS_MIN: u16 = 64;
+/// Receive buffers of all shards together at start; each has its share of them, up to
+/// `RECEIVE_BUFFERS_MIN`, 16 at least.
+pub const RECEIVE_BUFFERS_ALL_MIN: usize = 1024;
 /// Receive buffers of a shard at most. When all are in use, receives wait a turn.
 pub const RECEIVE_BUFFERS_MAX: u16 = 1024;
 /// Receive buffers of all shards together at most (64 MiB); each has its share of them, 16 at

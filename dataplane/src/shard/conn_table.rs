@@ -1,4 +1,4 @@
-//! Slot → owner: what each socket of this shard is. Sixteen bytes a slot, in chunks, so that growth
+//! Slot → owner: what each socket of this shard is. Twelve bytes a slot, in chunks, so that growth
 //! never copies the table.
 //!
 //! An idle stream has, here, its slot and nothing else; its own 16-byte record lies with the
@@ -42,14 +42,50 @@ struct Slot {
     generation: u32,
     /// Row in [`Peers`], [`NO_PEER`] for none.
     peer: u32,
-    owner: Owner,
+    owner: Packed,
 }
 
-const _: () = assert!(size_of::<Slot>() == 16, "the memory contract of an idle stream");
+const _: () = assert!(size_of::<Slot>() == 12, "the memory contract of an idle stream");
 
-const CHUNK_SLOTS: usize = 4096;
+/// An owner in one word: what it is in the lowest three bits, its number above. No table has more
+/// than 2^29 rows: a shard has fewer sockets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Packed(u32);
+
+impl Packed {
+    const FREE: Self = Self(0);
+
+    fn of(owner: Owner) -> Self {
+        let (kind, number) = match owner {
+            Owner::Free => (0, 0),
+            Owner::Http(number) => (1, number),
+            Owner::Stream(number) => (2, number),
+            Owner::Upstream(number) => (3, number),
+            Owner::Idle(number) => (4, number),
+            Owner::Feed => (5, 0),
+            Owner::Closing => (6, 0),
+        };
+        assert!(number < 1 << 29, "a shard has fewer sockets than that");
+        Self(number << 3 | kind)
+    }
+
+    fn get(self) -> Owner {
+        let number = self.0 >> 3;
+        match self.0 & 7 {
+            0 => Owner::Free,
+            1 => Owner::Http(number),
+            2 => Owner::Stream(number),
+            3 => Owner::Upstream(number),
+            4 => Owner::Idle(number),
+            5 => Owner::Feed,
+            _ => Owner::Closing,
+        }
+    }
+}
+
+const CHUNK_SLOTS: usize = 1024;
 const NO_PEER: u32 = u32::MAX;
-const FREE: Slot = Slot { generation: 0, peer: NO_PEER, owner: Owner::Free };
+const FREE: Slot = Slot { generation: 0, peer: NO_PEER, owner: Packed::FREE };
 
 impl ConnTable {
     /// Empty. `seed` keeps peers from choosing collisions of their addresses.
@@ -70,7 +106,7 @@ impl ConnTable {
     /// Who owns this socket; `Free` for an id of an earlier use of the slot.
     pub fn owner(&self, socket: SocketId) -> Owner {
         match self.slot(socket.slot) {
-            Some(slot) if slot.generation == socket.generation => slot.owner,
+            Some(slot) if slot.generation == socket.generation => slot.owner.get(),
             _ => Owner::Free,
         }
     }
@@ -79,13 +115,19 @@ impl ConnTable {
     /// closes the socket.
     pub fn open_peer(&mut self, socket: SocketId, peer: SocketAddr, owner: Owner) -> bool {
         let (row, allowed) = self.peers.enter(peer.ip());
-        self.put(socket, Slot { generation: socket.generation, peer: row, owner });
+        self.put(
+            socket,
+            Slot { generation: socket.generation, peer: row, owner: Packed::of(owner) },
+        );
         allowed
     }
 
     /// Notes a new socket that we opened ourselves.
     pub fn open_own(&mut self, socket: SocketId, owner: Owner) {
-        self.put(socket, Slot { generation: socket.generation, peer: NO_PEER, owner });
+        self.put(
+            socket,
+            Slot { generation: socket.generation, peer: NO_PEER, owner: Packed::of(owner) },
+        );
     }
 
     /// Hands a socket to another owner.
@@ -94,20 +136,20 @@ impl ConnTable {
         if let Some(slot) = self.slot_mut(socket.slot)
             && slot.generation == socket.generation
         {
-            slot.owner = owner;
+            slot.owner = Packed::of(owner);
         }
     }
 
     /// The socket is gone (`Closed`). Returns who owned it.
     pub fn free(&mut self, socket: SocketId) -> Owner {
         let Some(slot) = self.slot_mut(socket.slot) else { return Owner::Free };
-        if slot.generation != socket.generation || slot.owner == Owner::Free {
+        if slot.generation != socket.generation || slot.owner == Packed::FREE {
             return Owner::Free;
         }
         let Slot { owner, peer, .. } = std::mem::replace(slot, FREE);
         self.open -= 1;
         self.peers.leave(peer);
-        owner
+        owner.get()
     }
 
     fn put(&mut self, socket: SocketId, new: Slot) {
@@ -117,7 +159,7 @@ impl ConnTable {
         }
         let slot = &mut self.chunks[chunk][socket.slot as usize % CHUNK_SLOTS];
         assert!(
-            slot.owner == Owner::Free,
+            slot.owner == Packed::FREE,
             "the engine reuses a slot only after its `Closed` was handled"
         );
         *slot = new;

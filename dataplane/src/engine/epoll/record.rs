@@ -45,9 +45,9 @@ pub(crate) const DRAINING: u32 = 1 << 9;
 pub(crate) const GONE: u32 = 1 << 10;
 /// A send has ended and is not told yet.
 pub(crate) const SENT: u32 = 1 << 11;
-/// The descriptor is in the epoll instance, for the events below.
 /// Closed by the actor as finished: nothing more is received.
 pub(crate) const FINISHED: u32 = 1 << 16;
+/// The descriptor is in the epoll instance, for the events below.
 const WATCHED: u32 = 1 << 12;
 const WATCHED_IN: u32 = 1 << 13;
 const WATCHED_OUT: u32 = 1 << 14;

@@ -15,7 +15,10 @@ use io_uring::types::BufRingEntry;
 
 use crate::{
     engine::uring::ring::Ring,
-    limits::{RECEIVE_BUFFERS_ALL_MAX, RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN, RECEIVE_BYTES},
+    limits::{
+        RECEIVE_BUFFERS_ALL_MAX, RECEIVE_BUFFERS_ALL_MIN, RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN,
+        RECEIVE_BYTES,
+    },
 };
 
 /// The group that receives name.
@@ -54,7 +57,7 @@ impl Buffers {
         // SAFETY: the address is page-aligned memory for that many entries; `Buffers` is dropped
         // after the ring is quiet (see `Uring`), so the kernel no longer uses it then.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, max, GROUP, 0) }?;
-        buffers.grow_to(RECEIVE_BUFFERS_MIN.min(max));
+        buffers.grow_to(first_of(rings).min(max));
         Ok(buffers)
     }
 
@@ -122,11 +125,19 @@ impl Buffers {
 
 /// Buffers of one of so many rings, at most.
 fn max_of(rings: usize) -> u16 {
-    let share = RECEIVE_BUFFERS_ALL_MAX / rings.max(1);
-    let share =
-        u16::try_from(share).unwrap_or(u16::MAX).clamp(RECEIVE_BUFFERS_FEW, RECEIVE_BUFFERS_MAX);
-    // The largest power of two that is no more.
-    1 << share.ilog2()
+    share(RECEIVE_BUFFERS_ALL_MAX, rings, RECEIVE_BUFFERS_MAX)
+}
+
+/// Buffers that one of so many rings begins with. All of them are written to in their turn, by an
+/// idle shard, too; where there are many shards, most of them wait for a core anyway.
+fn first_of(rings: usize) -> u16 {
+    share(RECEIVE_BUFFERS_ALL_MIN, rings, RECEIVE_BUFFERS_MIN)
+}
+
+/// The share of one of so many rings, a power of two.
+fn share(all: usize, rings: usize, most: u16) -> u16 {
+    let share = u16::try_from(all / rings.max(1)).unwrap_or(u16::MAX);
+    1 << share.clamp(RECEIVE_BUFFERS_FEW, most).ilog2()
 }
 
 impl<T> Pages<T> {

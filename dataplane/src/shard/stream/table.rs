@@ -119,6 +119,6 @@ impl Records {
     }
 }
 
-const CHUNK_SLOTS: usize = 4096;
+const CHUNK_SLOTS: usize = 1024;
 const FREE: Slot =
     Slot { generation: 0, record: Record { audience: 0, place: Place::NONE, heard: 0 } };
