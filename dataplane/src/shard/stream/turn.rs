@@ -103,7 +103,7 @@ impl Streams {
                 None if record.place.in_list().is_some() => {
                     let audience = self.audiences.at(record.audience);
                     let heard = later(record.heard, stamp(audience.sent_at));
-                    if self.heartbeat.is_wanted(now.mono, heard) {
+                    if self.heartbeat.is_wanted(now.mono, slot, heard) {
                         self.records.at(slot).heard = stamp(now.mono);
                         targets.push(socket);
                     }
@@ -126,7 +126,7 @@ impl Streams {
             }
             State::Waiting { at } => {
                 let record = self.records.at(socket.slot);
-                let wanted = self.heartbeat.is_wanted(now.mono, record.heard);
+                let wanted = self.heartbeat.is_wanted(now.mono, socket.slot, record.heard);
                 let audience = record.audience;
                 self.leave_waiting(audience, at);
                 if wanted {
