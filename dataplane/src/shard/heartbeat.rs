@@ -83,7 +83,7 @@ impl Heartbeat {
     /// get its beat.
     pub fn is_wanted(&self, now: Mono, slot: u32, heard: u32) -> bool {
         let silence_ms = u64::from(stamp(now).wrapping_sub(heard));
-        let is_own = self.round.wrapping_add(slot) % (VISITS / 2) == 0;
+        let is_own = self.round.wrapping_add(slot).is_multiple_of(VISITS / 2);
         let is_worth_it = silence_ms > self.round_ms() * u64::from(VISITS / 2 + 1);
         is_own && is_worth_it || silence_ms + self.round_ms() + self.tick_ms() > self.silence_ms_max
     }
