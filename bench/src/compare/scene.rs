@@ -69,7 +69,13 @@ impl Scene {
             Case::Connect => vec![vec![Self { reconnect: true, ..HIT }]],
             Case::HitFar => vec![
                 vec![Self { label: "one object", shards: 2, ..small }],
-                vec![Self { label: "1.6 M objects", shards: 2, objects: FAR, ..small }],
+                vec![Self {
+                    label: "1.6 M objects",
+                    shards: 2,
+                    objects: FAR,
+                    cache_mib: FAR_MIB,
+                    ..small
+                }],
             ],
             Case::Hit1m => vec![
                 vec![Self { label: "1,000 objects", objects: 1_000, ..small }],
@@ -103,10 +109,21 @@ impl Scene {
 const FRESH: u64 = 1_000_000_000_000;
 /// A hundred times what a shard's near table holds.
 const FAR: u64 = 100 * dataplane::limits::NEAR_ENTRIES as u64;
+/// Room for them: an entry of 128 bytes is accounted with 1.3 KiB; the living get seven eighths.
+const FAR_MIB: u32 = 3_072;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_hit_has_room() {
+        const ENTRY_BYTES: u64 = 1_300;
+        for scene in Scene::of_all().filter(|scene| scene.path.contains("/bytes/128?")) {
+            let room_bytes = u64::from(scene.cache_mib) << 20;
+            assert!(scene.objects * ENTRY_BYTES <= room_bytes / 8 * 7, "{scene:?}");
+        }
+    }
 
     #[test]
     fn scenes_of_a_case_are_told_apart() {
