@@ -47,6 +47,10 @@ pub struct Entry {
     pub(crate) is_immutable: bool,
     /// Whether `encodings` is to be looked at.
     is_encodable: bool,
+    /// Whether there is more to tell of it than its key: its variant, or its coding.
+    is_chosen: bool,
+    /// The coding that it was given here.
+    coding: Option<Coding>,
     pub(crate) variant: Variant,
     pub(crate) cache_key: CacheKey,
     pub(crate) times: Times,
@@ -119,6 +123,8 @@ impl Entry {
             is_immutable,
             is_partial: partial.is_some(),
             is_encodable,
+            is_chosen: !variant.is_plain() || head.get("Content-Encoding").is_some(),
+            coding: None,
             encodings,
             partial,
             cache_key,
@@ -170,7 +176,20 @@ impl Entry {
             partial: None,
             is_encodable: false,
         };
-        Self::new(account, head, parts)
+        let mut entry = Self::new(account, head, parts);
+        (entry.is_chosen, entry.coding) = (true, Some(coding));
+        entry
+    }
+
+    /// Whether there is more to tell of it than its key: its variant, or its coding.
+    #[inline]
+    pub fn is_chosen(&self) -> bool {
+        self.is_chosen
+    }
+
+    /// The coding that it was given here; what it came in stands in its head.
+    pub fn coding(&self) -> Option<Coding> {
+        self.coding
     }
 
     /// Whether it may be had in a content coding that it did not come in.

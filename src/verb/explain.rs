@@ -103,6 +103,9 @@ fn told(record: &Value) -> String {
     }
     let variant = record["variant"].as_array().into_iter().flatten();
     put("variant", variant.filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
+    if let Some(coding) = record["encoding"]["coding"].as_str() {
+        put("encoding", format!("{coding}, by the {}", text(record, "/encoding/by")));
+    }
     put("tier", text(record, "/tier"));
     let freshness = &record["freshness"];
     if freshness.is_object() {
@@ -169,6 +172,7 @@ mod tests {
             "status": 200, "result": "MISS", "took_us": 30_500, "rule": "static", "waits": 0,
             "key": {"text": "a.example/s/a", "digest": "00ff", "cut": false},
             "variant": ["accept-language: de"], "tier": "origin", "stored": true,
+            "encoding": {"coding": "br", "by": "edge"},
             "freshness": {"decision": "fresh", "lifetime_s": 60, "lifetime_from": "the rule",
                 "age_s": 0, "left_s": 60},
             "forward": "uri-miss", "detail": null, "collapsed": false, "position": 7,
@@ -180,6 +184,7 @@ answer     200 MISS, after 30.500 ms
 rule       static
 key        a.example/s/a  [00ff]
 variant    accept-language: de
+encoding   br, by the edge
 tier       origin
 freshness  fresh; lifetime 60 s by the rule, age 0 s, 60 s left
 asked      uri-miss

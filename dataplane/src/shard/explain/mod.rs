@@ -446,6 +446,24 @@ mod tests {
     }
 
     #[test]
+    fn the_coding_that_an_answer_came_in_is_told() {
+        let mut world = World::new(1);
+        let client = world.connect(0);
+        let accepts = |id: &str| format!("Accept-Encoding: br\r\nX-Request-Id: {id}\r\n");
+        world.say(client, &get("/came", &accepts("miss")));
+        let upstream = world.upstream();
+        let fields = "Cache-Control: max-age=60\r\nContent-Type: text/plain\r\n";
+        let text = "x".repeat(3000);
+        let length = format!("HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n{fields}");
+        world.say(upstream, &format!("{length}Content-Encoding: br\r\n\r\n{text}"));
+        let came = serde_json::json!({"coding": "br", "by": "origin"});
+        assert_eq!(told(&mut world, "miss")["encoding"], came);
+        world.say(client, &get("/plain", &accepts("plain")));
+        world.say(upstream, &format!("{length}\r\n{text}"));
+        assert_eq!(told(&mut world, "plain")["encoding"], Value::Null);
+    }
+
+    #[test]
     fn every_attempt_is_told_with_why_it_failed() {
         let mut world = World::new(1);
         world.connect = Err(std::io::ErrorKind::ConnectionRefused);

@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 
-use cache::{CacheKeyRef, CacheStatus, Entry, Freshness, Hit, LifetimeSource, Tier};
+use cache::{CacheKeyRef, CacheStatus, Entry, FieldSource, Freshness, Hit, LifetimeSource, Tier};
 
 use super::super::{outcome::Failure, request::CacheLabel};
 use crate::{limits, seam::Mono};
@@ -96,6 +96,15 @@ pub enum Part {
     Key = 2,
     /// One name and value that the variant was chosen by.
     Variant = 3,
+    /// The coding that the edge has given it.
+    OwnCoding = 4,
+    /// The coding in which it came.
+    OriginCoding = 5,
+}
+
+impl Part {
+    const ALL: [Self; 5] =
+        [Self::Rule, Self::Key, Self::Variant, Self::OwnCoding, Self::OriginCoding];
 }
 
 /// The newest of something, in memory that was set aside. What is full is written over.
@@ -182,12 +191,17 @@ impl Record {
                 true => self.note_key(&key.borrowed()),
             }
         }
-        if !entry.variant().is_plain() {
-            self.note_variant(entry);
+        if entry.is_chosen() {
+            self.note_choice(entry);
         }
     }
 
-    fn note_variant(&mut self, entry: &Entry) {
+    fn note_choice(&mut self, entry: &Entry) {
+        match (entry.coding(), entry.get("Content-Encoding")) {
+            (Some(coding), _) => self.push(Part::OwnCoding, &[coding.token().as_bytes()]),
+            (None, Some(value)) => self.push(Part::OriginCoding, &[value]),
+            (None, None) => {}
+        }
         entry.variant().each(&mut |name, value| {
             let pieces = [name.as_bytes(), b": ", value.unwrap_or_default()];
             self.push(Part::Variant, &pieces[..if value.is_some() { 3 } else { 1 }]);
@@ -199,11 +213,10 @@ impl Record {
         let text = &self.text[..usize::from(self.text_len)];
         // Neither names nor values, hosts nor targets have control bytes but tab and, between
         // lines of a key, line feed.
-        let pieces = text.chunk_by(|_, &next| !(1..=3).contains(&next));
+        let pieces = text.chunk_by(|_, &next| !(1..=5).contains(&next));
         pieces.filter_map(|piece| {
             let (&tag, text) = piece.split_first()?;
-            let part = [Part::Rule, Part::Key, Part::Variant].into_iter();
-            Some((part.into_iter().find(|part| *part as u8 == tag)?, text))
+            Some((Part::ALL.into_iter().find(|part| *part as u8 == tag)?, text))
         })
     }
 }

@@ -40,6 +40,7 @@ impl Teller<'_> {
                 "cut": record.is_cut,
             })),
             "variant": variant,
+            "encoding": encoding(record).map(|(coding, by)| json!({"coding": coding, "by": by})),
             "tier": tier(record),
             "freshness": record.freshness.map(|freshness| json!({
                 "decision": decision(freshness),
@@ -88,6 +89,9 @@ impl Teller<'_> {
         }
         if !variant.is_empty() {
             put("variant", &variant.join(", "));
+        }
+        if let Some((coding, by)) = encoding(record) {
+            put("encoding", &format!("{coding} by the {by}"));
         }
         put("tier", tier(record));
         if let Some(freshness) = record.freshness {
@@ -163,9 +167,22 @@ fn parts(record: &Record) -> (Option<String>, Option<String>, Vec<String>) {
                 key = Some([first].into_iter().chain(added).collect::<Vec<_>>().join("\n"));
             }
             Part::Variant => variant.push(without_secret(&text)),
+            Part::OwnCoding | Part::OriginCoding => {}
         }
     }
     (rule, key, variant)
+}
+
+/// The content coding of what was sent, and who has encoded it.
+fn encoding(record: &Record) -> Option<(String, &'static str)> {
+    record.parts().find_map(|(part, text)| {
+        let by = match part {
+            Part::OwnCoding => "edge",
+            Part::OriginCoding => "origin",
+            Part::Rule | Part::Key | Part::Variant => return None,
+        };
+        Some((String::from_utf8_lossy(text).into_owned(), by))
+    })
 }
 
 /// A name and its value, which is struck out if the name sounds like a secret's.
@@ -196,5 +213,22 @@ fn decision(freshness: Freshness) -> &'static str {
         Freshness::MaxStale => "stale, as the request allows",
         Freshness::WhileRevalidating => "stale while it is validated",
         Freshness::OriginFailed => "stale because the origin fails",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coding_of_what_was_sent_is_told_and_who_encoded_it() {
+        let mut record = Record::EMPTY;
+        record.push(Part::Key, &[b"a.example", b"/x"]);
+        assert_eq!(encoding(&record), None);
+        record.push(Part::OwnCoding, &[b"br"]);
+        assert_eq!(encoding(&record), Some(("br".into(), "edge")));
+        record.clear_text();
+        record.push(Part::OriginCoding, &[b"gzip"]);
+        assert_eq!(encoding(&record), Some(("gzip".into(), "origin")));
     }
 }
