@@ -5,7 +5,7 @@
 //! is made anew for each hop. `Via` and `CDN-Loop` (RFC 8586) are added; a request that carries our
 //! own name in `CDN-Loop` has come round and is refused. `X-Forwarded-For` and `Forwarded` (RFC
 //! 7239) are extended by the address of the peer; what they said of addresses before stays.
-//! Protocol and host are ours alone: only the last hop can vouch for them. The protocol is that of
+//! Protocol, host, port and prefix are ours alone: only the last hop can vouch for them. The protocol is that of
 //! the configuration, and the host is the one that the cache key was made of. An origin that builds
 //! links from any other would let one visitor choose what all others are served.
 //!
@@ -240,11 +240,37 @@ fn passes_to_origin(name: &str, for_cache: bool) -> bool {
         // Obsolete and unknown to the RFC's list, but of the same kind (RFC 9110 appendix B.5).
         // A key for this edge is nobody else's to see.
         None => {
-            let ours = ["Proxy-Connection", "HTTP2-Settings", DEBUG_FIELD, PURGE_KEY_FIELD];
-            !ours.iter().any(|own| same(name, own))
+            let ours = ["HTTP2-Settings", DEBUG_FIELD, PURGE_KEY_FIELD];
+            let is_one_of = |names: &[&str]| names.iter().any(|it| same(name, it));
+            !is_one_of(&ours)
+                && !tells_of_another_url(name)
+                && !(for_cache && is_one_of(&ANOTHER_METHOD))
         }
     }
 }
+
+/// Whether origins take a field of this name for a part of the URL that was asked for: no key holds
+/// it, so one visitor would choose what all others are served.
+fn tells_of_another_url(name: &str) -> bool {
+    let family = b"X-Forwarded-";
+    let in_family = name.as_bytes().get(..family.len());
+    in_family.is_some_and(|begin| begin.eq_ignore_ascii_case(family))
+        || ANOTHER_URL.iter().any(|it| same(name, it))
+}
+
+/// Beside `X-Forwarded-…`: what frameworks and servers rewrite the URL by.
+const ANOTHER_URL: [&str; 7] = [
+    "Front-End-Https",
+    "X-Host",
+    "X-HTTP-Host-Override",
+    "X-Original-Host",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Url-Scheme",
+];
+
+/// What frameworks take another method from; what is asked for the cache is a GET for all.
+const ANOTHER_METHOD: [&str; 3] = ["X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override"];
 
 /// The address in an element of `Forwarded`, if it is written as RFC 7239 §6 has it: nothing that a
 /// client made up may pass for another parameter, or open a quote that swallows ours.
@@ -360,6 +386,23 @@ mod tests {
             assert!(sent.contains(line), "{line} in {sent}");
         }
         assert!(!sent.contains("evil") && !sent.contains("theirs"));
+    }
+
+    #[test]
+    fn no_client_tells_an_origin_of_another_url() {
+        for name in ["X-Forwarded-Port", "x-forwarded-prefix", "X-Forwarded-Ssl", "X-Original-URL"]
+        {
+            for forward in
+                [Forward::default(), Forward { x_forwarded: false, ..Forward::default() }]
+            {
+                let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: evil\r\n\r\n");
+                let sent = forwarded_as(&request, true, forward);
+                assert!(!sent.contains("evil"), "{sent}");
+            }
+        }
+        assert!(
+            forwarded("GET / HTTP/1.1\r\nHost: a\r\nX-Real: x\r\n\r\n", true).contains("X-Real: x")
+        );
     }
 
     #[test]

@@ -14,12 +14,36 @@ use proto::{
     target::Authority,
 };
 
-use super::forward::write_field;
+use super::forward::{ConnectionNamed, write_field};
 use crate::limits;
 
 /// The head as text, to be parsed again: for a request that asks more than once, and for `Vary`
 /// when its answer comes.
 pub(super) fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
+    write_head(head, |_| true)
+}
+
+/// The head without the fields that `Connection` names, if it has any of them: they are for this
+/// hop (RFC 9110 §7.6.1), so the origin never sees them, and neither a key nor `Vary` may be made
+/// of them. Else who names one here has the answer for everyone without it stored as the answer
+/// for everyone with it.
+pub(super) fn without_named(head: &RequestHead<'_>) -> Option<Rc<[u8]>> {
+    if !head.fields.has(Known::Connection) {
+        return None;
+    }
+    let named = ConnectionNamed::of(&head.fields);
+    // `Host` is the authority, and hop-by-hop fields are seen to where they mean something.
+    let is_for_all =
+        |name: &str| Known::of(name).is_some_and(|it| it == Known::Host || it.is_hop_by_hop());
+    let is_for_this_hop = |name: &str| !is_for_all(name) && named.holds(name);
+    head.fields
+        .iter()
+        .any(|(name, _)| is_for_this_hop(name))
+        .then(|| write_head(head, |name| !is_for_this_hop(name)))
+}
+
+/// The head with the fields that `keeps` says.
+fn write_head(head: &RequestHead<'_>, keeps: impl Fn(&str) -> bool) -> Rc<[u8]> {
     let mut text = Vec::with_capacity(512);
     let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
     let host = &head.authority.host;
@@ -40,7 +64,7 @@ pub(super) fn keep_head(head: &RequestHead<'_>) -> Rc<[u8]> {
         text.extend_from_slice(b"\r\n");
     }
     for (name, value) in head.fields.iter() {
-        if Known::of(name) != Some(Known::Host) {
+        if Known::of(name) != Some(Known::Host) && keeps(name) {
             write_field(name, value, &mut text);
         }
     }
@@ -92,6 +116,27 @@ mod tests {
         let kept = keep_head(&head);
         assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
         assert_eq!(host_of(&head.authority).as_deref(), Some("a.example:81"));
+    }
+
+    #[test]
+    fn rfc9110_7_6_1_fields_that_connection_names_are_none() {
+        let without = |text: &str| {
+            let mut space = FieldSpace::new();
+            let read = parse_request(text.as_bytes(), &mut space).expect("well-formed");
+            let (head, _) = read.expect("complete");
+            without_named(&head).map(|text| String::from_utf8(text.to_vec()).expect("text"))
+        };
+        for usual in ["close", "keep-alive, Upgrade", "X-Absent", "TE"] {
+            let fields = "Upgrade: a\r\nTE: trailers\r\nX-Here: b\r\n";
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {usual}\r\n{fields}\r\n");
+            assert_eq!(without(&text), None, "{usual}");
+        }
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Tenant: t\r\nConnection: close, x-tenant\r\n\
+                    Connection: Host,Cookie\r\nCookie: c\r\nX-Here: b\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, x-tenant\r\n\
+                        Connection: Host,Cookie\r\nX-Here: b\r\n\r\n";
+        assert_eq!(without(text).as_deref(), Some(expected));
+        assert_eq!(without(expected), None, "once");
     }
 
     #[test]

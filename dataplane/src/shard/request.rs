@@ -40,7 +40,7 @@ use super::{
     explain::{self, Telling},
     fetch::{Invalidation, Plan},
     forward::{Client, Upstream},
-    kept_head::keep_head,
+    kept_head::{keep_head, without_named},
     not_offered,
     observe::Metric,
     outcome::StoredAnswer,
@@ -264,6 +264,13 @@ impl Edge {
         self.explain_begins(now, number, Some(&request.head.fields));
         self.access_begins(scene.peer, &request.head, request_id);
         let turn = Turn { scene, waits: 0, with: None };
+        if let Some(text) = without_named(&request.head) {
+            let mut space = FieldSpace::new();
+            let Ok(Some((head, _))) = parse_request(&text, &mut space) else {
+                return self.own(now, &unreadable(), asked, writer);
+            };
+            return self.answer(now, turn, &Request { head, ..*request }, asked, writer);
+        }
         self.answer(now, turn, request, asked, writer)
     }
 

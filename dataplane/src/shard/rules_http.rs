@@ -57,6 +57,22 @@ fn rfc9111_4_1_as_many_fields_as_a_head_may_have_all_count_for_vary() {
 }
 
 #[test]
+fn rfc9110_7_6_1_a_field_that_connection_names_is_no_part_of_a_variant() {
+    let vary = "Cache-Control: max-age=60\r\nVary: X-Tenant\r\n";
+    let mut world = World::new(1);
+    let named = "GET /x HTTP/1.1\r\nHost: a.example\r\nX-Tenant: t\r\nConnection: X-Tenant\r\n\r\n";
+    exchange(&mut world, named, &answer("200 OK", vary, "for all"));
+    let plain = "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let got = ask(&mut world, plain).expect("stored as what the origin was asked");
+    assert!(got.ends_with("for all") && got.contains("X-Cache-Status: HIT"), "{got}");
+    let tenant = "GET /x HTTP/1.1\r\nHost: a.example\r\nX-Tenant: t\r\n\r\n";
+    let (_, got) = exchange(&mut world, tenant, &answer("200 OK", vary, "for t"));
+    assert!(got.ends_with("for t"), "{got}");
+    let again = ask(&mut world, named).expect("stored");
+    assert!(again.ends_with("for all"), "{again}");
+}
+
+#[test]
 fn rfc9110_15_2_interim_heads_reach_the_one_who_asked_and_are_not_stored() {
     let mut world = World::new(1);
     let [first, second, old]: [End; 3] = std::array::from_fn(|_| world.connect(0));
