@@ -84,6 +84,11 @@ pub struct Control {
     site: String,
     /// They say by which name an object is purged.
     pub rules: Option<Rc<SiteRules>>,
+    /// Which edges have told a name of their own, and how many streams; none that drains.
+    named: BTreeMap<String, (String, u64)>,
+    /// Before, edges are still coming back: nobody is told who there is. `None`: it has just
+    /// started.
+    circle_from_ns: Option<u64>,
     /// Edges whose feed lags by so much.
     pub hold: BTreeMap<String, u64>,
 }
@@ -106,6 +111,8 @@ impl Control {
             pages,
             site,
             rules: None,
+            named: BTreeMap::new(),
+            circle_from_ns: None,
             hold: BTreeMap::new(),
         }
     }
@@ -192,6 +199,7 @@ impl Control {
     /// It is back, with its whole log.
     pub fn restart(&mut self) {
         self.down = false;
+        self.circle_from_ns = None;
     }
 
     /// It is back as a copy that lacks the newest `lost` operations: a new store, a new
@@ -202,6 +210,7 @@ impl Control {
         self.store += 1;
         self.incarnation += 1;
         self.down = false;
+        self.circle_from_ns = None;
         let replicas: BTreeSet<&str> = gone.iter().map(|operation| &*operation.replica).collect();
         for replica in replicas {
             let kept = self.log.iter().filter(|operation| &*operation.replica == replica).count();
@@ -270,8 +279,24 @@ impl Control {
     fn beat(&self, now: Now, sent: usize) -> String {
         let is_all = sent == self.log.len();
         let id = if is_all { format!("id: {}\n", self.cursor_at(sent)) } else { String::new() };
-        let (at_ms, replica) = (now.wall_ms, self.replica());
-        format!("event: beat\n{id}data: {{\"sent_at_ms\":{at_ms},\"replica\":\"{replica}\"}}\n\n")
+        let (at_ms, replica, circle) = (now.wall_ms, self.replica(), self.circle(now));
+        format!(
+            "event: beat\n{id}data: {{\"sent_at_ms\":{at_ms},\"replica\":\"{replica}\"{circle}}}\n\n"
+        )
+    }
+
+    /// The edges that visitors can be led to, as a beat tells them.
+    fn circle(&self, now: Now) -> String {
+        if self.circle_from_ns.is_none_or(|from_ns| from_ns > now.mono.0) {
+            return String::new();
+        }
+        let follows = |edge: &String| self.followers.values().any(|it| it.edge == *edge);
+        let edges = self
+            .named
+            .iter()
+            .filter(|(edge, _)| follows(edge))
+            .map(|(_, (url, streams))| format!("{{\"url\":\"{url}\",\"streams\":{streams}}}"));
+        format!(",\"circle\":[{}]", edges.collect::<Vec<_>>().join(","))
     }
 
     fn event_bytes(text: &str) -> Vec<u8> {
@@ -412,12 +437,23 @@ impl Control {
         let store = parts.next().and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
         let position = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
         self.ledger.borrow_mut().confirms(now.mono.0, &edge, store, position);
+        match body["url"].as_str().filter(|_| body["draining"] != true) {
+            Some(url) => {
+                let streams = body["streams"].as_u64().unwrap_or(0);
+                self.named.insert(edge.clone(), (url.to_owned(), streams));
+            }
+            None => {
+                self.named.remove(&edge);
+            }
+        }
         self.positions.insert(edge, (store, position));
     }
 }
 
 /// How often a feed beats.
 const BEAT_MS: u64 = 5000;
+/// From its start until it tells which edges there are.
+const SETTLE_MS: u64 = 15_000;
 
 impl Peer for Control {
     fn notice(&mut self, now: Now, net: &mut Net, notice: Notice) {
@@ -446,6 +482,8 @@ impl Peer for Control {
         if self.down {
             return;
         }
+        let settled = now.mono.after_ms(SETTLE_MS).0;
+        self.circle_from_ns.get_or_insert(settled);
         self.answer_pages(now, net);
         self.pump(now, net);
         if now.mono.0 >= self.next_beat_ns {

@@ -90,6 +90,10 @@ struct Stream {
     /// Since when this visitor watches without interruption of its cursor.
     since_ns: u64,
     reconnect_ns: u64,
+    /// Where it was led: which edge, and what it is to ask for there.
+    led: Option<(usize, String)>,
+    /// What it asks for now was told by a redirect.
+    was_led: bool,
     /// The cursor that it last came back with.
     presented: String,
     /// Reads nothing until then, so that the edge meets a full buffer.
@@ -156,6 +160,8 @@ impl Visitor {
                 chain: Chain::default(),
                 since_ns: u64::MAX,
                 reconnect_ns: 1,
+                led: None,
+                was_led: false,
                 presented: String::new(),
                 paused_until_ns: 0,
             })
@@ -516,7 +522,9 @@ impl Visitor {
 
     fn open_stream(&mut self, now: Now, net: &mut Net, at: usize) {
         let ready = self.ready.as_ref().map(|ready| ready.borrow().clone());
+        let led = self.streams[at].led.as_ref().map(|(edge, _)| *edge);
         let edge = match ready.as_deref() {
+            _ if led.is_some() => led.unwrap_or_default(),
             None | Some([]) => self.rng.below(self.edges.len()),
             Some(ready) => *self.rng.pick(ready),
         };
@@ -537,8 +545,12 @@ impl Visitor {
     fn stream_connected(&mut self, now: Now, net: &mut Net, at: usize) {
         let stream = &mut self.streams[at];
         let Some(end) = stream.end else { return };
-        let mut text =
-            format!("GET /page{}/events HTTP/1.1\r\nHost: status.example\r\n", stream.page);
+        let (target, host) = match stream.led.take() {
+            Some((_, target)) => (target, "edge.example"),
+            None => (format!("/page{}/events", stream.page), "status.example"),
+        };
+        stream.was_led = host == "edge.example";
+        let mut text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n");
         if !stream.sse.last_event_id.is_empty() {
             text += &format!("Last-Event-ID: {}\r\n", stream.sse.last_event_id);
         } else {
@@ -557,12 +569,29 @@ impl Visitor {
         net.write(now.mono.0, end, text.as_bytes());
     }
 
+    /// Goes where an answer has led it, at once.
+    fn follow(&mut self, now: Now, net: &mut Net, at: usize, location: &str) {
+        let edge = self.edges.iter().position(|edge| {
+            let rest = location.strip_prefix("http://");
+            rest.is_some_and(|rest| rest.starts_with(&format!("{edge}/")))
+        });
+        let target = location.splitn(4, '/').nth(3).map(|rest| format!("/{rest}"));
+        let (Some(edge), Some(target)) = (edge, target) else {
+            let what = format!("a stream was led to {location:?}, where nobody is");
+            return self.ledger.borrow_mut().violation(now.mono.0, what);
+        };
+        self.stream_lost(now, net, at);
+        self.streams[at].led = Some((edge, target));
+        self.open_stream(now, net, at);
+    }
+
     fn stream_lost(&mut self, now: Now, net: &mut Net, at: usize) {
         let stream = &mut self.streams[at];
         if let Some(end) = stream.end.take() {
             net.close(now.mono.0, end, false);
         }
         stream.open = false;
+        stream.led = None;
         let wait_ms = stream.sse.retry_ms.unwrap_or(2000);
         stream.reconnect_ns = now.mono.after_ms(wait_ms).0;
     }
@@ -586,17 +615,24 @@ impl Visitor {
                     .violation(now_ns, format!("a stream cannot be read: {error}"));
             }
             Ok(replies) => {
-                if let Some(reply) = replies.first().filter(|reply| reply.status != 200) {
-                    self.ledger.borrow_mut().violation(now_ns, ended_for_good(reply.status));
+                match replies.first() {
+                    Some(reply) if reply.status == 307 && !stream.was_led => {
+                        let location = reply.field("location").unwrap_or("").to_owned();
+                        return self.follow(now, net, at, &location);
+                    }
+                    Some(reply) if reply.status != 200 => {
+                        self.ledger.borrow_mut().violation(now_ns, ended_for_good(reply.status));
+                    }
+                    _ => {}
                 }
                 body.extend(replies.into_iter().flat_map(|reply| reply.body));
             }
         }
         if let Some(reply) = stream.http.partial() {
             body.append(&mut reply.body);
-            if reply.status != 200 {
+            if reply.status != 200 && (reply.status != 307 || stream.was_led) {
                 self.ledger.borrow_mut().violation(now_ns, ended_for_good(reply.status));
-            } else if !stream.open {
+            } else if !stream.open && reply.status == 200 {
                 stream.open = true;
             }
         }

@@ -97,6 +97,7 @@ pub const REQUIRED_EDGES: &[&str] = &[
     "net: partition",
     "stream: cut by the deadline",
     "stream: gap told",
+    "stream: led to another edge",
     "stream: moved",
     "stream: opened with a gap",
     "stream: over the budget",
