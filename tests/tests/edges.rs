@@ -1,13 +1,21 @@
 //! Several edges behind one moving address, on real processes: streams that come back like browsers
-//! get every event once, whatever becomes of the edge that they were on.
+//! get every event once, whatever becomes of the edge that they were on; and streams that are led to
+//! the edge that the circle prefers.
 
-use std::{fs, net::SocketAddr, time::Duration};
+#![expect(clippy::disallowed_types, reason = "reads the head of a stream that goes on")]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use pharos_tests::process::{
     address::MovingAddress,
     client::{Client, EventStream},
     cluster::{Cluster, Edge},
-    node::{get, run},
+    node::{Process, get, run},
     wait::until,
 };
 
@@ -183,4 +191,62 @@ fn streams_get_every_event_once_across_drains_their_undoing_and_a_kill() {
     cluster.edges[2].process.kill();
     publish(&cluster, &mut watchers);
     assert!(streams_of(&cluster.edges[0]) > 0, "some came there");
+}
+
+/// The head of an answer to `GET`, whatever follows it.
+fn head_of(edge: SocketAddr, host: &str, target: &str) -> Option<String> {
+    let mut socket = TcpStream::connect(edge).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    socket.write_all(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).ok()?;
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        match socket.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return None,
+        }
+    }
+    String::from_utf8(head).ok()
+}
+
+#[test]
+fn a_stream_is_led_to_the_edge_that_the_circle_prefers_while_that_is_there() {
+    let mut cluster = Cluster::start(&[Duration::ZERO; 2]);
+    for at in 0..2 {
+        let name = format!("edge-{at}");
+        let file = cluster.folder.path().join(&name).join("edge.toml");
+        let text = fs::read_to_string(&file).expect("the edge's file");
+        let url = format!("url = \"http://{}\"\n", cluster.edges[at].address);
+        fs::write(&file, url + &text).expect("written");
+        cluster.edges[at].process.kill();
+        let file = file.display().to_string();
+        let arguments = ["edge", "--config", &file];
+        cluster.edges[at].process = Process::start(cluster.folder.path(), &name, &arguments);
+    }
+    let site = r#"{"name": "live", "hosts": ["live.example"],
+        "origins": [{"url": "http://127.0.0.1:9"}], "routes": [{"prefix": "/live/",
+        "policy": "stream", "stream": {"topics": ["*"], "placement": "redirect"}}]}"#;
+    let mut operator = cluster.operator();
+    operator.send("/v1/sites", site);
+    assert_eq!(operator.answer().expect("an answer").status, 201);
+
+    let [first, second] = [0, 1].map(|at| cluster.edges[at].address);
+    // Control tells who there is once edges have had the time to come.
+    let topics: Vec<String> = (0..20).map(|number| format!("/live/t{number}")).collect();
+    let (topic, head) = until("a stream is led", 120, || {
+        topics.iter().find_map(|topic| {
+            let head = head_of(first, HOST, topic)?;
+            head.starts_with("HTTP/1.1 307 ").then_some((topic, head))
+        })
+    });
+    let led = format!("/.pharos/at/{HOST}{topic}");
+    assert!(head.contains(&format!("Location: http://{second}{led}\r\n")), "{head}");
+    for edge in [second, first] {
+        let head = head_of(edge, &edge.to_string(), &led).expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 200 "), "nobody is led on: {head}");
+        assert!(head.contains("Access-Control-Allow-Origin: *\r\n"), "{head}");
+    }
+    cluster.edges[1].process.kill();
+    until("the other one has it", 60, || {
+        head_of(first, HOST, topic).filter(|head| head.starts_with("HTTP/1.1 200 "))
+    });
 }
