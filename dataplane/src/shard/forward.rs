@@ -5,9 +5,10 @@
 //! is made anew for each hop. `Via` and `CDN-Loop` (RFC 8586) are added; a request that carries our
 //! own name in `CDN-Loop` has come round and is refused. `X-Forwarded-For` and `Forwarded` (RFC
 //! 7239) are extended by the address of the peer; what they said of addresses before stays.
-//! Protocol, host, port and prefix are ours alone: only the last hop can vouch for them. The protocol is that of
-//! the configuration, and the host is the one that the cache key was made of. An origin that builds
-//! links from any other would let one visitor choose what all others are served.
+//! Protocol, host, port and prefix are ours alone: only the last hop can vouch for them. The
+//! protocol is that of the configuration, and the host is the one that the cache key was made of.
+//! An origin that builds links from any other would let one visitor choose what all others are
+//! served.
 //!
 //! Leaves to others: which conditionals to send (`cache`), which target and host (`route`).
 

@@ -1,5 +1,5 @@
-//! Rules that a seed draws for the site, and what they promise a visitor, by a slow reading of their
-//! own: nothing of `dataplane::shard::rule` is used.
+//! Rules that a seed draws for the site, and what they promise a visitor, by a slow reading of
+//! their own: nothing of `dataplane::shard::rule` is used.
 //!
 //! Leaves to others: asking and checking (`visitor`), seeing what reaches the origin (`origin`).
 
