@@ -13,9 +13,15 @@ pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Bytes of a trailer section. Beyond: 400.
 pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of one SSE event on the feed, all lines together. Beyond: the parser reports it and the
-/// session reconnects with a snapshot.
+/// Bytes of one SSE event on the feed, all lines together. Control sends none that is near it
+/// ([`RECORD_BYTES_MAX`]). Beyond: the edge reads past it and says so. For an event of a topic it
+/// tells its streams a gap; for a change of configuration or a purge it begins anew with a snapshot.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a record's JSON as control writes it. Beyond: an event of a page tells less, a snapshot
+/// has more parts, a site is refused.
+pub const RECORD_BYTES_MAX: usize = EVENT_BYTES_MAX / 2;
+/// Bytes of a line of an event that is too large. Beyond: the line counts for nothing.
+pub const LINE_BYTES_OF_TOO_LARGE_MAX: usize = CURSOR_BYTES_MAX + 64;
 /// Replicas in one version vector. A cursor with more is refused as malformed.
 pub const VECTOR_ENTRIES_MAX: usize = 32;
 /// Bytes of a cursor in its text form. Longer ones are refused unread.

@@ -155,6 +155,9 @@ impl Feed {
             let intake = &mut self.intake;
             self.session.handle_received(now, bytes, out, |event| {
                 let id = event.has_id.then_some(&*event.last_event_id);
+                if event.too_large {
+                    return intake.pass_over(&event.name, id);
+                }
                 intake.take(&event.name, &event.data, id)
             });
         } else if self.reporter.owns(socket) {
@@ -460,6 +463,7 @@ impl Feed {
             (Metric::FeedSessions, session.opened),
             (Metric::FeedLost, session.lost),
             (Metric::FeedUnknownKinds, self.intake.unknown_kinds),
+            (Metric::FeedTooLarge, self.intake.too_large),
             (Metric::FeedPurgesOpen, self.intake.fence.purges() as u64),
             (Metric::FeedHeld, self.intake.fence.len() as u64),
             (Metric::LastKnownWritten, kept.written),

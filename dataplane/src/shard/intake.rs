@@ -4,6 +4,10 @@
 //! They end with the first record that is none of them; only then do histories count as filled. The
 //! edge asks for them until they once came to their end.
 //!
+//! What is too large is passed over where that can be told: streams of all topics get a gap for an
+//! event of one, for the record did not say of which. What changes the configuration or purges must
+//! not be missed; only a snapshot leads past it.
+//!
 //! Leaves to others: the connection (`session`), applying what is released (`feed`).
 
 use std::sync::Arc;
@@ -35,6 +39,7 @@ pub(super) struct Intake {
     /// Sessions lost in a row over a record, without a new cursor.
     stuck: u32,
     pub(super) unknown_kinds: u64,
+    pub(super) too_large: u64,
     pub(super) beats: u64,
     /// What the newest beat told of the edges that visitors can be led to; `None` once taken.
     pub(super) circle: Option<Option<Vec<CircleEdge>>>,
@@ -70,6 +75,9 @@ struct Gathering {
     pages: Vec<Page>,
 }
 
+/// Sessions lost over the same record until it is left behind by a snapshot.
+const STUCK_MAX: u32 = 2;
+
 impl Intake {
     pub(super) fn new(shard_count: u16) -> Self {
         Self {
@@ -81,6 +89,7 @@ impl Intake {
             snapshot: None,
             stuck: 0,
             unknown_kinds: 0,
+            too_large: 0,
             beats: 0,
             circle: None,
         }
@@ -92,7 +101,7 @@ impl Intake {
         self.events = 0;
         self.refill = if self.refilled { Refill::No } else { Refill::Expected };
         // Twice over the same record: only a snapshot leads past it.
-        if self.stuck >= 2 {
+        if self.stuck >= STUCK_MAX {
             self.received = None;
             self.stuck = 0;
         }
@@ -111,6 +120,32 @@ impl Intake {
             tracing::error!(kind = name, "{lost}: the session with control begins anew");
         }
         taken
+    }
+
+    /// Takes note of an event that is over the limit.
+    pub(super) fn pass_over(&mut self, name: &str, id: Option<&str>) -> Result<(), Lost> {
+        self.events += 1;
+        self.too_large += 1;
+        let bytes_max = proto::limits::EVENT_BYTES_MAX;
+        tracing::error!(kind = name, bytes_max, "a record of the feed is over the limit");
+        if matches!(name, "snapshot" | "config" | "purge") {
+            self.stuck = STUCK_MAX;
+            return Err(Lost::EventTooLarge);
+        }
+        let cursor = id.and_then(|text| text.parse::<FeedCursor>().ok());
+        match (name, cursor.is_some()) {
+            ("publish", true) => {
+                self.end_refill();
+                self.push_cursor(cursor, Advance::Jumped);
+            }
+            // Only what is sent again has no id. Nothing before the hole can be relied on.
+            ("publish", false) => {
+                self.refill = Refill::Coming;
+                self.fence.push(Item::Refill(Advance::Refilling), false);
+            }
+            _ => self.push_cursor(cursor, Advance::Onward),
+        }
+        Ok(())
     }
 
     fn take_event(&mut self, name: &str, data: &str, id: Option<&str>) -> Result<(), Lost> {
@@ -243,5 +278,66 @@ impl Intake {
         self.push_cursor(Some(cursor), how);
         self.refill = Refill::Expected;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: &str = r#"{"sent_at_ms":1}"#;
+
+    fn begun() -> Intake {
+        let mut intake = Intake::new(1);
+        intake.begin_session();
+        assert_eq!(intake.take("beat", BEAT, None), Ok(()));
+        intake
+    }
+
+    fn released(intake: &mut Intake) -> Vec<String> {
+        let items = std::iter::from_fn(|| intake.fence.release());
+        let text = |item| match item {
+            Item::Cursor { cursor, how } => format!("{how:?} {}", cursor.position),
+            Item::Refill(how) => format!("{how:?}"),
+            other => format!("{other:?}"),
+        };
+        items.map(text).collect()
+    }
+
+    fn id(position: u64) -> String {
+        format!("00000000000000ff.{position}.a-00000000:{position}")
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_is_passed_over_and_streams_are_told() {
+        let mut intake = begun();
+        assert_eq!(intake.take("beat", BEAT, Some(&id(4))), Ok(()));
+        released(&mut intake);
+        assert_eq!(intake.pass_over("publish", Some(&id(5))), Ok(()));
+        assert_eq!(released(&mut intake), ["Jumped 5"], "a gap");
+        assert_eq!(intake.take("beat", BEAT, Some(&id(6))), Ok(()));
+        assert_eq!(released(&mut intake), ["Onward 6"]);
+        assert_eq!(intake.too_large, 1);
+        let resume = intake.begin_session();
+        assert_eq!(resume.last_event_id, Some(id(6)), "it is not asked for again");
+    }
+
+    #[test]
+    fn events_before_one_that_is_too_large_are_not_relied_on_when_sent_again() {
+        let mut intake = begun();
+        assert_eq!(intake.pass_over("publish", None), Ok(()));
+        assert_eq!(intake.take("beat", BEAT, Some(&id(4))), Ok(()));
+        assert_eq!(released(&mut intake), ["Refilling", "Refilled", "Onward 4"]);
+        assert!(!intake.begin_session().history, "they are not asked for again");
+    }
+
+    #[test]
+    fn a_change_that_is_too_large_is_left_behind_by_a_snapshot() {
+        for kind in ["snapshot", "config", "purge"] {
+            let mut intake = begun();
+            assert_eq!(intake.take("beat", BEAT, Some(&id(4))), Ok(()));
+            assert_eq!(intake.pass_over(kind, None), Err(Lost::EventTooLarge));
+            assert_eq!(intake.begin_session().last_event_id, None, "{kind}");
+        }
     }
 }

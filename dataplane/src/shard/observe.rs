@@ -167,6 +167,8 @@ metrics! {
         "Sessions with control, and attempts at one, that ended.",
     FeedUnknownKinds "pharos_feed_unknown_records_total" "" Counter
         "Records of control that this version does not know.",
+    FeedTooLarge "pharos_feed_too_large_records_total" "" Counter
+        "Records of control that were passed over because they were over the limit.",
     FeedPurgesOpen "pharos_feed_purges_open" "" Gauge "Purges that not every shard has passed.",
     FeedHeld "pharos_feed_held" "" Gauge "Records that wait for purges before them.",
     LastKnownWritten "pharos_last_known_writes_total" "" Counter

@@ -6,8 +6,10 @@
 //!      ▲                │             │                          │             │
 //!      └── back-off ────┴─────────────┴──────────────────────────┴─── lost ◀───┘ silent 15 s
 //! ```
-//! Back-off grows from 100 ms to 5 s with jitter, and starts anew once an event has come. A key
-//! that control does not accept is told plainly and tried again slowly.
+//! Back-off grows from 100 ms to 5 s with jitter, and starts anew once the feed has moved on: an
+//! event with an id, which the first beat is not. A session that breaks where the one before it did
+//! comes back ever more slowly. A key that control does not accept is told plainly and tried again
+//! slowly.
 //!
 //! Leaves to others: what an event means and where to resume (`feed`).
 
@@ -38,7 +40,7 @@ pub struct Session {
     link: ControlLink,
     jitter: Jitter,
     state: State,
-    /// Sessions lost in a row without an event.
+    /// Sessions lost in a row without an event with an id.
     failures: u32,
     next_number: u64,
     /// The address that last took a connection.
@@ -91,6 +93,8 @@ struct Connection {
     following: bool,
     /// An event has come.
     heard_event: bool,
+    /// An event with an id has.
+    moved_on: bool,
     heard_at: Mono,
     receiving: bool,
 }
@@ -251,8 +255,10 @@ impl Session {
         let (was_following, heard_before) = (open.following, open.heard_event);
         let read = open.read(bytes, &mut take);
         if open.heard_event && !heard_before {
-            self.failures = 0;
             self.counts.opened += 1;
+        }
+        if open.moved_on {
+            self.failures = 0;
         }
         if self.is_following() && !was_following {
             tracing::info!(control = %self.link.host, "following control's feed");
@@ -351,6 +357,7 @@ impl Session {
             parser: Parser::default(),
             following: false,
             heard_event: false,
+            moved_on: false,
             heard_at: now.mono,
             receiving: true,
         }));
@@ -411,11 +418,10 @@ impl Connection {
                 }
                 ClientStep::Body(mut content) => {
                     let parser = &mut self.parser;
-                    while let Some(event) =
-                        parser.step(&mut content).map_err(|_| Lost::EventTooLarge)?
-                    {
+                    while let Some(event) = parser.step(&mut content) {
                         take(&event)?;
                         self.heard_event = true;
+                        self.moved_on |= event.has_id;
                     }
                 }
                 ClientStep::End(_) => return Err(Lost::Closed),
@@ -555,6 +561,7 @@ mod tests {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
         Transfer-Encoding: chunked\r\n\r\n";
     const BEAT: &[u8] = b"16\r\nevent: beat\ndata: {}\n\n\r\n";
+    const MOVED_ON: &[u8] = b"1c\r\nevent: beat\nid: 7\ndata: {}\n\n\r\n";
 
     #[test]
     fn it_asks_with_its_key_and_where_to_resume() {
@@ -593,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn back_off_grows_to_its_maximum_and_starts_anew_after_an_event() {
+    fn back_off_grows_to_its_maximum_and_starts_anew_after_an_event_with_an_id() {
         let mut longest = 0;
         for seed in 0..20 {
             let mut world = World::new(seed);
@@ -613,9 +620,31 @@ mod tests {
             world.reopen();
             world.receive(BEAT);
             world.session.handle_gone(world.now, &mut world.out);
+            assert!(world.wait_ms() >= 2500, "the first beat says nothing of what comes behind it");
+            world.pass_ms(5000);
+            world.reopen();
+            world.receive(BEAT);
+            world.receive(MOVED_ON);
+            world.session.handle_gone(world.now, &mut world.out);
             assert!((50..=150).contains(&world.wait_ms()), "anew");
         }
         assert_eq!(longest, 5000);
+    }
+
+    #[test]
+    fn an_event_over_the_limit_does_not_end_the_session() {
+        let mut world = World::new(1);
+        world.open();
+        world.receive(BEAT);
+        let data = "a".repeat(proto::limits::EVENT_BYTES_MAX);
+        let event = format!("event: publish\nid: 7\ndata: {data}\n\n");
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        for piece in chunk.as_bytes().chunks(16 * 1024) {
+            world.receive(piece);
+        }
+        world.receive(BEAT);
+        assert!(world.session.is_following());
+        assert_eq!(world.events, ["beat", "publish", "beat"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Bytes → events, by the rules of WHATWG HTML ("Interpreting an event stream").
 //!
 //! Incremental: bytes may be cut anywhere, also within a CRLF, the byte order mark or a UTF-8
-//! sequence. Bounded: what is kept of one event stays under the parser's maximum. Dispatch,
+//! sequence. Bounded: what is kept of one event stays under the parser's maximum. An event beyond it
+//! is read to its end and told without its data, and the stream goes on behind it. Dispatch,
 //! reconnection and time are the caller's.
 
 use std::borrow::Cow;
@@ -28,6 +29,10 @@ pub struct Parser {
     mark_bytes: u8,
     /// The last step dispatched; its texts are dropped with the next one.
     dispatched: bool,
+    /// The event under way is over the maximum: of its lines only short ones count.
+    too_large: bool,
+    /// The line under way has lost its end.
+    line_is_cut: bool,
 }
 
 /// One dispatched event, lent until the next step.
@@ -35,8 +40,10 @@ pub struct Parser {
 pub struct Event<'a> {
     /// `message` if the stream did not say.
     pub name: Cow<'a, str>,
-    /// Lines joined by LF.
+    /// Lines joined by LF; nothing of an event that is too large.
     pub data: Cow<'a, str>,
+    /// It is over the parser's maximum. Name and id are its own if its lines with them are whole.
+    pub too_large: bool,
     /// What a client sends as `Last-Event-ID` after this event; empty for none.
     pub last_event_id: Cow<'a, str>,
     /// Whether this event itself had an `id:`.
@@ -44,18 +51,6 @@ pub struct Event<'a> {
     /// `retry:` since the last event, ms.
     pub retry_ms: Option<u64>,
 }
-
-/// An event over the parser's maximum. The parser is not usable further: the session reconnects.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EventTooLarge;
-
-impl std::fmt::Display for EventTooLarge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an event of the stream is over the limit")
-    }
-}
-
-impl std::error::Error for EventTooLarge {}
 
 impl Default for Parser {
     fn default() -> Self {
@@ -77,29 +72,33 @@ impl Parser {
             after_cr: false,
             mark_bytes: 0,
             dispatched: false,
+            too_large: false,
+            line_is_cut: false,
         }
     }
 
     /// Reads on to the next event. `None`: all input is used up. An event that the stream's end
     /// cuts off is never told, as the rules want.
-    pub fn step(&mut self, input: &mut &[u8]) -> Result<Option<Event<'_>>, EventTooLarge> {
+    pub fn step(&mut self, input: &mut &[u8]) -> Option<Event<'_>> {
         if self.dispatched {
             self.dispatched = false;
+            self.too_large = false;
             self.data.clear();
             self.name.clear();
             self.retry_ms = None;
         }
-        while self.next_line(input)? {
+        while self.next_line(input) {
             let line = std::mem::take(&mut self.line);
-            let dispatch = self.interpret(&line);
+            let is_cut = std::mem::take(&mut self.line_is_cut);
+            let dispatch = if is_cut { None } else { self.interpret(&line) };
             self.line = line;
             self.line.clear();
             if let Some(has_id) = dispatch {
                 self.dispatched = true;
-                return Ok(Some(self.event(has_id)));
+                return Some(self.event(has_id));
             }
         }
-        Ok(None)
+        None
     }
 
     /// What a client would send as `Last-Event-ID` now.
@@ -113,21 +112,17 @@ impl Parser {
     }
 
     /// Completes `line` from the input; false if its end has not come.
-    fn next_line(&mut self, input: &mut &[u8]) -> Result<bool, EventTooLarge> {
+    fn next_line(&mut self, input: &mut &[u8]) -> bool {
         if self.after_cr && !input.is_empty() {
             self.after_cr = false;
             *input = input.strip_prefix(b"\n").unwrap_or(input);
         }
         let end = input.iter().position(|&b| matches!(b, b'\r' | b'\n'));
         let part = &input[..end.unwrap_or(input.len())];
-        // Only what is kept counts: a stream may send comments for ever.
-        if self.kept_bytes() + part.len() > self.bytes_max {
-            return Err(EventTooLarge);
-        }
-        self.line.extend_from_slice(part);
+        self.keep(part);
         let Some(end) = end else {
             *input = &[];
-            return Ok(false);
+            return false;
         };
         self.after_cr = input[end] == b'\r';
         *input = &input[end + 1..];
@@ -139,7 +134,28 @@ impl Parser {
                 self.line.drain(..3);
             }
         }
-        Ok(true)
+        true
+    }
+
+    /// Adds to the line under way. Only what is kept counts: a stream may send comments for ever.
+    fn keep(&mut self, part: &[u8]) {
+        if self.line_is_cut {
+            return;
+        }
+        if !self.too_large && self.kept_bytes() + part.len() > self.bytes_max {
+            self.too_large = true;
+            self.data = Vec::new();
+        }
+        // Its name and its id are short; whatever else a line may be is not wanted any more.
+        let line_bytes_max = limits::LINE_BYTES_OF_TOO_LARGE_MAX;
+        let is_over = self.line.len() + part.len() > line_bytes_max
+            || self.kept_bytes() + part.len() > self.bytes_max;
+        if self.too_large && is_over {
+            self.line_is_cut = true;
+            self.line = Vec::new();
+            return;
+        }
+        self.line.extend_from_slice(part);
     }
 
     /// Takes one line. `Some(has_id)`: an event is complete.
@@ -160,6 +176,7 @@ impl Parser {
                 self.name.clear();
                 self.name.extend_from_slice(value);
             }
+            b"data" if self.too_large => {}
             b"data" => {
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
@@ -181,6 +198,9 @@ impl Parser {
         if let Some(id) = id {
             self.last_event_id = id;
         }
+        if self.too_large {
+            return Some(has_id);
+        }
         if self.data.is_empty() {
             self.name.clear();
             return None;
@@ -198,6 +218,7 @@ impl Parser {
         Event {
             name,
             data: String::from_utf8_lossy(&self.data),
+            too_large: self.too_large,
             last_event_id: String::from_utf8_lossy(&self.last_event_id),
             has_id,
             retry_ms: self.retry_ms,
@@ -215,9 +236,16 @@ mod tests {
     /// name, data, last event id, has id, retry
     type Told = (String, String, String, bool, Option<u64>);
 
-    fn told(parser: &mut Parser, mut input: &[u8]) -> Result<Vec<Told>, EventTooLarge> {
+    /// Instead of the data of an event over the maximum.
+    const TOO_LARGE: &str = "too large";
+
+    fn told(parser: &mut Parser, mut input: &[u8]) -> Vec<Told> {
         let mut events = Vec::new();
-        while let Some(event) = parser.step(&mut input)? {
+        while let Some(mut event) = parser.step(&mut input) {
+            if event.too_large {
+                assert_eq!(event.data, "");
+                event.data = TOO_LARGE.into();
+            }
             events.push((
                 event.name.into_owned(),
                 event.data.into_owned(),
@@ -227,10 +255,10 @@ mod tests {
             ));
         }
         assert!(input.is_empty());
-        Ok(events)
+        events
     }
 
-    fn cut(input: &[u8], cuts: &[usize], bytes_max: usize) -> Result<Vec<Told>, EventTooLarge> {
+    fn cut(input: &[u8], cuts: &[usize], bytes_max: usize) -> Vec<Told> {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
         cuts.push(input.len());
         cuts.sort_unstable();
@@ -238,25 +266,21 @@ mod tests {
         let mut events = Vec::new();
         let mut from = 0;
         for to in cuts {
-            events.extend(told(&mut parser, &input[from..to])?);
+            events.extend(told(&mut parser, &input[from..to]));
             assert!(parser.kept_bytes() <= bytes_max);
             from = to;
         }
-        Ok(events)
+        events
     }
 
     /// Events as (name, data, last event id), whole and cut at every byte.
     fn check(stream: &str, expected: &[(&str, &str, &str)]) {
-        let whole = cut(stream.as_bytes(), &[], 1000).expect("small");
+        let whole = cut(stream.as_bytes(), &[], 1000);
         let short: Vec<_> =
             whole.iter().map(|(n, d, i, ..)| (n.as_str(), d.as_str(), i.as_str())).collect();
         assert_eq!(short, expected, "{stream:?}");
         let every: Vec<usize> = (0..stream.len()).collect();
-        assert_eq!(
-            cut(stream.as_bytes(), &every, 1000).as_ref(),
-            Ok(&whole),
-            "{stream:?} byte by byte"
-        );
+        assert_eq!(cut(stream.as_bytes(), &every, 1000), whole, "{stream:?} byte by byte");
     }
 
     #[test]
@@ -300,7 +324,7 @@ mod tests {
                 ("message", "d", "2"),
             ],
         );
-        let events = cut(b"id:1\ndata:a\n\ndata:b\n\n", &[], 100).expect("small");
+        let events = cut(b"id:1\ndata:a\n\ndata:b\n\n", &[], 100);
         assert_eq!(events.iter().map(|event| event.3).collect::<Vec<_>>(), [true, false]);
     }
 
@@ -314,7 +338,7 @@ mod tests {
 
     #[test]
     fn retry_takes_digits_only() {
-        let retry = |text: &str| cut(text.as_bytes(), &[], 100).expect("small")[0].4;
+        let retry = |text: &str| cut(text.as_bytes(), &[], 100)[0].4;
         assert_eq!(retry("retry:2000\ndata\n\n"), Some(2000));
         assert_eq!(retry("retry:2000\n\n\ndata\n\n"), Some(2000));
         assert_eq!(retry("retry:-1\ndata\n\n"), None);
@@ -325,19 +349,40 @@ mod tests {
 
     #[test]
     fn bad_utf_8_is_replaced() {
-        let events = cut(b"data:\xff\xc3\n\n", &[], 100).expect("small");
+        let events = cut(b"data:\xff\xc3\n\n", &[], 100);
         assert_eq!(events[0].1, "\u{fffd}\u{fffd}");
     }
 
     #[test]
     fn what_is_kept_of_an_event_is_bounded_and_comments_are_not_kept() {
-        assert_eq!(cut(&[b'a'; 101], &[50], 100), Err(EventTooLarge));
-        assert_eq!(cut(&b"data:aaaaaaa\n".repeat(20), &[3, 70], 100), Err(EventTooLarge));
-        assert_eq!(cut(&b":aaaaaaaaaaa\n".repeat(20), &[3, 70], 100), Ok(vec![]));
-        assert_eq!(
-            cut(&b"data:aaaaaaa\n\n".repeat(20), &[3, 70], 100).map(|events| events.len()),
-            Ok(20)
-        );
+        let unended = cut(&[b'a'; 101], &[50], 100);
+        assert_eq!(unended, []);
+        assert_eq!(cut(&b"data:aaaaaaa\n".repeat(20), &[3, 70], 100), []);
+        assert_eq!(cut(&b":aaaaaaaaaaa\n".repeat(20), &[3, 70], 100), []);
+        assert_eq!(cut(&b"data:aaaaaaa\n\n".repeat(20), &[3, 70], 100).len(), 20);
+    }
+
+    #[test]
+    fn an_event_over_the_maximum_is_told_without_its_data_and_the_next_one_whole() {
+        let large = "event:x\nid:1\ndata:".to_owned() + &"a".repeat(200) + "\ndata:b\n\n";
+        let late = "event:x\n".to_owned() + &"data:aaaaaaa\n".repeat(20) + "id:2\n\n";
+        let stream = large + "data:c\n\n" + &late + "data:d\n\n";
+        let every: Vec<usize> = (0..stream.len()).collect();
+        for cuts in [&[][..], &[60], &every] {
+            let events = cut(stream.as_bytes(), cuts, 100);
+            let told = |name: &str, data: &str, id: &str, has_id| {
+                (name.to_owned(), data.to_owned(), id.to_owned(), has_id, None)
+            };
+            assert_eq!(
+                events,
+                [
+                    told("x", TOO_LARGE, "1", true),
+                    told("message", "c", "1", false),
+                    told("x", TOO_LARGE, "2", true),
+                    told("message", "d", "2", false),
+                ]
+            );
+        }
     }
 
     fn text() -> impl Strategy<Value = String> {
@@ -384,7 +429,7 @@ mod tests {
                 id.is_some(),
                 retry_ms,
             );
-            prop_assert_eq!(cut(&out, &[], 1000), Ok(vec![expected]));
+            prop_assert_eq!(cut(&out, &[], 1000), vec![expected]);
         }
     }
 }

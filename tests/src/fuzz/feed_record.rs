@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) {
     encode::event(&mut out, &event).expect("kinds have no line breaks");
     let mut parser = Parser::new(usize::MAX);
     let mut input = &out[..];
-    let event = parser.step(&mut input).expect("no limit").expect("an event");
+    let event = parser.step(&mut input).expect("an event");
     let again = Record::parse(&event.name, &event.data).expect("what is written is read");
     assert_eq!(again, record);
 }
