@@ -201,6 +201,11 @@ pub const TOPICS_MAX: usize = 131_072;
 pub const HISTORY_COUNT_MAX: usize = 256;
 /// Bytes kept of one topic. Beyond: the oldest event is let go.
 pub const HISTORY_BYTES_MAX: usize = 512 * 1024;
+/// So many times these a topic may hold because streams that take all they are sent have not been
+/// sent it yet; while one does, the feed is not read. Beyond, the oldest go all the same.
+pub const HISTORY_UNSENT_FACTOR: usize = 8;
+/// How often shard 0 looks whether the feed can be read again.
+pub const FEED_BEHIND_LOOK_MS: u64 = 5;
 /// Age at which an event is let go.
 pub const HISTORY_AGE_MS_MAX: u64 = 15 * 60 * 1000;
 /// Events kept by one shard for all topics. Beyond: the oldest of all is let go.

@@ -88,6 +88,11 @@ impl Audience {
         self.removed = false;
     }
 
+    /// The place of the next event that the caught-up streams are given.
+    pub fn next(&self) -> u64 {
+        self.through.next
+    }
+
     /// Whether something was published that the caught-up streams lack, apart from a pass under
     /// way.
     pub fn has_pending(&self, topics: &Topics) -> bool {

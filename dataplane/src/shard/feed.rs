@@ -57,6 +57,8 @@ pub struct Feed {
     purged: bool,
     /// The feed is not read because too much is under way.
     is_held_back: bool,
+    /// Streams are behind; when to look whether they still are.
+    behind_until: Option<Mono>,
     /// When other shards are told of the feed's state; `None`: nothing is new.
     tell_at: Option<Mono>,
     told_at: Mono,
@@ -97,6 +99,7 @@ impl Feed {
             cursor: None,
             purged: false,
             is_held_back: false,
+            behind_until: None,
             tell_at: None,
             told_at: Mono(0),
             was_following: false,
@@ -250,7 +253,8 @@ impl Feed {
     pub fn next_deadline(&self) -> Option<Mono> {
         let kept = self.last_known.as_ref().and_then(LastKnown::next_deadline);
         let report = self.reporter.next_deadline(self.session.is_following());
-        [self.session.next_deadline(), report, kept, self.tell_at].into_iter().flatten().min()
+        let own = [report, kept, self.tell_at, self.behind_until];
+        own.into_iter().chain([self.session.next_deadline()]).flatten().min()
     }
 }
 
@@ -387,11 +391,19 @@ impl Feed {
         }
     }
 
+    /// Whether streams of any shard are not sent events as fast as they come: then the feed waits,
+    /// and control with it, instead of events that are let go of before anyone has got them.
+    pub fn set_behind(&mut self, now: Now, is_behind: bool) {
+        let look_at = now.mono.after_ms(limits::FEED_BEHIND_LOOK_MS);
+        self.behind_until = is_behind.then_some(look_at);
+    }
+
     /// Reads the feed slower when too much of it is under way.
     fn hold_back(&mut self, now: Now, out: &mut Out) {
         let fence = &self.intake.fence;
         let share = if self.is_held_back { 2 } else { 1 };
-        self.is_held_back = fence.purges() > limits::FEED_PURGES_MAX / share
+        self.is_held_back = self.behind_until.is_some()
+            || fence.purges() > limits::FEED_PURGES_MAX / share
             || fence.len() > limits::FEED_HELD_MAX / share;
         self.session.set_receiving(now, !self.is_held_back, out);
     }

@@ -243,9 +243,10 @@ fn passes_to_origin(name: &str, for_cache: bool) -> bool {
         None => {
             let ours = ["HTTP2-Settings", DEBUG_FIELD, PURGE_KEY_FIELD];
             let is_one_of = |names: &[&str]| names.iter().any(|it| same(name, it));
-            !is_one_of(&ours)
-                && !tells_of_another_url(name)
-                && !(for_cache && is_one_of(&ANOTHER_METHOD))
+            let is_dropped = is_one_of(&ours)
+                || tells_of_another_url(name)
+                || for_cache && is_one_of(&ANOTHER_METHOD);
+            !is_dropped
         }
     }
 }

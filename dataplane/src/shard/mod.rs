@@ -455,6 +455,7 @@ impl Shard {
                 self.edge.origins.handle_idle_input(row, socket, &mut self.edge.out);
             }
             Owner::Feed => {
+                self.look_behind(now);
                 if let Some(feed) = &mut self.feed {
                     feed.handle_received(now, socket, bytes, &mut self.edge.out);
                 }
@@ -592,8 +593,16 @@ impl Shard {
             edge.out.mail(0, Mail::TopicStreams(counts));
         }
         edge.streams.report(&edge.observe);
+        self.look_behind(now);
         if let Some(feed) = &mut self.feed {
             feed.handle_deadline(now, &mut self.edge.out);
+        }
+    }
+
+    /// Tells the feed whether streams of any shard are behind.
+    fn look_behind(&mut self, now: Now) {
+        if let Some(feed) = &mut self.feed {
+            feed.set_behind(now, self.edge.observe.board().sum(Metric::TopicsBehind) > 0);
         }
     }
 

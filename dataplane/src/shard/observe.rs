@@ -124,6 +124,8 @@ metrics! {
     StreamsCut "pharos_streams_cut_total" "" Counter
         "Streams that were open when the process had to end.",
     StreamsBlocked "pharos_streams_blocked" "" Gauge "Streams whose socket is full.",
+    TopicsBehind "pharos_topics_behind" "" Gauge
+        "Topics whose streams are not sent their events as fast as they come; the feed waits.",
     StreamsAside "pharos_streams_aside" "" Gauge
         "Streams that are opening, catching up, blocked, or ahead of this edge.",
     StreamsSlowClosed "pharos_streams_slow_closed_total" "" Counter

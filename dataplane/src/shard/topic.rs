@@ -130,6 +130,8 @@ pub struct Topics {
     /// Bytes of all topics' present states.
     values_bytes: usize,
     limits: HistoryLimits,
+    /// Topics that hold more than that, because it was not sent yet.
+    behind: Vec<u32>,
     /// Where the search for a topic to forget goes on.
     hand: usize,
 }
@@ -261,6 +263,7 @@ impl Topics {
             bytes: 0,
             values_bytes: 0,
             limits,
+            behind: Vec::new(),
             hand: 0,
         }
     }
@@ -426,8 +429,9 @@ impl Topics {
         }
     }
 
-    /// Takes an event in.
-    pub fn publish(&mut self, now: Mono, record: &Publish) -> Published {
+    /// Takes an event in. `unsent`: the place in this topic from which on those who take all they
+    /// are sent have not been sent it.
+    pub fn publish(&mut self, now: Mono, record: &Publish, unsent: u64) -> Published {
         if record.refill && !self.known.contains(record.dot) {
             return Published::Early;
         }
@@ -480,7 +484,7 @@ impl Topics {
         self.bytes = self.bytes - before + topic.history.bytes();
         self.order.extend((self.next..=next).map(|number| (row, number)));
         self.next = next + 1;
-        self.bound(row);
+        self.bound(row, unsent);
         self.expire(now);
         Published::Stored(row)
     }
@@ -703,13 +707,33 @@ impl Topics {
         Some(oldest_at.after_ms(self.limits.age_ms_max))
     }
 
-    /// Lets go of what is too much for the topic.
-    fn bound(&mut self, row: u32) {
+    /// Topics that hold more than they should.
+    pub fn behind(&self) -> &[u32] {
+        &self.behind
+    }
+
+    /// Lets go of what is too much for the topic, as far as it was sent; what is far too much, all
+    /// the same.
+    pub fn bound(&mut self, row: u32, unsent: u64) {
         let history = &mut self.rows[row as usize].history;
-        while history.len() > self.limits.count_max || history.bytes() > self.limits.bytes_max {
+        let is_over = |history: &History, count_max: usize, bytes_max: usize| {
+            history.len() > count_max || history.bytes() > bytes_max
+        };
+        let (count_max, bytes_max) = (self.limits.count_max, self.limits.bytes_max);
+        let [count_most, bytes_most] =
+            [count_max, bytes_max].map(|max| max.saturating_mul(limits::HISTORY_UNSENT_FACTOR));
+        while is_over(history, count_max, bytes_max)
+            && (history.first() < unsent || is_over(history, count_most, bytes_most))
+        {
             let before = history.bytes();
             history.evict();
             self.bytes -= before - history.bytes();
+        }
+        let is_behind = is_over(history, count_max, bytes_max);
+        match self.behind.iter().position(|&it| it == row) {
+            None if is_behind => self.behind.push(row),
+            Some(at) if !is_behind => drop(self.behind.swap_remove(at)),
+            _ => {}
         }
     }
 }

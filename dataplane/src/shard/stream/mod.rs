@@ -285,6 +285,7 @@ impl Streams {
             (Metric::StreamsSlowConflate, self.counts.slow[SlowPolicy::Conflate as usize]),
             (Metric::StreamsSlowSkip, self.counts.slow[SlowPolicy::Skip as usize]),
             (Metric::StreamsSlowDisconnect, self.counts.slow[SlowPolicy::Disconnect as usize]),
+            (Metric::TopicsBehind, self.topics.behind().len() as u64),
             (Metric::StreamTableBytes, self.records.bytes() as u64),
             (Metric::StreamsAsideBytes, self.side.bytes() as u64),
             (Metric::LastValuesBytes, self.topics.values_bytes() as u64),
@@ -488,13 +489,30 @@ impl Streams {
 
     /// An event was released to this shard.
     pub fn handle_publish(&mut self, now: Now, record: &Publish, out: &mut Out) {
-        match self.topics.publish(now.mono, record) {
+        let unsent = self.topics.find(&record.topic).map_or(u64::MAX, |topic| self.unsent(topic));
+        match self.topics.publish(now.mono, record, unsent) {
             Published::Stored(topic) => {
                 self.counts.published += 1;
                 self.have_turns(topic, out);
             }
             Published::Seen => self.counts.seen += 1,
             Published::Early | Published::NoTopic => {}
+        }
+    }
+
+    /// The place in a topic from which on those who take all they are sent have not been sent it.
+    fn unsent(&self, topic: u32) -> u64 {
+        let listeners = self.topics.at(topic).listeners.iter();
+        let audiences = listeners.map(|&row| self.audiences.at(row));
+        let caught_up = audiences.filter(|it| !it.removed && !it.targets.is_empty());
+        caught_up.map(Audience::next).min().unwrap_or(u64::MAX)
+    }
+
+    /// Histories that grew because of what was not sent yet let go of what is sent by now.
+    fn let_go_of_sent(&mut self) {
+        for topic in self.topics.behind().to_vec() {
+            let unsent = self.unsent(topic);
+            self.topics.bound(topic, unsent);
         }
     }
 
@@ -606,6 +624,7 @@ impl Streams {
             budget.spend(1);
             self.read_on(now, socket, out);
         }
+        self.let_go_of_sent();
         let more = self.heartbeat.is_due() || !self.turns.is_empty() || !self.woken.is_empty();
         let more = more || self.lifetimes.is_due(now.mono);
         if more || self.are_moves_due(now.mono) {
@@ -616,6 +635,7 @@ impl Streams {
     /// Some deadline of the shard has passed, perhaps not one of the streams'.
     pub fn handle_deadline(&mut self, now: Now, out: &mut Out) {
         self.topics.expire(now.mono);
+        self.let_go_of_sent();
         if self.count > 0 {
             self.heartbeat.tick(now.mono, self.records.slots());
         }

@@ -185,3 +185,43 @@ fn a_cursor_that_this_edge_is_only_behind_of_is_left_to_its_client() {
     }
     assert_eq!(dots(&world, 4), ["a-00000000:48"]);
 }
+
+/// Publishes so many events at once; how many the caught-up stream got of them, and whether a gap.
+fn burst(world: &mut World, from: u64, count: u64) -> (usize, bool) {
+    let before = world.events(1).len();
+    for seq in from..from + count {
+        world.publish(&event("page/p", "a", seq, seq - 1));
+    }
+    let held = world.streams.topics.behind().len();
+    assert_eq!(held, usize::from(count > small().history.count_max as u64), "tells the feed");
+    world.run();
+    assert_eq!(world.streams.topics.behind(), [0; 0], "and that it is over");
+    let got = world.events(1).split_off(before);
+    (
+        got.iter().filter(|seen| seen.event == "incident").count(),
+        got.iter().any(|it| it.event == "gap"),
+    )
+}
+
+#[test]
+fn a_stream_that_takes_all_it_is_sent_loses_nothing_to_a_burst() {
+    let mut world = World::new(small());
+    world.applied(&vector("a-00000000:1"), Advance::Jumped);
+    world.open(1, "page/p", None);
+    assert_eq!(burst(&mut world, 2, 3), (3, false));
+    let most = (limits::HISTORY_UNSENT_FACTOR * small().history.count_max) as u64;
+    assert_eq!(burst(&mut world, 5, most), (most as usize, false));
+    // Who comes late finds no more than the history holds.
+    world.open(2, "page/p", Some("a-00000000:2"));
+    assert_eq!(world.events(2).len(), 1 + small().history.count_max, "a gap, and the history");
+    // Far too much, which a feed that waits does not bring.
+    let (got, is_gap) = burst(&mut world, 5 + most, 2 * most);
+    assert!(is_gap && got == most as usize, "{got}");
+    // Nobody listens: nothing is kept for nobody.
+    world.close(1);
+    world.close(2);
+    for seq in 1..=2 * most {
+        world.publish(&event("page/q", "a", 1000 + seq, 999 + seq));
+    }
+    assert_eq!(world.streams.topics.behind(), [0; 0]);
+}
