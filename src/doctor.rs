@@ -60,6 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         engine(),
         kernel(),
         descriptors(),
+        files(),
         backlog(),
         tcp_memory(),
         tcp_table(),
@@ -150,6 +151,17 @@ fn descriptors() -> Finding {
             "with direct descriptors a shard's table of sockets may not be larger, so more shards than \
              cores run; without them every stream is a descriptor. systemd: LimitNOFILE={aim}; \
              container: --ulimit nofile={aim}; and fs.nr_open at least as high."
+        )
+    })
+}
+
+/// Direct descriptors count here as well.
+fn files() -> Finding {
+    judge_sysctl("files in all", "/proc/sys/fs/file-max", STREAMS_AIM, |aim| {
+        format!(
+            "every socket of the host is one; above it only root gets more. \
+             sysctl -w fs.file-max={}",
+            aim * 2
         )
     })
 }

@@ -5,6 +5,7 @@
 //! delivery; ratios are formed inside a round and then summarised.
 
 mod fresh;
+mod live;
 mod requests;
 mod scene;
 mod streams;
@@ -35,6 +36,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), Failure> {
     }
     let contenders = match options.case {
         Case::Sse100k => streams::run(options)?,
+        Case::SseTopics | Case::SseBeside | Case::SseSlow => live::run(options)?,
         Case::Idle8k | Case::Restart1k => fresh::run(options)?,
         _ => requests::run(options)?,
     };

@@ -233,9 +233,16 @@ pub struct CompareOptions {
     /// Connections of the load; default 64, of idle-8k 8,000
     #[arg(long)]
     pub connections: Option<u32>,
-    /// Streams of the sse cases
-    #[arg(long, default_value_t = 100_000)]
-    pub streams: u32,
+    /// Streams of the sse cases; default 100,000 of sse-100k, 100 a topic of sse-topics, 20,000 of
+    /// sse-beside, 1,000 of sse-slow
+    #[arg(long)]
+    pub streams: Option<u32>,
+    /// Topics of sse-topics
+    #[arg(long, default_value_t = 100)]
+    pub topics: u32,
+    /// Events a second of sse-topics, requests a second of sse-beside
+    #[arg(long, default_value_t = 1_000.0)]
+    pub rate: f64,
     /// Events of each turn of the sse cases
     #[arg(long, default_value_t = 3)]
     pub publishes: u32,
@@ -307,6 +314,15 @@ pub enum Case {
     /// Many idle streams, then events to all of them
     #[value(name = "sse-100k")]
     Sse100k,
+    /// Many topics with some streams each, events at a rate: delays from the intended publish
+    #[value(name = "sse-topics")]
+    SseTopics,
+    /// 1 KiB from a warm cache while streams are silent, and while events go out to all of them
+    #[value(name = "sse-beside")]
+    SseBeside,
+    /// Streams of which one in a hundred stops reading, by each policy, and none as a measure
+    #[value(name = "sse-slow")]
+    SseSlow,
 }
 
 /// Who can be compared with.
@@ -368,6 +384,11 @@ pub struct Bound {
 }
 
 impl CompareOptions {
+    /// Streams of sse-100k.
+    pub(crate) fn streams(&self) -> u32 {
+        self.streams.unwrap_or(100_000)
+    }
+
     /// Connections of the load.
     pub(crate) fn connections(&self) -> u32 {
         let usual = if self.case == Case::Idle8k { 8_000 } else { 64 };

@@ -26,7 +26,17 @@ pub(crate) struct Document<'a, T> {
 
 impl<'a, T> Document<'a, T> {
     pub(crate) fn new(machine: &'a Machine, result: &'a T) -> Self {
-        Self { command: std::env::args().collect(), machine, result }
+        Self { command: std::env::args().map(without_secret).collect(), machine, result }
+    }
+}
+
+/// An argument as it may be kept: a field that proves who asks keeps its name only.
+fn without_secret(argument: String) -> String {
+    match argument.split_once(':') {
+        Some((name, _)) if name.trim().eq_ignore_ascii_case("authorization") => {
+            format!("{name}: (left out)")
+        }
+        _ => argument,
     }
 }
 
@@ -163,7 +173,7 @@ pub(crate) fn sse(url: &Target, run: &SseRun, machine: &Machine) {
 pub(crate) fn comparison(options: &CompareOptions, found: &Comparison, machine: &Machine) {
     let shape = match options.case {
         Case::Sse100k => {
-            format!("{} streams, {} events a round", options.streams, options.publishes)
+            format!("{} streams, {} events a round", options.streams(), options.publishes)
         }
         _ => format!(
             "{} connections, rounds of {:.1} s",
@@ -303,4 +313,16 @@ fn errors(run: &HttpRun) -> String {
     ];
     let kinds = kinds.iter().filter(|(_, count)| *count > 0);
     kinds.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_not_kept_with_the_command() {
+        let kept = without_secret("Authorization: Bearer pharos_x".to_owned());
+        assert_eq!(kept, "Authorization: (left out)");
+        assert_eq!(without_secret("Host: a".to_owned()), "Host: a");
+    }
 }

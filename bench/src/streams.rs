@@ -6,7 +6,10 @@ pub(crate) mod memory;
 pub(crate) mod watch;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -57,6 +60,8 @@ pub(crate) struct Holding {
     pub(crate) publish: Option<Publish>,
     /// The server's process.
     pub(crate) server: Option<u32>,
+    /// Where others see how far it is: [`PHASE_OPEN`], then [`PHASE_EVENTS`].
+    pub(crate) phase: Option<Arc<AtomicU8>>,
 }
 
 /// When the streams read what they are told.
@@ -65,6 +70,8 @@ pub(crate) enum Reading {
     AtOnce,
     /// Not before the server is through with an event: its cost alone, without the other ends'.
     Later,
+    /// Not before all events are sent.
+    AtEnd,
 }
 
 impl Holding {
@@ -85,6 +92,7 @@ impl Holding {
             reading: Reading::AtOnce,
             publish: None,
             server: None,
+            phase: None,
         }
     }
 }
@@ -155,6 +163,7 @@ pub(crate) fn run(
         fan_out: findings.cpu_ns.map(|cpu_ns| FanOut::of(cpu_ns, deliveries, &events)),
         events,
         quiet: findings.quiet,
+        held_s: findings.held.as_secs_f64(),
         memory: findings.memory,
         engine,
         shards,
@@ -225,6 +234,7 @@ struct Findings {
     memory: Option<Memory>,
     quiet: Option<Quiet>,
     cpu_ns: Option<u64>,
+    held: Duration,
 }
 
 /// The course of a holding.
@@ -259,14 +269,18 @@ impl Course<'_, '_> {
             let after = Sample::take(pid)?;
             found.memory = Some(Memory::between(&before, &after, few, holding.streams));
         }
+        self.reach(PHASE_OPEN);
         found.quiet = self.quiet()?;
         if holding.publish.is_some() {
             self.watch.mark("first event");
         }
+        let begin = clock::now();
         found.cpu_ns = match holding.reading {
             Reading::AtOnce => self.deliver()?,
             Reading::Later => self.deliver_later()?,
+            Reading::AtEnd => self.deliver_at_end()?,
         };
+        found.held = begin.elapsed();
         self.watch.mark("end");
         Ok(found)
     }
@@ -331,6 +345,7 @@ impl Course<'_, '_> {
     fn deliver(&mut self) -> Result<Option<u64>, Failure> {
         let before = self.watch.cpu_ns()?;
         self.shared.order(Stage::Publish);
+        self.reach(PHASE_EVENTS);
         let begin = clock::now();
         let (mut last, mut last_at) = (0, begin);
         loop {
@@ -380,6 +395,37 @@ impl Course<'_, '_> {
         Ok(spent)
     }
 
+    /// All events, then nobody has read any of them; then all do.
+    fn deliver_at_end(&mut self) -> Result<Option<u64>, Failure> {
+        self.mute(true)?;
+        let before = self.watch.cpu_ns()?;
+        self.shared.order(Stage::Publish);
+        self.reach(PHASE_EVENTS);
+        let begin = clock::now();
+        self.wait("all events are sent", |shared| {
+            shared.publishing_done.load(Ordering::Acquire) == 1
+        })?;
+        while begin.elapsed() < self.holding.hold {
+            self.watch.look();
+            clock::pause(LOOK_SLOWLY);
+        }
+        let after = self.server_rests()?;
+        self.mute(false)?;
+        let events = self.holding.publish.as_ref().map_or(0, |publish| publish.count);
+        let readers = u64::from(self.holding.streams - stalled_of(self.holding));
+        let expected = readers / u64::from(self.holding.topics.max(1)) * u64::from(events);
+        self.wait("the events are read", |shared| {
+            shared.deliveries.load(Ordering::Relaxed) >= expected
+        })?;
+        Ok(before.zip(after).map(|(before, after)| after - before))
+    }
+
+    fn reach(&self, phase: u8) {
+        if let Some(shown) = &self.holding.phase {
+            shown.store(phase, Ordering::Release);
+        }
+    }
+
     fn mute(&mut self, muted: bool) -> Result<(), Failure> {
         let obeyed = self.shared.obeyed.load(Ordering::Acquire) + u32::from(self.shards);
         self.shared.muted.store(muted, Ordering::Release);
@@ -407,15 +453,20 @@ impl Course<'_, '_> {
 
     fn wait(&mut self, what: &str, done: impl Fn(&Shared) -> bool) -> Result<(), Failure> {
         let (shared, watch) = (self.shared, &mut *self.watch);
-        let done = clock::wait_for(LOOK, DELIVER_MAX, || {
+        let at_most = self.holding.hold + DELIVER_MAX;
+        let done = clock::wait_for(LOOK, at_most, || {
             watch.look();
             done(shared)
         });
-        let text = || format!("{what}: not within {} s", DELIVER_MAX.as_secs());
+        let text = || format!("{what}: not within {} s", at_most.as_secs());
         if done { Ok(()) } else { Err(Failure::timeout(text())) }
     }
 }
 
+/// All streams are open.
+pub(crate) const PHASE_OPEN: u8 = 1;
+/// Events are being published.
+pub(crate) const PHASE_EVENTS: u8 = 2;
 /// Streams at the first look at memory (CONTRACTS, Bench).
 const FEW: u32 = 1_000;
 const SPARE_DESCRIPTORS: u32 = 512;

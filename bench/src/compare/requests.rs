@@ -432,7 +432,7 @@ pub(super) fn turn_of(run: &HttpRun) -> Result<Turn, Failure> {
 }
 
 /// The origin runs in this process, on the core of the load: hits leave it idle.
-fn start_origin(options: &CompareOptions) -> Result<SocketAddr, Failure> {
+pub(super) fn start_origin(options: &CompareOptions) -> Result<SocketAddr, Failure> {
     let place = Place { core: Some(options.load_core), engine: EngineChoice::Auto };
     let mut config = place.config(1);
     config.listeners = vec![SocketAddr::from(([127, 0, 0, 1], 0))];

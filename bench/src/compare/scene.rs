@@ -46,7 +46,9 @@ impl Scene {
     pub(crate) fn of(case: Case) -> Vec<Vec<Self>> {
         let small = Self { path: "/bytes/128?max_age=86400", cache_mib: 2_048, ..HIT };
         match case {
-            Case::Hit1k | Case::Restart1k | Case::Idle8k | Case::Sse100k => vec![vec![HIT]],
+            Case::Hit1k | Case::Restart1k | Case::Idle8k => vec![vec![HIT]],
+            // Those of streams ask for no objects, or for one of their own.
+            Case::Sse100k | Case::SseTopics | Case::SseBeside | Case::SseSlow => Vec::new(),
             Case::Hit1kPipelined => vec![vec![Self { pipeline: 16, ..HIT }]],
             Case::Hit100k => vec![vec![
                 Self { path: "/bytes/102400?max_age=86400", label: "one object", ..HIT },

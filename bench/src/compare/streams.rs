@@ -28,7 +28,7 @@ use crate::{
 
 /// Runs all rounds.
 pub(super) fn run(options: &CompareOptions) -> Result<Vec<Contender>, Failure> {
-    within("--streams", u64::from(options.streams), u64::from(STREAMS_MAX))?;
+    within("--streams", u64::from(options.streams()), u64::from(STREAMS_MAX))?;
     let folder = Folder::new(options.keep)?;
     let descriptors = descriptor_limit()
         .map_err(|error| Failure::error("read the descriptor limit").because(error))?;
@@ -36,7 +36,7 @@ pub(super) fn run(options: &CompareOptions) -> Result<Vec<Contender>, Failure> {
         folder,
         // No server of this case has an origin.
         origin: SocketAddr::from(([127, 0, 0, 1], 9)),
-        sockets: options.streams,
+        sockets: options.streams(),
         descriptors,
     };
     let mut arena = Arena {
@@ -44,7 +44,7 @@ pub(super) fn run(options: &CompareOptions) -> Result<Vec<Contender>, Failure> {
         ground,
         myself: Myself::called_for("compare")?,
         data_bytes: DATA_BYTES,
-        bar: ProgressBar::new(u64::from(options.streams)),
+        bar: ProgressBar::new(u64::from(options.streams())),
     };
     if let Ok(style) =
         ProgressStyle::with_template("{prefix:10} {pos}/{len} streams {wide_bar} {msg}")
@@ -154,7 +154,7 @@ impl Arena<'_> {
     fn hold(&self, peer: &Peer, doors: Doors) -> Result<SseRun, Failure> {
         report::talk(&peer.plan.describe());
         // At 25 µs a delivery, three times what any server here needs, an event is through.
-        let every = Duration::from_micros(u64::from(self.options.streams) * 25).max(EVERY_MIN);
+        let every = Duration::from_micros(u64::from(self.options.streams()) * 25).max(EVERY_MIN);
         let holding = Holding {
             hold: every * self.options.publishes,
             publish: Some(Publish {
@@ -171,7 +171,7 @@ impl Arena<'_> {
                 ReadWhen::Later => Reading::Later,
             },
             server: Some(peer.pid()),
-            ..Holding::new(doors.stream, self.options.streams)
+            ..Holding::new(doors.stream, self.options.streams())
         };
         let place = Place { core: Some(self.options.load_core), engine: self.options.load_engine };
         streams::run(&holding, place, |open, deliveries| {

@@ -68,6 +68,12 @@ pub(crate) struct Folder {
 }
 
 impl Plan {
+    /// Where an edge of Pharos answers its operator.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        let mut lines = self.files.iter().flat_map(|(_, content)| content.lines());
+        lines.find_map(|line| line.strip_prefix("admin = \"")?.strip_suffix('"')?.parse().ok())
+    }
+
     /// The plan in words: command, files, choice.
     pub(crate) fn describe(&self) -> String {
         let mut text = format!("## {}: {}\n", self.name, self.choice);

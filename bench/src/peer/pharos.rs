@@ -133,7 +133,11 @@ impl Control {
         ]
     }
 
-    fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    /// Asks the API for something.
+    ///
+    /// # Errors
+    /// It cannot be reached, or refuses.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let what = || format!("POST {path} to pharos control");
         let text = body.to_string();
         let answer = probe::ask(self.address, "POST", path, &self.fields(), text.as_bytes())

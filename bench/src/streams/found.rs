@@ -62,6 +62,8 @@ pub(crate) struct SseRun {
     pub(crate) events: Vec<EventRun>,
     /// Time with all streams open before the first event.
     pub(crate) quiet: Option<Quiet>,
+    /// Time from the first event on.
+    pub(crate) held_s: f64,
     /// The server's memory, if its process was named.
     pub(crate) memory: Option<Memory>,
     /// The server's CPU time while events were published, if its process was named.

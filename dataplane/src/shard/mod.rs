@@ -209,6 +209,8 @@ pub struct Shard {
     sweep_at: Mono,
     /// Bytes came from sockets since the last turn that was asked for.
     requests_wait: bool,
+    /// When the last turn was, if it asked for the next one.
+    turned_at: Option<Mono>,
 }
 
 /// All of a shard but its downstream connections: what one of them uses while it runs.
@@ -356,6 +358,7 @@ impl Shard {
             due: Vec::new(),
             sweep_at: now.mono,
             requests_wait: false,
+            turned_at: None,
         }
     }
 
@@ -622,6 +625,11 @@ impl Shard {
     }
 
     fn turn(&mut self, now: Now) {
+        if let Some(before) = self.turned_at {
+            // Nobody slept in between: it is what everyone else had to wait for.
+            let took_us = now.mono.since_ns(before) / 1_000;
+            self.edge.observe.raise(Metric::TurnLongest, took_us);
+        }
         self.edge.out.continued();
         if self.sweep_left > 0 {
             self.edge.near.sweep(limits::SWEEP_BUCKETS);
@@ -638,6 +646,7 @@ impl Shard {
         if let Some(feed) = &mut self.feed {
             feed.handle_continue(now, &mut self.edge.out);
         }
+        self.turned_at = self.edge.out.is_yielding().then_some(now.mono);
     }
 
     fn file(&mut self, now: Now, op: Op, result: std::io::Result<Vec<u8>>) {

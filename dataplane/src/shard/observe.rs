@@ -40,11 +40,15 @@ struct Exposed {
 enum Kind {
     Counter,
     Gauge,
+    /// A gauge that is the largest of all shards', not their sum.
+    Largest,
 }
 
 metrics! {
     Accepted "pharos_connections_accepted_total" "" Counter "Connections from visitors.",
     Sockets "pharos_sockets" "" Gauge "Open sockets, of all kinds.",
+    TurnLongest "pharos_turn_longest_us" "" Largest
+        "Longest time since the start from one turn of a shard to a next that it had to take at once.",
     HttpConns "pharos_http_connections" "" Gauge "Connections that speak HTTP.",
     PeerRefused "pharos_connections_refused_total" "reason=\"peer_limit\"" Counter
         "Connections reset at once.",
@@ -231,7 +235,11 @@ impl Board {
     pub fn write_prometheus(&self, text: &mut String) {
         let mut last = "";
         for (at, exposed) in METRICS.iter().enumerate() {
-            let value: u64 = self.rows.iter().map(|row| row.0[at].load(Ordering::Relaxed)).sum();
+            let values = self.rows.iter().map(|row| row.0[at].load(Ordering::Relaxed));
+            let value: u64 = match exposed.kind {
+                Kind::Largest => values.max().unwrap_or(0),
+                Kind::Counter | Kind::Gauge => values.sum(),
+            };
             if exposed.name != last {
                 let kind = if exposed.kind == Kind::Counter { "counter" } else { "gauge" };
                 write_header(text, exposed.name, exposed.help, kind);
@@ -293,6 +301,14 @@ impl Observe {
         self.cell(metric).store(value, Ordering::Relaxed);
     }
 
+    /// Sets a gauge to `value` if that is more.
+    pub fn raise(&self, metric: Metric, value: u64) {
+        let cell = self.cell(metric);
+        if value > cell.load(Ordering::Relaxed) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
     /// Counts an answer by its status.
     pub fn answered(&self, status: u16) {
         self.count(match status {
@@ -321,6 +337,8 @@ mod tests {
             observe.add(Metric::Hit, 3);
             observe.answered(204);
             observe.set(Metric::Sockets, 5);
+            observe.raise(Metric::TurnLongest, 7 + u64::from(shard));
+            observe.raise(Metric::TurnLongest, 3);
         }
         assert_eq!(board.sum(Metric::Hit), 6);
         let mut text = String::new();
@@ -328,6 +346,7 @@ mod tests {
         assert!(text.contains("pharos_cache_requests_total{result=\"hit\"} 6\n"), "{text}");
         assert!(text.contains("pharos_responses_total{class=\"2xx\"} 2\n"));
         assert!(text.contains("pharos_sockets 10\n"));
+        assert!(text.contains("pharos_turn_longest_us 8\n"));
         for exposed in METRICS {
             let header = format!("# TYPE {} ", exposed.name);
             assert_eq!(text.matches(&header).count(), 1, "{header}");

@@ -184,6 +184,11 @@ impl Out {
         self.yielded = false;
     }
 
+    /// Whether a turn was asked for that has not come.
+    pub(super) fn is_yielding(&self) -> bool {
+        self.yielded
+    }
+
     /// Lets the process end.
     pub fn stop(&mut self) {
         self.effects.push_back(Effect::Stop);
