@@ -214,6 +214,9 @@ fn subscription(holding: &Holding, shards: u16) -> Subscription {
     }
     holding.fields.iter().for_each(|field| request += &format!("{field}\r\n"));
     request += "\r\n";
+    if holding.topics <= 1 {
+        request = request.replace("{t}", "0");
+    }
     Subscription {
         to: holding.url.address,
         request: Bytes::from(request),

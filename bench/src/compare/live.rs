@@ -225,18 +225,20 @@ impl<'a> Arena<'a> {
             phase: Some(phase.clone()),
             ..self.holding(&stage, 1, every, count)
         };
-        let reach = |wanted: u8| {
-            let reached = || phase.load(Ordering::Acquire) >= wanted;
-            match clock::wait_for(Duration::from_millis(5), PHASE_MAX, reached) {
-                true => Ok(()),
-                false => Err(Failure::timeout("the streams do not open")),
-            }
-        };
         let place = self.place();
         let (idle, during, longest, run) = thread::scope(|scope| {
             let body = || streams::run(&holding, place, |_, _| {});
             let held = thread::Builder::new().name("streams".into()).spawn_scoped(scope, body);
             let held = held.map_err(|error| Failure::error("hold the streams").because(error))?;
+            // Streams that have failed reach nothing more, and say why when they are joined.
+            let reach = |wanted: u8| {
+                let reached = || phase.load(Ordering::Acquire) >= wanted;
+                clock::wait_for(LOOK, PHASE_MAX, || reached() || held.is_finished());
+                match reached() {
+                    true => Ok(()),
+                    false => Err(Failure::timeout("the streams do not get on")),
+                }
+            };
             let turns = (|| {
                 reach(PHASE_OPEN)?;
                 let idle = self.requests(&stage)?;
@@ -347,5 +349,6 @@ const SLOW_EVENTS: u32 = 150;
 const SLOW_EVERY: Duration = Duration::from_millis(100);
 /// Room for what surrounds a load.
 const APART: Duration = Duration::from_secs(4);
+const LOOK: Duration = Duration::from_millis(5);
 const START_MAX: Duration = Duration::from_secs(20);
 const PHASE_MAX: Duration = Duration::from_secs(600);
