@@ -45,6 +45,7 @@ pub mod kept_pages;
 pub mod last_known;
 pub mod last_values;
 pub mod lead;
+pub mod lenient_path;
 pub mod live;
 pub mod mail;
 pub mod not_offered;

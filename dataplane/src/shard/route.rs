@@ -20,7 +20,12 @@ use hashbrown::{HashMap, HashTable};
 use proto::feed::site::{Page, Policy, Site, page_key};
 
 use super::{
-    kept_head::lower_case, mail::ConfigChange, origin::Origins, rule::Rules, secret::SecretHash,
+    kept_head::lower_case,
+    lenient_path::{is_unusual, lenient},
+    mail::ConfigChange,
+    origin::Origins,
+    rule::Rules,
+    secret::SecretHash,
     stream_route::StreamRoute,
 };
 use crate::{config::authority, limits};
@@ -304,14 +309,28 @@ impl SiteRoute {
     }
 
     fn find<'p>(self: &Rc<Self>, path: &'p str) -> Routed<'p> {
-        let found = self.prefixes.iter().find_map(|(prefix, below)| {
+        let policy = match self.below(path) {
+            Some((rest, Below::Streams(route))) => {
+                return Routed::Streams(Rc::clone(route), rest);
+            }
+            Some((_, Below::Origin(policy))) => *policy,
+            None => Policy::Cache,
+        };
+        let passes = policy == Policy::Cache
+            && !self.prefixes.is_empty()
+            && is_unusual(path)
+            && !matches!(
+                self.below(&lenient(path)),
+                None | Some((_, Below::Origin(Policy::Cache)))
+            );
+        Routed::Site(Rc::clone(self), if passes { Policy::Pass } else { policy })
+    }
+
+    /// What the longest prefix of a path says, and what follows it.
+    fn below<'p>(&self, path: &'p str) -> Option<(&'p str, &Below)> {
+        self.prefixes.iter().find_map(|(prefix, below)| {
             path.strip_prefix(prefix.as_str()).map(|rest| (rest, below))
-        });
-        match found {
-            Some((rest, Below::Streams(route))) => Routed::Streams(Rc::clone(route), rest),
-            Some((_, Below::Origin(policy))) => Routed::Site(Rc::clone(self), *policy),
-            None => Routed::Site(Rc::clone(self), Policy::Cache),
-        }
+        })
     }
 }
 
@@ -388,6 +407,9 @@ mod tests {
             ("shop.example", "/demo/", "s1 Cache"),
             ("SHOP.example.:8080", "/a/x", "s1 Pass"),
             ("shop.example", "/a/b/x", "s1 Cache"),
+            ("shop.example", "/%61/x", "s1 Pass"),
+            ("shop.example", "/x/../a//x", "s1 Pass"),
+            ("shop.example", "/a/b/../x", "s1 Pass"),
             ("status.example", "/", "p1 /"),
             ("status.example", "/events", "p1 stream"),
             ("status.example", "/demo/", "p1 /demo/"),
