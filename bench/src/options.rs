@@ -234,7 +234,7 @@ pub struct CompareOptions {
     #[arg(long)]
     pub connections: Option<u32>,
     /// Streams of the sse cases; default 100,000 of sse-100k, 100 a topic of sse-topics, 20,000 of
-    /// sse-beside, 1,000 of sse-slow
+    /// sse-beside, 500 of sse-slow
     #[arg(long)]
     pub streams: Option<u32>,
     /// Topics of sse-topics

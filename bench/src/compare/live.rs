@@ -89,7 +89,7 @@ impl<'a> Arena<'a> {
         let streams = options.streams.unwrap_or(match options.case {
             Case::SseTopics => options.topics.saturating_mul(STREAMS_A_TOPIC),
             Case::SseBeside => 20_000,
-            _ => 1_000,
+            _ => 500,
         });
         within("--streams", u64::from(streams), u64::from(STREAMS_MAX))?;
         within("--topics", u64::from(options.topics), u64::from(TOPICS_MAX))?;
@@ -343,9 +343,10 @@ const SLOW_SCENES: [(&str, &str, u32); 5] = [
     ("skip", "skip", 100),
     ("disconnect", "disconnect", 100),
 ];
-/// Together more than a socket holds on both ends.
-const SLOW_BYTES: usize = 48 * 1024;
-const SLOW_EVENTS: u32 = 150;
+/// Together more than a socket holds on both ends; a history holds three seconds of them, so that
+/// who reads at all does not fall out of it.
+const SLOW_BYTES: usize = 16 * 1024;
+const SLOW_EVENTS: u32 = 300;
 const SLOW_EVERY: Duration = Duration::from_millis(100);
 /// Room for what surrounds a load.
 const APART: Duration = Duration::from_secs(4);
