@@ -55,8 +55,11 @@ pub const FEED_BUFFER_CHUNKS_MAX: usize = 4;
 pub const FEED_STALL_AFTER_MS_MAX: u64 = 60_000;
 /// Log positions read for a feed in one go.
 pub const FEED_BATCH_POSITIONS_MAX: usize = 256;
-/// Bytes of one snapshot part. A larger entity travels alone in its part.
+/// Bytes of one snapshot part. Entities that do not fit go into the next one.
 pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of what an event of a page says. Beyond: it says less, in the end only that the page is to
+/// be read again.
+pub const PAGE_EVENT_BYTES_MAX: usize = 96 * 1024;
 /// Publish records sent again to refill an edge's history. Older ones are left out; a stream that
 /// asks for them is told a gap.
 pub const REFILL_RECORDS_MAX: usize = 20_000;
@@ -81,6 +84,8 @@ pub const HOST_BYTES_MAX: usize = 253;
 pub const HOSTS_MAX: usize = 64;
 /// Origins of one site.
 pub const ORIGINS_MAX: usize = 32;
+/// Bytes of a site as edges get it, with its rules and keys. Beyond: 422.
+pub const SITE_BYTES_MAX: usize = 240 * 1024;
 /// Routes of one site.
 pub const ROUTES_MAX: usize = 256;
 /// Bytes of a display name or title.

@@ -83,6 +83,8 @@
   const shape = (id) => byId(id).content.firstElementChild.cloneNode(true);
   const rows = () => [...byId("components").children];
   const rowOf = (slug) => rows().find((row) => row.dataset.slug === slug);
+  /* Slugs and names may change, ids do not. */
+  const rowOfId = (id) => rows().find((row) => row.dataset.id === id);
 
   const setStatus = (row, status) => {
     const [name, label] = STATES[status] || [];
@@ -93,17 +95,20 @@
     flash(row);
   };
   const applyComponent = (component) => {
-    let row = rowOf(component.slug);
+    let row = rowOfId(component.id);
     if (!row) {
       row = shape("component-shape");
-      row.dataset.slug = component.slug;
+      row.dataset.id = component.id;
       const empty = byId("no-components");
       if (empty) empty.remove();
     }
+    row.dataset.slug = component.slug;
     row.querySelector(".name").textContent = component.name;
-    const about = row.querySelector(".about");
-    about.textContent = component.description || "";
-    about.hidden = !component.description;
+    if (component.description !== undefined) {
+      const about = row.querySelector(".about");
+      about.textContent = component.description;
+      about.hidden = !component.description;
+    }
     row.dataset.position = component.position;
     const after = rows().find((other) => other !== row && Number(other.dataset.position) > component.position);
     if (!row.isConnected || (after ? row.nextElementSibling !== after : row.nextElementSibling)) {
@@ -218,6 +223,8 @@
     try { data = JSON.parse(event.data); } catch { return refetch(null); }
     const version = parse(data.version);
     if (covers(seen, version)) return;
+    /* What has happened is more than an event can say. */
+    if (data.truncated) return refetch(version);
     try {
       if (data.component) applyComponent(data.component);
       for (const [slug, status] of Object.entries(data.component_statuses || {})) {
@@ -228,8 +235,9 @@
       if (data.incident) applyIncident(data.incident, data.updates_left_out);
       if (data.removed_incident) removeIncident(data.removed_incident);
       if (data.components) {
-        const slugs = data.components.map((component) => component.slug);
-        for (const row of rows()) if (!slugs.includes(row.dataset.slug)) row.remove();
+        const ids = new Set(data.components.map((component) => component.id));
+        for (const row of rows()) if (!ids.has(row.dataset.id)) row.remove();
+        if (data.descriptions_left_out && rows().length < ids.size) throw new Error("new ones need theirs");
         data.components.forEach(applyComponent);
       }
       if (data.name) document.querySelector("h1").textContent = data.name;

@@ -109,6 +109,7 @@ impl From<Refusal> for Failure {
             }
             Refusal::Invalid(errors) => {
                 let detail = match errors.as_slice() {
+                    [one] if one.pointer.is_empty() => format!("expected {}", one.expected),
                     [one] => format!("{}: expected {}", one.pointer, one.expected),
                     many => format!("{} fields break their rules", many.len()),
                 };
@@ -130,6 +131,14 @@ impl From<StoreError> for Failure {
                      writes return by themselves when there is space",
                 )
             },
+            StoreError::RecordTooLarge { bytes } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!(
+                    "edges would have to be told {bytes} bytes at once, over {} that a record of \
+                     the feed may have: nothing was written",
+                    proto::limits::RECORD_BYTES_MAX
+                ),
+            ),
             StoreError::Busy => {
                 Self::busy(StatusCode::SERVICE_UNAVAILABLE, "control is busy: try again")
             }

@@ -4,18 +4,14 @@
 //! the operation: an event must tell what was true at its own moment, not at the moment somebody
 //! reads it.
 
-use std::collections::BTreeMap;
-
+use super::event::{self, Told};
+use crate::{
+    log::operation::{Operation, PurgeOrder, TopicEvent},
+    model::{component::Component, impact::Indicator, incident::Incident, page::Page},
+};
 use proto::feed::{
     record::{Config, Publish, Purge, Record, Scope},
     site::{INDEX_KEY, Site, page_key},
-};
-use serde_json::json;
-
-use crate::{
-    api::types,
-    log::operation::{Kind, Operation, PurgeOrder, TopicEvent},
-    model::{component::Component, impact::Indicator, incident::Incident, page::Page},
 };
 
 /// A page as its events tell of it.
@@ -110,7 +106,7 @@ pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Recor
                 dot: operation.dot,
                 prev,
                 event: told.kind().into(),
-                data: event_data(operation, after, &told),
+                data: event::data(operation, after, &told),
                 key: None,
                 version: operation.version(),
                 refill: false,
@@ -145,9 +141,6 @@ pub fn records(operation: &Operation, subject: &Subject, prev: u64) -> Vec<Recor
     }
 }
 
-/// Bytes of updates that an event carries; older updates are left out and read from the page.
-pub const EVENT_UPDATE_BYTES_MAX: usize = 64 * 1024;
-
 fn purge(position: u64, key: String, soft: bool) -> Record {
     Record::Purge(Purge { position, scope: Scope::Key { site: None, key }, soft })
 }
@@ -157,93 +150,15 @@ fn listed(view: &PageView) -> (&str, &str, &[String], Indicator) {
     (&view.page.name, &view.page.slug, &view.page.hosts, view.indicator)
 }
 
-/// What an event is about.
-enum Told<'a> {
-    Page,
-    Component(&'a Component),
-    Incident(&'a Incident),
-}
-
-impl<'a> Told<'a> {
-    fn of(component: Option<&'a Component>, incident: Option<&'a Incident>) -> Self {
-        match (component, incident) {
-            (_, Some(incident)) => Self::Incident(incident),
-            (Some(component), None) => Self::Component(component),
-            (None, None) => Self::Page,
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Page => "page",
-            Self::Component(_) => "component",
-            Self::Incident(_) => "incident",
-        }
-    }
-}
-
-/// The JSON of an event, on one line.
-fn event_data(operation: &Operation, view: &PageView, told: &Told<'_>) -> String {
-    let page = &view.page;
-    let mut data = json!({
-        "page": page.slug,
-        "page_id": page.id,
-        "version": operation.version().to_string(),
-        "kind": told.kind(),
-        "url": page.path(),
-        "status": {
-            "indicator": view.indicator.as_str(),
-            "description": view.indicator.description(),
-        },
-    });
-    match told {
-        Told::Page => {
-            data["name"] = json!(page.name);
-            data["components"] =
-                json!(view.components.iter().map(types::Component::of).collect::<Vec<_>>());
-            if operation.entity.kind == Kind::Incident {
-                data["removed_incident"] = json!(operation.entity.id);
-            }
-        }
-        Told::Component(component) => data["component"] = json!(types::Component::of(component)),
-        Told::Incident(incident) => {
-            // As they are now, which an incident's own words need not be.
-            let touched =
-                view.components.iter().filter(|c| incident.components.contains_key(&c.id));
-            let statuses: BTreeMap<&str, &str> =
-                touched.map(|c| (c.slug.as_str(), c.status.as_str())).collect();
-            data["component_statuses"] = json!(statuses);
-            let mut incident = types::Incident::of(incident, page, &view.components);
-            data["url"] = json!(incident.url);
-            // Newest first: what does not fit is the oldest.
-            let mut bytes = 0;
-            let fits = incident.updates.iter().take_while(|update| {
-                bytes += update.message.len() + 256;
-                bytes <= EVENT_UPDATE_BYTES_MAX
-            });
-            let fitting = fits.count().max(1);
-            if fitting < incident.updates.len() {
-                incident.updates.truncate(fitting);
-                data["updates_left_out"] = json!(true);
-            }
-            data["incident"] = json!(incident);
-        }
-    }
-    data.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         log::{
             hlc::Hlc,
-            operation::{Change, Class, EntityRef, FORMAT},
+            operation::{Change, Class, EntityRef, FORMAT, Kind},
         },
-        model::{
-            component::ComponentStatus,
-            incident::{IncidentStatus, Update},
-        },
+        model::incident::{IncidentStatus, Update},
     };
 
     fn operation(kind: Kind) -> Operation {
@@ -325,54 +240,5 @@ mod tests {
         assert_eq!(kinds(None, well()), ["config", "soft page/p", "soft pages", "publish"]);
         assert_eq!(kinds(well(), None), ["config", "hard page/p", "soft pages"]);
         assert_eq!(kinds(None, None), [""; 0]);
-    }
-
-    #[test]
-    fn an_event_of_an_incident_tells_how_its_components_are_now() {
-        let component = |id: &str, status| Component {
-            id: id.into(),
-            page_id: "p".into(),
-            slug: format!("slug-{id}"),
-            name: id.into(),
-            description: String::new(),
-            status,
-            position: 0,
-            created_at_ms: 0,
-            updated_at_ms: 0,
-        };
-        let mut after = view("Demo", "demo", Indicator::None);
-        after.components = vec![
-            component("a", ComponentStatus::PartialOutage),
-            component("b", ComponentStatus::MajorOutage),
-        ];
-        let mut told = incident(1, 10);
-        told.components.insert("a".into(), ComponentStatus::MajorOutage);
-        let data = |incident: Option<&Incident>| -> serde_json::Value {
-            let told = Told::of(None, incident);
-            serde_json::from_str(&event_data(&operation(Kind::Incident), &after, &told))
-                .expect("JSON")
-        };
-        assert_eq!(data(Some(&told))["component_statuses"], json!({"slug-a": "partial_outage"}));
-        assert_eq!(data(None)["removed_incident"], "e", "a deleted incident is named");
-    }
-
-    #[test]
-    fn an_event_is_one_line_of_bounded_size_with_its_own_version() {
-        let subject = Subject::Page {
-            page_id: "p".into(),
-            before: None,
-            after: Some(view("Demo", "demo", Indicator::None)),
-            component: None,
-            incident: Some(incident(100, 16 * 1024)),
-        };
-        let records = records(&operation(Kind::Incident), &subject, 40);
-        let Some(Record::Publish(publish)) = records.last() else { panic!("publish is last") };
-        assert!(!publish.data.contains(['\n', '\r']));
-        assert!(publish.data.len() < proto::limits::EVENT_BYTES_MAX / 4);
-        assert_eq!((publish.prev, publish.dot.seq), (40, 41));
-        let data: serde_json::Value = serde_json::from_str(&publish.data).expect("JSON");
-        assert_eq!(data["version"], "eu-00000001:41");
-        assert_eq!(data["updates_left_out"], true);
-        assert_eq!(data["incident"]["updates"][0]["id"], "99", "the newest are kept");
     }
 }

@@ -9,5 +9,6 @@
 
 pub mod circle;
 pub mod derive;
+pub mod event;
 pub mod snapshot;
 pub mod tail;

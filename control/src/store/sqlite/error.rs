@@ -18,6 +18,12 @@ pub enum StoreError {
     Row(String),
     /// The version vector is full, see [`crate::log::append::VectorFull`].
     VectorFull,
+    /// What edges would have to be told is over [`proto::limits::RECORD_BYTES_MAX`]: nothing was
+    /// written.
+    RecordTooLarge {
+        /// Its bytes.
+        bytes: usize,
+    },
     /// The store is stopping, or its queue is full.
     Busy,
     /// The writer has stopped after an error that it could not survive.
@@ -63,6 +69,9 @@ impl fmt::Display for StoreError {
             Self::Sql(_) => f.write_str("the store failed"),
             Self::Row(what) => write!(f, "the store holds a row that cannot be read: {what}"),
             Self::VectorFull => f.write_str("the version vector is full"),
+            Self::RecordTooLarge { bytes } => {
+                write!(f, "a record of {bytes} bytes is over the limit of the feed")
+            }
             Self::Busy => f.write_str("the store is busy"),
             Self::Stopped => f.write_str("the store has stopped writing"),
         }

@@ -91,6 +91,11 @@ impl<'c> Txn<'c> {
         let records = derive::records(operation, subject, prev);
         let last = records.len().saturating_sub(1);
         for (ordinal, record) in records.iter().enumerate() {
+            let data = record.data();
+            // Whatever an operation may be: no edge is told what it could not read.
+            if data.len() > proto::limits::RECORD_BYTES_MAX {
+                return Err(StoreError::RecordTooLarge { bytes: data.len() });
+            }
             let applied = (ordinal == last).then(|| self.head.applied.to_string());
             conn.prepare_cached(
                 "INSERT INTO record (position, ordinal, at_ms, kind, data, dot, applied) \
@@ -101,7 +106,7 @@ impl<'c> Txn<'c> {
                 ordinal,
                 operation.hlc.ms(),
                 record.kind(),
-                record.data(),
+                data,
                 operation.dot.to_string(),
                 applied
             ])?;

@@ -498,6 +498,7 @@ fn again(error: &StoreError) -> StoreError {
         StoreError::Row(what) => StoreError::Row(what.clone()),
         StoreError::VectorFull => StoreError::VectorFull,
         StoreError::Busy => StoreError::Busy,
+        StoreError::RecordTooLarge { bytes } => StoreError::RecordTooLarge { bytes: *bytes },
         StoreError::Stopped => StoreError::Stopped,
     }
 }
