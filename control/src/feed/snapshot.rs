@@ -10,6 +10,7 @@ use proto::feed::{
     record::{Record, Snapshot},
     site,
 };
+use serde::Serialize;
 
 use crate::{
     App, limits,
@@ -28,16 +29,21 @@ pub struct Parts {
 impl Parts {
     /// Adds a site; returns a part that is full without it.
     pub fn site(&mut self, site: site::Site) -> Option<Record> {
-        let routes: usize = site.routes.iter().map(|route| route.prefix.len() + 40).sum();
-        let origins: usize = site.origins.iter().map(|origin| origin.url.len() + 12).sum();
-        let full = self.room(100 + site.name.len() + routes + origins + host_bytes(&site.hosts));
+        let bytes = json_bytes(&site);
+        if bytes > ENTITY_BYTES_MAX {
+            // From before there was a limit. An edge that got it would get nothing else any more.
+            let (site, bytes_max) = (&site.name, ENTITY_BYTES_MAX);
+            tracing::error!(%site, bytes, bytes_max, "a site is too large to be told to edges");
+            return None;
+        }
+        let full = self.room(bytes);
         self.sites.push(site);
         full
     }
 
     /// Adds a page; returns a part that is full without it.
     pub fn page(&mut self, page: site::Page) -> Option<Record> {
-        let full = self.room(60 + page.id.len() + page.slug.len() + host_bytes(&page.hosts));
+        let full = self.room(json_bytes(&page));
         self.pages.push(page);
         full
     }
@@ -50,8 +56,10 @@ impl Parts {
         }
     }
 
+    /// Makes room for an entity of so many bytes.
     fn room(&mut self, bytes: usize) -> Option<Record> {
-        let full = self.bytes > 0 && self.bytes + bytes > limits::SNAPSHOT_PART_BYTES_MAX;
+        let bytes = bytes + ",".len();
+        let full = self.bytes > 0 && self.bytes + bytes > ENTITIES_BYTES_MAX;
         let part = full.then(|| self.part(false));
         self.bytes += bytes;
         part
@@ -120,8 +128,18 @@ impl Progress {
 /// Entities read at one moment.
 const STRETCH: usize = 1_000;
 
-fn host_bytes(hosts: &[String]) -> usize {
-    hosts.iter().map(|host| host.len() + 3).sum()
+/// Bytes of a part that are not its entities, at most.
+const ENVELOPE_BYTES: usize = 256;
+/// Bytes of the entities of a part.
+const ENTITIES_BYTES_MAX: usize = limits::SNAPSHOT_PART_BYTES_MAX - ENVELOPE_BYTES;
+/// Bytes of an entity that travels alone.
+const ENTITY_BYTES_MAX: usize = proto::limits::RECORD_BYTES_MAX - ENVELOPE_BYTES;
+
+const _: () = assert!(limits::SITE_BYTES_MAX < ENTITIES_BYTES_MAX, "a site fits into a part");
+
+/// Bytes of what is really sent.
+fn json_bytes(entity: &impl Serialize) -> usize {
+    serde_json::to_vec(entity).map_or(usize::MAX, |json| json.len())
 }
 
 #[cfg(test)]
@@ -154,6 +172,57 @@ mod tests {
             pages += snapshot.pages.len();
         }
         assert_eq!(pages, 20_000);
+    }
+
+    fn site_with_rules(nth: usize, rules: usize, pattern_bytes: usize) -> site::Site {
+        let rule = |nth: usize| {
+            serde_json::json!({
+                "name": format!("rule-{nth}"),
+                "match": { "paths": [format!("/{}*", "p".repeat(pattern_bytes))] },
+                "lifetime": { "fresh_s": 60 },
+            })
+        };
+        let site = serde_json::json!({
+            "id": format!("id-{nth}"),
+            "name": format!("site-{nth}"),
+            "hosts": [format!("{nth}.example")],
+            "origins": [{ "url": "http://127.0.0.1:9" }],
+            "routes": [],
+            "rules": (0..rules).map(rule).collect::<Vec<_>>(),
+            "purge_keys": [],
+        });
+        serde_json::from_value(site).expect("a site")
+    }
+
+    #[test]
+    fn rules_and_keys_of_sites_count_as_they_are_sent() {
+        let mut parts = Parts::default();
+        let mut records = Vec::new();
+        for nth in 0..40 {
+            // The last ones alone nearly fill a part.
+            let (rules, bytes) = if nth < 35 { (10, 1_000) } else { (120, 1_000) };
+            let site = site_with_rules(nth, rules, bytes);
+            assert_eq!(site.rules.len(), rules);
+            records.extend(parts.site(site));
+        }
+        records.push(parts.last(replica()));
+        let mut sites = 0;
+        for record in &records {
+            let bytes = record.data().len();
+            assert!(bytes <= limits::SNAPSHOT_PART_BYTES_MAX, "{bytes}");
+            let Record::Snapshot(part) = record else { panic!("a part") };
+            sites += part.sites.len();
+        }
+        assert_eq!(sites, 40);
+    }
+
+    #[test]
+    fn a_site_that_no_edge_could_read_keeps_nothing_else_from_edges() {
+        let mut parts = Parts::default();
+        assert!(parts.site(site_with_rules(0, 600, 1_000)).is_none());
+        assert!(parts.site(site_with_rules(1, 1, 10)).is_none());
+        let Record::Snapshot(last) = parts.last(replica()) else { panic!("a part") };
+        assert_eq!(last.sites.len(), 1);
     }
 
     #[test]

@@ -99,6 +99,10 @@ pub fn check(site: &site::Site) -> Vec<(String, Invalid)> {
             errors.push((format!("/purge_keys/{at}"), BAD_PURGE_KEY));
         }
     }
+    let bytes = serde_json::to_vec(site).map_or(usize::MAX, |json| json.len());
+    if bytes > limits::SITE_BYTES_MAX {
+        errors.push((String::new(), SITE_BYTES));
+    }
     errors
 }
 
@@ -193,6 +197,10 @@ const BAD_TOKEN_KEY: Invalid = Invalid {
     expected: "base64url of 32 to 256 random bytes for HS256, of the 32-byte public key for EdDSA",
 };
 const RULE_COUNT: Invalid = Invalid { code: "count", expected: "at most 128 rules" };
+const SITE_BYTES: Invalid = Invalid {
+    code: "too_large",
+    expected: "at most 240 KiB of a site, with all its routes, rules and keys as edges get them",
+};
 const RULE_TWICE: Invalid = Invalid { code: "repeated", expected: "each name once" };
 const PURGE_KEY_COUNT: Invalid = Invalid { code: "count", expected: "at most 16 keys" };
 const BAD_PURGE_KEY: Invalid = Invalid {
@@ -200,6 +208,8 @@ const BAD_PURGE_KEY: Invalid = Invalid {
     expected: "an id of A-Z, a-z, 0-9, . _ -, each once, and sha256: 64 digits 0-9 and a-f",
 };
 const BAD_PREFIX: Invalid = Invalid { code: "prefix", expected: "a path starting with /" };
+
+const _: () = assert!(limits::SITE_BYTES_MAX == 240 * 1024, "as it is told");
 
 #[cfg(test)]
 mod tests {
