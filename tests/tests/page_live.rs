@@ -74,6 +74,35 @@ fn the_second_request_of_a_page_is_a_hit_until_the_next_incident() {
 }
 
 #[test]
+fn a_component_that_changes_its_slug_is_the_same_row_of_the_page() {
+    let node = Node::up(&[]);
+    let host = node.edge.to_string();
+    let mut client = Client::connect(node.edge).expect("connects");
+    let mut stream =
+        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
+    until("the stream has begun", 10, || stream.next_event().map(|_| ()));
+    let body = r#"{"slug":"beacon","name":"Beacon"}"#;
+    assert_eq!(node.api("POST", "/v1/pages/demo/components", body, &[]).status, 201);
+    let row_of = |event: &pharos_tests::client::sse::Event| {
+        let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON data");
+        let text = |name: &str| data["component"][name].as_str().expect("a text").to_owned();
+        format!(r#"<li data-id="{}" data-slug="{}""#, text("id"), text("slug"))
+    };
+    let before = row_of(&stream.next_told().expect("an event"));
+    assert!(before.ends_with(r#"data-slug="beacon""#), "{before}");
+    let body = r#"{"slug":"lantern","status":"major_outage"}"#;
+    assert_eq!(node.api("PATCH", "/v1/pages/demo/components/beacon", body, &[]).status, 200);
+    let event = stream.next_told().expect("an event");
+    // What the script finds the row by is what the page and the event have in common.
+    let after = row_of(&event);
+    assert_eq!(after, before.replace("beacon", "lantern"));
+    let page = client.get(&host, "/demo/");
+    assert!(covers(page.field("pharos-version").expect("versioned"), &version_of(&event)));
+    let text = String::from_utf8_lossy(&page.body).into_owned();
+    assert!(text.contains(&after) && !text.contains("beacon"), "{text}");
+}
+
+#[test]
 fn versions_that_will_never_come_keep_nobody_from_the_page_of_an_event() {
     let node = Node::up(&[]);
     let host = node.edge.to_string();
