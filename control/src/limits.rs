@@ -151,5 +151,7 @@ pub const REMOTE_AHEAD_MS_MAX: u64 = 500;
 pub const INCARNATIONS_MAX: usize = 16;
 /// Rows a retention turn removes before it lets other writes go first.
 pub const COMPACTION_ROWS_MAX: usize = 2_000;
+/// Age of the file that tells the store from its copies, at which a commit makes another.
+pub const WITNESS_AFTER_MS: u64 = 60_000;
 /// Commits between two checkpoints of the write-ahead log.
 pub const CHECKPOINT_EVERY_COMMITS: u32 = 256;

@@ -182,12 +182,12 @@ fn open_store(
     let database = schema::file(data.path());
     let epoch_file = data.file("epoch");
     let unusable = |error| StartError::DataDir(DataDirError::Unusable(epoch_file.clone(), error));
-    let epoch = Epoch::open(&epoch_file).map_err(unusable)?;
+    let mut epoch = Epoch::open(&epoch_file).map_err(unusable)?;
     let conn = schema::open_writer(&database).map_err(StartError::Open)?;
     let draw =
         Draw { region: config.region.clone(), now_ms: clock::wall_ms(), random: clock::random() };
     let (head, renewed) =
-        identity::load(&conn, &database, &epoch, &draw).map_err(StartError::Store)?;
+        identity::load(&conn, &database, &mut epoch, &draw).map_err(StartError::Store)?;
     // A full disk must not keep control from starting: without the file the next start is a new
     // incarnation.
     if let Err(error) = epoch.write_synced(&head) {

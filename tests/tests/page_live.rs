@@ -3,7 +3,7 @@
 
 use pharos_tests::{
     check::ledger::covers,
-    process::{client::Client, node::Node, wait::until},
+    process::{browser::Browser, client::Client, node::Node, wait::until},
 };
 
 fn version_of(event: &pharos_tests::client::sse::Event) -> String {
@@ -100,6 +100,35 @@ fn a_component_that_changes_its_slug_is_the_same_row_of_the_page() {
     assert!(covers(page.field("pharos-version").expect("versioned"), &version_of(&event)));
     let text = String::from_utf8_lossy(&page.body).into_owned();
     assert!(text.contains(&after) && !text.contains("beacon"), "{text}");
+}
+
+#[test]
+fn an_open_page_in_a_browser_shows_a_component_once_under_its_new_slug() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(browser) = Browser::start(folder.path()) else {
+        println!("SKIPPED an_open_page_in_a_browser_shows_a_component_once: no chromium here");
+        return;
+    };
+    let node = Node::up(&[]);
+    let page = browser.open(&format!("http://{}/demo/", node.edge));
+    let wait_for = |what: &str, script: &str| {
+        until(what, 60, || (page.run(script)? == true).then_some(()));
+    };
+    wait_for("the page is live", "document.getElementById('live').dataset.state === 'live'");
+    assert_eq!(
+        page.run("window.kept = document.querySelectorAll('#components > li').length > 1"),
+        Some(true.into())
+    );
+    assert!(
+        page.run("window.count = document.querySelectorAll('#components > li').length").is_some()
+    );
+    let body = r#"{"slug":"renamed","status":"major_outage"}"#;
+    assert_eq!(node.api("PATCH", "/v1/pages/demo/components/api", body, &[]).status, 200);
+    let shown = "document.querySelector('[data-slug=renamed]')?.dataset.status === 'major_outage'";
+    wait_for("the row has its new slug", shown);
+    let once = "window.kept === true && !document.querySelector('[data-slug=api]') \
+                && document.querySelectorAll('#components > li').length === window.count";
+    assert_eq!(page.run(once), Some(true.into()), "by its own script, and no row twice");
 }
 
 #[test]

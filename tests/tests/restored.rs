@@ -118,6 +118,36 @@ fn whoever_watches_a_page_is_told_that_control_was_put_back() {
     }
 }
 
+#[test]
+fn what_is_written_before_an_edge_comes_back_is_not_taken_for_what_was_lost() {
+    let mut cluster = Cluster::start(&[std::time::Duration::ZERO]);
+    let data = cluster.folder.path().join("data");
+    let kept = cluster.folder.path().join("kept");
+    fs::create_dir(&kept).expect("a folder");
+    cluster.kill_control();
+    copy(&data, &kept);
+    cluster.restart_control();
+    let mut stream = watch(&cluster.edges[0], "");
+    until("the stream has begun", 30, || stream.next_event().map(|_| ()));
+    let mut lost = String::new();
+    for nth in 0..3 {
+        declare(&cluster, &format!("Lost at sea {nth}"));
+        lost = version_of(&stream.next_told().expect("an event"));
+    }
+    cluster.kill_control();
+    put_back(&kept, &data);
+    // The edge sleeps until more has been written than was lost.
+    cluster.edges[0].process.signal("STOP");
+    cluster.restart_control();
+    for nth in 0..5 {
+        declare(&cluster, &format!("Found again {nth}"));
+    }
+    cluster.edges[0].process.signal("CONT");
+    check_gap(&cluster.edges[0], &stream.next_told().expect("told"), &lost);
+    let page = fetch(&cluster.edges[0], "");
+    assert!(page.contains("Found again 0") && page.contains("Found again 4"));
+}
+
 fn wait_for(page: &Page<'_>, what: &str, script: &str) {
     until(what, 60, || (page.run(script)? == true).then_some(()));
 }

@@ -296,11 +296,11 @@ impl Run {
     fn open(&mut self) -> Result<Open, String> {
         let database = schema::file(self.dir.path());
         let vfs = self.disk.vfs().to_owned();
-        let epoch = Epoch::open(&self.epoch_file()).map_err(|error| error.to_string())?;
+        let mut epoch = Epoch::open(&self.epoch_file()).map_err(|error| error.to_string())?;
         let conn = schema::open_writer_on(&database, Some(&vfs)).map_err(|e| format!("{e:?}"))?;
         let random = std::array::from_fn(|_| self.rng.draw() as u8);
         let draw = Draw { region: "eu".into(), now_ms: self.now_ms, random };
-        let loaded = identity::load(&conn, &database, &epoch, &draw);
+        let loaded = identity::load(&conn, &database, &mut epoch, &draw);
         let (head, renewed) = loaded.map_err(|error| format!("{error:?}"))?;
         epoch.write_synced(&head).map_err(|error| error.to_string())?;
         self.check_identity(&head, renewed);

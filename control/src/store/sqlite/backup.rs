@@ -107,9 +107,9 @@ mod tests {
         let database = schema::file(dir.path());
         let open = |random: u8| {
             let conn = schema::open_writer(&database).expect("opens");
-            let epoch = Epoch::open(&dir.path().join("epoch")).expect("opens");
+            let mut epoch = Epoch::open(&dir.path().join("epoch")).expect("opens");
             let draw = Draw { region: "eu".into(), now_ms: 1, random: [random; 12] };
-            let (head, reason) = load(&conn, &database, &epoch, &draw).expect("loads");
+            let (head, reason) = load(&conn, &database, &mut epoch, &draw).expect("loads");
             epoch.write(&head).expect("writes");
             (conn, head, reason)
         };

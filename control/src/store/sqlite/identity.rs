@@ -7,6 +7,7 @@
 //!  copy made by `backup`                 carries a mark
 //!  old file put back in the directory    the epoch file beside it is ahead, or of another store
 //!  whole directory copied elsewhere      the database has another inode
+//!  files overwritten in place            the witness is not the one that the database names
 //!  all else (a machine's snapshot)       an edge presents a cursor beyond our head (feed::tail) →
 //! renewed at once
 //! ```
@@ -20,7 +21,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use super::{Reader, StoreError};
+use super::{Reader, StoreError, witness::Witness};
 use crate::{
     limits,
     log::{
@@ -41,6 +42,8 @@ pub enum Reason {
     Older,
     /// The database file is a copy, or its epoch file is gone.
     Copied,
+    /// The files are those of this directory, but what they hold was put back.
+    PutBack,
     /// The region's name changed.
     Region,
     /// An edge knows operations of ours that we do not.
@@ -55,6 +58,7 @@ impl Reason {
             Self::Backup => "the database is a backup",
             Self::Older => "the database is older than what was acknowledged here",
             Self::Copied => "the database file is a copy",
+            Self::PutBack => "the files of the store were put back from a copy",
             Self::Region => "the region has another name",
             Self::EdgeAhead => "an edge knows operations that this store does not",
         }
@@ -77,7 +81,7 @@ pub struct Draw {
 pub fn load(
     conn: &Connection,
     database: &Path,
-    epoch: &Epoch,
+    epoch: &mut Epoch,
     draw: &Draw,
 ) -> Result<(Head, Option<Reason>), StoreError> {
     let transaction = conn.unchecked_transaction()?;
@@ -101,8 +105,23 @@ pub fn load(
     if reader.meta("inode")?.as_deref() != Some(inode.as_str()) {
         set(conn, "inode", &inode)?;
     }
+    epoch.witness.take_up(reader.meta("witness")?.as_deref());
     transaction.commit()?;
+    turn_witness(conn, epoch, draw.now_ms);
     Ok((head, reason))
+}
+
+/// Every start has a witness of its own, if there is room for it: control starts on a full disk
+/// too.
+fn turn_witness(conn: &Connection, epoch: &mut Epoch, now_ms: u64) {
+    let noted = epoch.witness.write();
+    let noted = noted
+        .map_err(|error| error.to_string())
+        .and_then(|text| set(conn, "witness", &text).map_err(|error| error.to_string()));
+    match noted {
+        Ok(()) => epoch.witness.turn(now_ms),
+        Err(error) => tracing::warn!(%error, "the witness of the store could not be written"),
+    }
 }
 
 /// Draws a new store id and replica. The caller holds the transaction.
@@ -172,6 +191,9 @@ fn doubt(
         }
         None => Some(Reason::Copied),
         Some(_) if reader.meta("inode")?.as_deref() != Some(inode) => Some(Reason::Copied),
+        Some(_) if !epoch.witness.agrees(reader.meta("witness")?.as_deref()) => {
+            Some(Reason::PutBack)
+        }
         Some(_) if head.replica.region() != draw.region => Some(Reason::Region),
         Some(_) => None,
     })
@@ -203,6 +225,8 @@ fn inode(database: &Path) -> String {
 /// database behind it is an older one.
 pub struct Epoch {
     file: fs::File,
+    /// Finds what the position cannot: this file, too, may have been put back.
+    pub witness: Witness,
 }
 
 impl Epoch {
@@ -215,7 +239,8 @@ impl Epoch {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
-        Ok(Self { file })
+        let witness = Witness::new(path.parent().unwrap_or(Path::new(".")));
+        Ok(Self { file, witness })
     }
 
     /// The store and position it names; `None` when it names none.
@@ -267,9 +292,10 @@ mod tests {
         /// Opens, moves the head on to `position`, closes.
         fn open(&self, position: u64, random: u8) -> (Head, Option<Reason>) {
             let conn = schema::open_writer(&self.database()).expect("opens");
-            let epoch = Epoch::open(&self.dir.path().join("epoch")).expect("opens");
+            let mut epoch = Epoch::open(&self.dir.path().join("epoch")).expect("opens");
             let draw = Draw { region: "eu".into(), now_ms: 1, random: [random; 12] };
-            let (mut head, reason) = load(&conn, &self.database(), &epoch, &draw).expect("loads");
+            let loaded = load(&conn, &self.database(), &mut epoch, &draw);
+            let (mut head, reason) = loaded.expect("loads");
             head.position = head.position.max(position);
             save(&conn, &head).expect("saves");
             epoch.write(&head).expect("writes");
@@ -298,6 +324,50 @@ mod tests {
         assert_eq!(reason, Some(Reason::Older));
         assert!(renewed.store != first.store && renewed.replica != first.replica);
         assert_eq!(place.open(8, 4).1, None);
+    }
+
+    /// Writes the contents of files over them, as `cp` does: inodes and birth times stay.
+    fn overwrite(place: &Place, kept: &[(PathBuf, Vec<u8>)]) {
+        for (name, content) in kept {
+            fs::write(place.dir.path().join(name), content).expect("put back");
+        }
+    }
+
+    fn contents(place: &Place) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = fs::read_dir(place.dir.path()).expect("a directory").flatten();
+        files.map(|it| (it.file_name().into(), fs::read(it.path()).expect("read"))).collect()
+    }
+
+    #[test]
+    fn files_overwritten_in_place_are_a_new_incarnation() {
+        for with_witness in [false, true] {
+            let place = Place::new();
+            let (first, _) = place.open(7, 1);
+            let mut kept = contents(&place);
+            assert_eq!(kept.len(), 3, "database, epoch, witness");
+            if !with_witness {
+                kept.retain(|(name, _)| !name.to_string_lossy().starts_with("witness"));
+            }
+            assert_eq!(place.open(9, 2).1, None);
+            // A file's times move by a tick of the kernel.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            overwrite(&place, &kept);
+            let (renewed, reason) = place.open(7, 3);
+            assert_eq!(reason, Some(Reason::PutBack), "with its witness: {with_witness}");
+            assert!(renewed.store != first.store && renewed.replica != first.replica);
+            assert_eq!(place.open(8, 4).1, None);
+        }
+    }
+
+    #[test]
+    fn a_store_from_before_there_was_a_witness_is_what_it_was() {
+        let place = Place::new();
+        place.open(7, 1);
+        let conn = schema::open_writer(&place.database()).expect("opens");
+        conn.execute("DELETE FROM meta WHERE key = 'witness'", []).expect("deleted");
+        drop(conn);
+        assert_eq!(place.open(7, 2).1, None);
+        assert_eq!(place.open(7, 3).1, None);
     }
 
     #[test]

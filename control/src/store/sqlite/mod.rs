@@ -18,6 +18,7 @@ pub mod schema;
 pub mod state;
 pub mod topics;
 pub mod txn;
+pub mod witness;
 pub mod writer;
 
 pub use error::StoreError;

@@ -308,13 +308,33 @@ impl State {
     }
 
     fn commit(&mut self, before: &Head) -> Result<(), StoreError> {
+        let mut turned = None;
         if self.head != *before {
             identity::save(&self.conn, &self.head)?;
+            turned = self.write_witness()?;
         }
         self.conn.execute_batch("COMMIT")?;
+        if let Some(now_ms) = turned {
+            self.epoch.witness.turn(now_ms);
+        }
         self.counters.commits.fetch_add(1, Relaxed);
         self.counters.operations.fetch_add(self.head.position - before.position, Relaxed);
         Ok(())
+    }
+
+    /// Another witness where it is time; the time.
+    fn write_witness(&self) -> Result<Option<u64>, StoreError> {
+        let now_ms = self.head.hlc.ms();
+        if !self.epoch.witness.is_due(now_ms) {
+            return Ok(None);
+        }
+        match self.epoch.witness.write() {
+            Ok(noted) => identity::set(&self.conn, "witness", &noted).map(|()| Some(now_ms)),
+            Err(error) => {
+                tracing::warn!(%error, "the witness of the store could not be written");
+                Ok(None)
+            }
+        }
     }
 
     /// Runs one command in the open transaction. The reply is owed until the commit; the result
@@ -595,9 +615,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let database: PathBuf = schema::file(dir.path());
         let conn = schema::open_writer(&database).expect("opens");
-        let epoch = Epoch::open(&dir.path().join("epoch")).expect("opens");
+        let mut epoch = Epoch::open(&dir.path().join("epoch")).expect("opens");
         let draw = Draw { region: "eu".into(), now_ms: 1, random: [1; 12] };
-        let (head, _) = load(&conn, &database, &epoch, &draw).expect("loads");
+        let (head, _) = load(&conn, &database, &mut epoch, &draw).expect("loads");
         let counters = Arc::new(Counters::default());
         let (writer, _thread) =
             start(conn, epoch, head, Keyring::default(), Arc::clone(&counters)).expect("starts");
