@@ -15,7 +15,8 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of one SSE event on the feed, all lines together. Control sends none that is near it
 /// ([`RECORD_BYTES_MAX`]). Beyond: the edge reads past it and says so. For an event of a topic it
-/// tells its streams a gap; for a change of configuration or a purge it begins anew with a snapshot.
+/// tells its streams a gap; for a change of configuration or a purge it begins anew with a
+/// snapshot.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a record's JSON as control writes it. Beyond: an event of a page tells less, a snapshot
 /// has more parts, a site is refused.

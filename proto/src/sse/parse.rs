@@ -1,8 +1,8 @@
 //! Bytes → events, by the rules of WHATWG HTML ("Interpreting an event stream").
 //!
 //! Incremental: bytes may be cut anywhere, also within a CRLF, the byte order mark or a UTF-8
-//! sequence. Bounded: what is kept of one event stays under the parser's maximum. An event beyond it
-//! is read to its end and told without its data, and the stream goes on behind it. Dispatch,
+//! sequence. Bounded: what is kept of one event stays under the parser's maximum. An event beyond
+//! it is read to its end and told without its data, and the stream goes on behind it. Dispatch,
 //! reconnection and time are the caller's.
 
 use std::borrow::Cow;

@@ -118,7 +118,7 @@ impl SiteRules {
     pub fn purge_target(&self, object: u32) -> String {
         let drops = |rule: &Drawn| matches!(rule.does, Does::Caches { drops_query: true, .. });
         let is_dropped = self.0.iter().any(|rule| rule.path.fits(object) && drops(rule));
-        let query = if is_dropped && object % 2 == 0 { "?utm_q=purge" } else { "" };
+        let query = if is_dropped && object.is_multiple_of(2) { "?utm_q=purge" } else { "" };
         format!("/o/{object}{query}")
     }
 }

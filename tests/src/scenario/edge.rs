@@ -99,18 +99,18 @@ const ORIGIN: ([u8; 2], u16) = ([0, 2], 80);
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Outcome {
-    Run::new(seed, None).to_the_end()
+    Run::new(seed, None).into_outcome()
 }
 
 /// The same, and the site has rules. They are drawn apart, so that a seed without them is what it
 /// always was.
 pub fn run_with_rules(seed: u64) -> Outcome {
     let rules = SiteRules::draw(&mut Rng::new(!seed));
-    Run::new(seed, Some(Rc::new(rules))).to_the_end()
+    Run::new(seed, Some(Rc::new(rules))).into_outcome()
 }
 
 impl Run {
-    fn to_the_end(mut self) -> Outcome {
+    fn into_outcome(mut self) -> Outcome {
         self.safety();
         self.heal();
         self.liveness();
