@@ -1,9 +1,10 @@
 //! Variants: which stored response of a cache key belongs to a request (RFC 9111 §4.1).
 //!
 //! A variant is the list of names in `Vary` and the values that the request behind the stored
-//! response had for them, in a normal form: lines joined, white space around commas removed, and
-//! for `Accept-Encoding` and `Accept-Language` case, order and spelling of q-values removed, which
-//! carry no meaning there (RFC 9110 §12.4.2, §12.5).
+//! response had for them, in a normal form: of any field its lines joined, and no more, since
+//! nobody knows what its syntax allows; of the `Accept` fields, which are lists, empty members and
+//! white space around commas removed; of `Accept-Encoding` and `Accept-Language` also case, order
+//! and spelling of q-values, which carry no meaning there (RFC 9110 §12.4.2, §12.5).
 //!
 //! A response in one language (`Content-Language`) is also selected by a request that wants exactly
 //! this language more than any other: what the origin would have chosen, it cannot choose better.
@@ -166,9 +167,13 @@ fn normal(name: &str, lines: &[&[u8]]) -> Option<Box<[u8]>> {
     if lines.is_empty() {
         return None;
     }
-    if !matches!(name, "accept-encoding" | ACCEPT_LANGUAGE) {
-        let members: Vec<&[u8]> = lines.iter().flat_map(|line| list::members(line)).collect();
-        return Some(members.join(&b","[..]).into());
+    match name {
+        "accept-encoding" | ACCEPT_LANGUAGE => {}
+        "accept" | "accept-charset" => {
+            let members: Vec<&[u8]> = lines.iter().flat_map(|line| list::members(line)).collect();
+            return Some(members.join(&b","[..]).into());
+        }
+        _ => return Some(lines.join(&b", "[..]).into()),
     }
     let mut members: Vec<Vec<u8>> =
         lines.iter().flat_map(|line| list::members(line)).map(normal_member).collect();
@@ -270,10 +275,26 @@ mod tests {
         check("Foo", &[], &[], true);
         check("Foo", &[], &[("Foo", "")], false);
         check("Foo", &[("Foo", "1"), ("Foo", "2")], &[("Foo", "1, 2")], true);
-        check("Foo", &[("Foo", "1,2")], &[("Foo", "1 ,  2")], true);
-        check("Foo", &[("Foo", "\"1,2\"")], &[("Foo", "\"1, 2\"")], false);
         check("Foo", &[("Foo", "1, 2")], &[("Foo", "2, 1")], false);
         check("", &[("Foo", "1")], &[], true);
+    }
+
+    #[test]
+    fn rfc9111_4_1_white_space_is_changed_only_where_the_syntax_is_known_to_allow_it() {
+        for (a, b) in [
+            ("1,2", "1, 2"),
+            ("a", "a,"),
+            ("", ","),
+            ("(x, y)", "(x,y)"),
+            ("\"1,2\"", "\"1, 2\""),
+            ("a", "A"),
+        ] {
+            check("Foo", &[("Foo", a)], &[("Foo", b)], false);
+        }
+        check("Accept", &[("Accept", "text/html,*/*")], &[("Accept", "text/html , ,*/*")], true);
+        let quoted = |text| [("Accept", text)];
+        check("Accept", &quoted("a/b;c=\"1,2\""), &quoted("a/b;c=\"1, 2\""), false);
+        check("Accept", &[("Accept", "a/b, c/d")], &[("Accept", "c/d, a/b")], false);
     }
 
     #[test]
