@@ -276,19 +276,42 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Base64, whose padding may be left out (RFC 9651 §4.2.7).
     fn byte_sequence(&mut self) -> Option<Bare> {
         self.eat(b':');
-        self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
-        self.eat(b':').then_some(Bare::Other)
+        let digits =
+            self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')).len();
+        let padding = self.take_while(|b| b == b'=').len();
+        let is_whole = digits % 4 != 1 && padding <= (4 - digits % 4) % 4;
+        (self.eat(b':') && is_whole).then_some(Bare::Other)
     }
 
+    /// UTF-8, of which `%` and two lower-case digits stand for a byte (RFC 9651 §4.2.10).
     fn display_string(&mut self) -> Option<Bare> {
         self.eat(b'%');
         if !self.eat(b'"') {
             return None;
         }
-        self.take_while(|b| matches!(b, 0x20..=0x7e) && b != b'"');
-        self.eat(b'"').then_some(Bare::Other)
+        let digit = |b: &u8| match b {
+            b'0'..=b'9' => Some(b - b'0'),
+            b'a'..=b'f' => Some(b - b'a' + 10),
+            _ => None,
+        };
+        let mut content = Vec::new();
+        loop {
+            let (&b, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            match b {
+                b'"' => return std::str::from_utf8(&content).is_ok().then_some(Bare::Other),
+                b'%' => {
+                    let [high, low, rest @ ..] = rest else { return None };
+                    content.push(digit(high)? << 4 | digit(low)?);
+                    self.rest = rest;
+                }
+                0x20..=0x7e => content.push(b),
+                _ => return None,
+            }
+        }
     }
 
     fn eat(&mut self, wanted: u8) -> bool {
@@ -350,6 +373,40 @@ mod tests {
             let found = policy(&[("Cache-Control", "max-age=7"), ("CDN-Cache-Control", value)]);
             assert!(!found.is_targeted, "{value}");
             assert_eq!(found.directives.max_age_s, Some(7), "{value}");
+        }
+    }
+
+    #[test]
+    fn rfc9213_2_1_parameters_are_as_strict_as_members() {
+        for (parameter, is_valid) in [
+            ("%\"%zz\"", false),
+            ("%\"%C3%BC\"", false),
+            ("%\"%c3\"", false),
+            ("%\"%c\"", false),
+            ("%\"x", false),
+            ("%\"%c3%bc \"", true),
+            (":a=b:", false),
+            (":a:", false),
+            (":YQ===:", false),
+            (":!:", false),
+            (":YQ", false),
+            (":YQ==:", true),
+            (":YQ:", true),
+            ("::", true),
+            ("\"\\x\"", false),
+            ("@1.5", false),
+            ("1.", false),
+            ("?2", false),
+        ] {
+            for value in [
+                format!("max-age=5;x={parameter}"),
+                format!("max-age=5, a={parameter}"),
+                format!("max-age=5, a=(1 {parameter})"),
+                format!("max-age=5, a=(1;x={parameter});y"),
+            ] {
+                let found = policy(&[("CDN-Cache-Control", &value)]);
+                assert_eq!(found.is_targeted, is_valid, "{value}");
+            }
         }
     }
 
