@@ -49,7 +49,9 @@ impl Draft {
         request: &dyn FieldSource,
         response: &Response<'_>,
     ) -> Result<Self, NoStoreReason> {
-        if asked.method == Method::Post && !is_own_location(cache_key, response) {
+        if asked.method == Method::Post
+            && !is_own_location(cache_key, cache.config().scheme, response)
+        {
             return Err(NoStoreReason::Method);
         }
         let config = cache.config();
@@ -149,9 +151,9 @@ impl Draft {
 }
 
 /// Whether a response says that it is the representation of its own target.
-fn is_own_location(cache_key: &CacheKeyRef<'_>, response: &Response<'_>) -> bool {
+fn is_own_location(cache_key: &CacheKeyRef<'_>, scheme: &str, response: &Response<'_>) -> bool {
     let named = response.fields.get("Content-Location");
     named
-        .and_then(|reference| location::same_origin_target(cache_key, reference))
+        .and_then(|reference| location::same_origin_target(cache_key, scheme, reference))
         .is_some_and(|target| target == cache_key.target())
 }

@@ -120,6 +120,8 @@ pub struct Config {
     pub targets: Vec<String>,
     /// This cache's name in `Cache-Status`; a token.
     pub name: String,
+    /// By which scheme visitors reach what is stored, `http` or `https`.
+    pub scheme: &'static str,
     /// Which responses may be had encoded.
     pub compression: Compression,
     /// Seed of the hashes.
@@ -136,6 +138,7 @@ impl Config {
             stale_if_error_s: 24 * 3600,
             targets: vec!["CDN-Cache-Control".into()],
             name: "pharos".into(),
+            scheme: "http",
             compression: Compression::OFF,
             seed,
         }
@@ -222,7 +225,8 @@ impl Cache {
     ) -> Vec<String> {
         let references =
             ["Location", "Content-Location"].into_iter().filter_map(|it| response.get(it));
-        let targets = references.filter_map(|it| location::same_origin_target(cache_key, it));
+        let targets = references
+            .filter_map(|it| location::same_origin_target(cache_key, self.config.scheme, it));
         // Nothing is stored under what is no text.
         targets.filter_map(|target| String::from_utf8(target).ok()).collect()
     }

@@ -3,12 +3,19 @@
 //! §8.7, §10.2.2).
 //!
 //! Only references to the same origin count (RFC 9111 §4.4): one site cannot touch what is stored
-//! for another. A scheme's default port is no difference; `http` and `https` share their entries.
+//! for another, nor an answer by the one scheme what is stored for the other. Which scheme that is
+//! stands in no cache key: an edge has one ([`crate::Config::scheme`]). Its default port is no
+//! difference.
 
 use crate::key::CacheKeyRef;
 
-/// The target (path and query) of `reference`, if it leads to the host of `base`.
-pub(crate) fn same_origin_target(base: &CacheKeyRef<'_>, reference: &[u8]) -> Option<Vec<u8>> {
+/// The target (path and query) of `reference`, if it leads to the host of `base`, which is reached by
+/// this scheme.
+pub(crate) fn same_origin_target(
+    base: &CacheKeyRef<'_>,
+    own_scheme: &str,
+    reference: &[u8],
+) -> Option<Vec<u8>> {
     let end = reference.iter().position(|&b| b == b'#').unwrap_or(reference.len());
     let reference = &reference[..end];
     if reference.iter().any(|b| b.is_ascii_control() || *b == b' ') {
@@ -16,8 +23,7 @@ pub(crate) fn same_origin_target(base: &CacheKeyRef<'_>, reference: &[u8]) -> Op
     }
     let rest = match split_scheme(reference) {
         Some((scheme, rest)) => {
-            let is_ours =
-                scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+            let is_ours = scheme.eq_ignore_ascii_case(own_scheme.as_bytes());
             if !is_ours || !rest.starts_with(b"//") {
                 return None;
             }
@@ -28,8 +34,9 @@ pub(crate) fn same_origin_target(base: &CacheKeyRef<'_>, reference: &[u8]) -> Op
     if let Some(rest) = rest.strip_prefix(b"//") {
         let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
-        let is_same =
-            !base.host.is_empty() && host(authority).eq_ignore_ascii_case(host(base.host));
+        let port = if own_scheme == "https" { ":443" } else { ":80" };
+        let is_same = !base.host.is_empty()
+            && host(authority, port).eq_ignore_ascii_case(host(base.host, port));
         return is_same.then(|| target(if rest.is_empty() { b"/" } else { rest }, b"/"));
     }
     let (base_path, _) = split_query(base.target);
@@ -96,8 +103,8 @@ fn split_query(target: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Without the default port.
-fn host(authority: &[u8]) -> &[u8] {
-    let bare = [&b":80"[..], b":443", b":"].iter().find_map(|port| authority.strip_suffix(*port));
+fn host<'a>(authority: &'a [u8], port: &str) -> &'a [u8] {
+    let bare = [port, ":"].iter().find_map(|port| authority.strip_suffix(port.as_bytes()));
     bare.unwrap_or(authority)
 }
 
@@ -108,7 +115,7 @@ mod tests {
 
     fn resolved(reference: &str) -> Option<String> {
         let base = KeyHasher::new(0).cache_key("s", b"a.example:8080", b"/x/y/z?q=1", b"");
-        same_origin_target(&base, reference.as_bytes())
+        same_origin_target(&base, "http", reference.as_bytes())
             .map(|target| String::from_utf8(target).expect("text"))
     }
 
@@ -128,7 +135,7 @@ mod tests {
             ("/g/./h/../i", "/g/i"),
             ("http://A.example:8080/b?c#d", "/b?c"),
             ("//a.example:8080", "/"),
-            ("HTTPS://a.example:8080?c", "/?c"),
+            ("HTTP://a.example:8080?c", "/?c"),
             ("a/b:c", "/x/y/a/b:c"),
         ] {
             assert_eq!(resolved(reference).as_deref(), Some(expected), "{reference}");
@@ -140,6 +147,7 @@ mod tests {
         for reference in [
             "http://b.example:8080/b",
             "http://a.example/b",
+            "https://a.example:8080/b",
             "//a.example:81/",
             "http://u@a.example:8080/b",
             "ftp://a.example:8080/b",
@@ -152,10 +160,20 @@ mod tests {
     }
 
     #[test]
-    fn a_default_port_is_no_difference() {
+    fn a_default_port_is_no_difference_and_another_scheme_is() {
         let base = KeyHasher::new(0).cache_key("s", b"a.example", b"/", b"");
-        for reference in ["http://a.example:80/b", "https://a.example:443/b", "//a.example/b"] {
-            assert_eq!(same_origin_target(&base, reference.as_bytes()), Some(b"/b".to_vec()));
+        for (scheme, reference, is_same) in [
+            ("http", "http://a.example:80/b", true),
+            ("http", "//a.example/b", true),
+            ("http", "//a.example:443/b", false),
+            ("http", "https://a.example/b", false),
+            ("https", "https://a.example:443/b", true),
+            ("https", "//a.example/b", true),
+            ("https", "http://a.example/b", false),
+            ("https", "https://a.example:80/b", false),
+        ] {
+            let target = same_origin_target(&base, scheme, reference.as_bytes());
+            assert_eq!(target, is_same.then(|| b"/b".to_vec()), "{scheme} {reference}");
         }
     }
 }

@@ -121,6 +121,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     cache_config.targets.clone_from(&config.cache.targets);
     cache_config.compression = config.compression.for_cache();
     cache_config.name = shard::forward::Names::pseudonym(&config.id);
+    cache_config.scheme = config.forward.proto.word();
     let cache = Cache::new(cache_config);
     let board = Arc::new(OnceLock::new());
     let boards = Arc::clone(&board);

@@ -24,10 +24,11 @@ use proto::{
         framing::BodyFraming,
         head::{Fields, Method, RequestHead},
     },
+    target::Form,
 };
 
 use super::{explain::DEBUG_FIELD, purge_request::PURGE_KEY_FIELD};
-use crate::config::Forward;
+use crate::config::{Forward, Scheme};
 
 /// This edge's name in messages, and the lines made of it once.
 #[derive(Clone, Debug)]
@@ -89,6 +90,12 @@ impl Names {
         &self.via_line
     }
 
+    /// Whether a request for a URL of the other scheme cannot be for us: `https` is not spoken here
+    /// (RFC 9110 §7.4). What ends TLS in front of an edge may ask it for `http`.
+    pub fn is_misdirected(&self, form: Form) -> bool {
+        form == Form::AbsoluteHttps && self.forward.proto == Scheme::Http
+    }
+
     /// Whether this request has been here before.
     pub fn is_loop(&self, fields: &Fields<'_>) -> bool {
         fields.has(Known::CdnLoop)
@@ -109,8 +116,11 @@ impl Names {
         let Upstream { method, target, host, .. } = upstream;
         let _ = write!(to, "{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
         let named = ConnectionNamed::of(&head.fields);
+        let counts_hops = head.method == Method::Options && head.fields.has(Known::MaxForwards);
         for (name, value) in head.fields.iter() {
-            if passes_to_origin(name, upstream.for_cache) && !named.holds(name) {
+            if counts_hops && same(name, "Max-Forwards") {
+                write_field(name, &one_hop_less(value), to);
+            } else if passes_to_origin(name, upstream.for_cache) && !named.holds(name) {
                 write_field(name, value, to);
             }
         }
@@ -274,6 +284,14 @@ const ANOTHER_URL: [&str; 7] = [
 /// What frameworks take another method from; what is asked for the cache is a GET for all.
 const ANOTHER_METHOD: [&str; 3] = ["X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override"];
 
+/// The hops that are left to a request behind this one (RFC 9110 §7.6.2), where it says how many.
+fn one_hop_less(value: &[u8]) -> Vec<u8> {
+    match list::delta_seconds(value) {
+        Some(hops) => hops.saturating_sub(1).to_string().into_bytes(),
+        None => value.to_vec(),
+    }
+}
+
 /// The address in an element of `Forwarded`, if it is written as RFC 7239 §6 has it: nothing that a
 /// client made up may pass for another parameter, or open a quote that swallows ours.
 fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
@@ -329,7 +347,6 @@ mod tests {
     use proto::http1::head::{FieldSpace, parse_request};
 
     use super::*;
-    use crate::config::Scheme;
 
     fn forwarded(request: &str, for_cache: bool) -> String {
         forwarded_as(request, for_cache, Forward::default())

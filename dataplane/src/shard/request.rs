@@ -288,6 +288,11 @@ impl Edge {
             self.observe.count(Metric::NotOffered);
             return self.own(now, &own, asked, writer);
         }
+        if self.names.is_misdirected(head.target.form) {
+            self.observe.count(Metric::UnknownHost);
+            let own = Own::text(421, "https is not spoken here, so this URL is not served here.");
+            return self.own(now, &own, asked, writer);
+        }
         if let Some(own) = own_options(head) {
             return self.own(now, &own, asked, writer);
         }

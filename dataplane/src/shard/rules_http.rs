@@ -131,6 +131,7 @@ fn rfc9111_4_4_errors_and_other_origins_invalidate_nothing() {
         ("500 Oops", "Location: /new\r\n"),
         ("404 Not Found", ""),
         ("200 OK", "Location: http://b.example/new\r\n"),
+        ("200 OK", "Location: https://a.example/new\r\n"),
     ] {
         let mut world = World::new(1);
         let fresh = answer("200 OK", "Cache-Control: max-age=60\r\n", "old");
@@ -444,6 +445,34 @@ fn rfc8586_2_and_rfc9110_7_6_3_a_request_goes_on_with_our_name_and_comes_round_t
     assert!(got.contains("Via: 1.1 pharos-e1\r\n"), "{got}");
     let round = request("GET", "/x", "CDN-Loop: other, pharos-e1\r\n");
     assert!(ask(&mut world, &round).expect("an answer").starts_with("HTTP/1.1 508 "));
+}
+
+#[test]
+fn rfc9110_7_6_2_max_forwards_counts_the_hops_of_options() {
+    let ok = answer("200 OK", "", "");
+    for (method, value, expected) in [
+        ("OPTIONS", "2", "Max-Forwards: 1\r\n"),
+        ("OPTIONS", "1", "Max-Forwards: 0\r\n"),
+        ("OPTIONS", "many", "Max-Forwards: many\r\n"),
+        ("GET", "2", "Max-Forwards: 2\r\n"),
+    ] {
+        let asked = request(method, "/x", &format!("Max-Forwards: {value}\r\n"));
+        let (asked, _) = exchange(&mut World::new(1), &asked, &ok);
+        assert!(asked.contains(expected), "{method} {value}: {asked}");
+    }
+    let last = request("OPTIONS", "/x", "Max-Forwards: 0\r\n");
+    let got = ask(&mut World::new(1), &last).expect("no further");
+    assert!(got.starts_with("HTTP/1.1 204 ") && got.contains("\r\nAllow: "), "{got}");
+}
+
+#[test]
+fn rfc9110_7_4_what_is_asked_of_https_is_not_answered_over_http() {
+    let mut world = World::new(1);
+    let fresh = answer("200 OK", "Cache-Control: max-age=60\r\n", "page");
+    exchange(&mut world, &request("GET", "http://a.example/x", ""), &fresh);
+    let got = ask(&mut world, &request("GET", "https://a.example/x", "")).expect("refused");
+    assert!(got.starts_with("HTTP/1.1 421 "), "{got}");
+    assert!(is_stored(&mut world, "/x"));
 }
 
 #[test]
