@@ -76,8 +76,8 @@ pub enum WakeWith {
     Retry,
     /// The fetch failed and nothing stored may be served: answer as its holder does.
     Failed {
-        /// Something is stored, but must not be used without validation.
-        must_validate: bool,
+        /// By this status.
+        status: u16,
     },
     /// The origin lives and will answer later; nothing stored may be served meanwhile.
     Busy,
@@ -204,14 +204,15 @@ impl Lease {
         if is_origin_error(response.status)
             && let Some(stale) = self.stale_for_error(now_ms)
         {
-            self.release_failed(now_ms, Some(&stale), wakes);
+            self.release_failed(now_ms, Some(&stale), response.status, wakes);
             return HeadOutcome::Stale(stale);
         }
         match (response.status, self.asked.method, self.stored.clone()) {
             // It tells of something that is not stored, and must not update what is (§4.3.4). Nor
             // does one that nobody asked for: what was to be joined still lacks what is wanted.
             (304, _, Some(stored))
-                if self.range.is_some() || !validation::is_about(&stored, response.fields) =>
+                if self.range.is_some()
+                    || !validation::selects(&stored, response.fields, now_ms) =>
             {
                 self.again(&stored, response, wakes)
             }
@@ -222,8 +223,12 @@ impl Lease {
                 if validation::head_matches(&stored, response.fields) {
                     return self.updated(&stored, request, response, wakes);
                 }
-                // It tells of another representation: what is stored is outdated (RFC 9111 §4.3.5).
-                self.not_stored(NoStoreReason::Method, response, wakes)
+                // It tells of another representation: what is stored counts as stale (RFC 9111
+                // §4.3.5), unless it is another for those credentials only.
+                if self.asked.is_for_others() {
+                    stored.soften();
+                }
+                self.not_stored(NoStoreReason::Method, None, response, wakes)
             }
             _ => {
                 let key = self.cache_key.borrowed();
@@ -237,18 +242,20 @@ impl Lease {
                 );
                 match draft.and_then(|draft| self.cache.admit(response.length).map(|()| draft)) {
                     Ok(draft) => self.fill(draft, response, wakes),
-                    Err(reason) => self.not_stored(reason, response, wakes),
+                    Err(reason) => self.refused(reason, response, wakes),
                 }
             }
         }
     }
 
     /// Reports that no response came, or none that counts. Returns what may be served instead, as
-    /// stale.
-    pub fn fail(mut self, now_ms: u64, wakes: &mut Vec<Wake>) -> Option<Arc<Entry>> {
+    /// stale; without it everyone is answered by `status`, or by 504 where the reason is that what
+    /// is stored must be validated ([`Lease::must_validate`]).
+    pub fn fail(mut self, now_ms: u64, status: u16, wakes: &mut Vec<Wake>) -> Option<Arc<Entry>> {
         self.is_open = false;
         let stale = self.stale_for_error(now_ms);
-        self.release_failed(now_ms, stale.as_ref(), wakes);
+        let status = if self.must_validate() { 504 } else { status };
+        self.release_failed(now_ms, stale.as_ref(), status, wakes);
         stale
     }
 
@@ -280,7 +287,7 @@ impl Lease {
         match (self.draft_part(request, response), &self.stored) {
             (Ok(part), _) => self.fill_part(part, response, wakes),
             (Err(_), Some(stored)) if self.joins => self.again(stored, response, wakes),
-            (Err(reason), _) => self.not_stored(reason, response, wakes),
+            (Err(reason), _) => self.refused(reason, response, wakes),
         }
     }
 
@@ -321,8 +328,8 @@ impl Lease {
         let fields = WithoutRange(response.fields);
         let draft = match &older {
             Some(older) => {
-                match Draft::of_update(&self.cache, older, self.rule.as_deref(), request, response)?
-                {
+                let rule = self.rule.as_deref();
+                match Draft::of_update(&self.cache, older, self.asked, rule, request, response)? {
                     (draft, None) => draft,
                     (_, Some(reason)) => return Err(reason),
                 }
@@ -420,19 +427,19 @@ impl Lease {
         response: &Response<'_>,
         wakes: &mut Vec<Wake>,
     ) -> HeadOutcome {
-        let draft = Draft::of_update(&self.cache, stored, self.rule.as_deref(), request, response);
-        let (mut draft, refusal) = match draft {
-            Ok(draft) => draft,
-            Err(reason) => return self.not_stored(reason, response, wakes),
-        };
+        let rule = self.rule.as_deref();
+        let draft = Draft::of_update(&self.cache, stored, self.asked, rule, request, response);
+        // A 304 is no answer to one who may not have asked on condition.
+        let Ok((mut draft, refusal)) = draft else { return self.again(stored, response, wakes) };
         let first_hand = std::mem::take(&mut draft.first_hand);
         let body = Arc::clone(stored.body());
         let partial = stored.partial.clone();
         let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body, partial));
         entry.inherit_encodings(self.cache.account(), stored);
         if refusal.is_some() {
+            let is_outdated = self.outdates(stored, response);
             let mut segment = self.cache.segment_of(&self.cache_key);
-            let removed = segment.remove_outdated(stored);
+            let removed = is_outdated.then(|| segment.remove_outdated(stored));
             let released = self.release(&mut segment, response.response_at_ms, Release::Retry);
             drop(segment);
             drop(removed);
@@ -492,15 +499,46 @@ impl Lease {
         (removed, not_stored)
     }
 
-    fn not_stored(
+    /// Whether an answer that may not be stored outdates what is stored all the same.
+    ///
+    /// RFC 9111 §4.3.3 lets a full answer replace what was to be validated, and says nothing of one
+    /// that cannot take its place. Removing the old one costs everybody what could be served when
+    /// the origin fails, so a visitor must not be able to bring it about by his own request alone.
+    /// It takes all of these:
+    ///
+    /// * the answer could have been for others: it was asked for without credentials, and without
+    ///   `no-store`;
+    /// * it had to be asked for: what is stored was not fresh. A reload (`no-cache`, `max-age=0`)
+    ///   of what is fresh shows its answer to the one who reloads;
+    /// * it is the resource's word: success, a redirection, or that it is gone (404, 410, 451).
+    ///   Other 4xx find fault with the request, 5xx with the origin.
+    ///
+    /// So `no-store`, `private` or 404 to an ordinary validation end what was stored before them.
+    fn outdates(&self, stored: &Entry, response: &Response<'_>) -> bool {
+        self.asked.is_for_others()
+            && !stored.is_fresh(response.response_at_ms)
+            && matches!(response.status, 200..400 | 404 | 410 | 451)
+    }
+
+    /// An answer came that may not be stored.
+    fn refused(
         &self,
         reason: NoStoreReason,
         response: &Response<'_>,
         wakes: &mut Vec<Wake>,
     ) -> HeadOutcome {
+        let outdated = self.stored.as_ref().filter(|stored| self.outdates(stored, response));
+        self.not_stored(reason, outdated, response, wakes)
+    }
+
+    fn not_stored(
+        &self,
+        reason: NoStoreReason,
+        outdated: Option<&Arc<Entry>>,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
         let mut segment = self.cache.segment_of(&self.cache_key);
-        // A final answer that cannot be stored outdates what is.
-        let outdated = self.stored.as_ref().filter(|_| response.status < 500);
         let removed = outdated.map(|stored| segment.remove_outdated(stored));
         // An error may be over soon.
         let for_ms =
@@ -514,10 +552,20 @@ impl Lease {
         HeadOutcome::NotStored(reason)
     }
 
-    fn release_failed(&self, now_ms: u64, stale: Option<&Arc<Entry>>, wakes: &mut Vec<Wake>) {
+    fn release_failed(
+        &self,
+        now_ms: u64,
+        stale: Option<&Arc<Entry>>,
+        status: u16,
+        wakes: &mut Vec<Wake>,
+    ) {
         SharedStats::count(&self.cache.stats.fetch_failures, 1);
         let mut segment = self.cache.segment_of(&self.cache_key);
-        let released = self.release(&mut segment, now_ms, Release::Failed(stale));
+        let release = match stale {
+            Some(stale) => Release::FailedWith(stale),
+            None => Release::Failed { status },
+        };
+        let released = self.release(&mut segment, now_ms, release);
         drop(segment);
         wakes.extend(released);
     }
@@ -532,9 +580,9 @@ impl Lease {
             Release::Unshared { for_ms } if self.asked.is_plain() => {
                 segment.memories.remember_unshared(hash, now_ms.saturating_add(for_ms));
             }
-            Release::Failed(Some(_)) => segment.memories.remember_failed(hash, now_ms),
+            Release::FailedWith(_) => segment.memories.remember_failed(hash, now_ms),
             Release::Unshared { .. }
-            | Release::Failed(None)
+            | Release::Failed { .. }
             | Release::Busy(_)
             | Release::Retry => {}
         }
@@ -558,14 +606,16 @@ impl Lease {
                     WakeWith::Entry(Arc::clone(entry))
                 }
                 // Who came after a purge asked for something newer than this fetch could bring.
-                Release::Failed(_) | Release::Busy(_) if waiting.began > self.began => {
+                Release::FailedWith(_) | Release::Failed { .. } | Release::Busy(_)
+                    if waiting.began > self.began =>
+                {
                     WakeWith::Retry
                 }
-                Release::Failed(Some(stale)) | Release::Busy(Some(stale)) => {
+                Release::FailedWith(stale) | Release::Busy(Some(stale)) => {
                     WakeWith::Stale(Arc::clone(stale))
                 }
                 Release::Busy(None) => WakeWith::Busy,
-                Release::Failed(None) => WakeWith::Failed { must_validate: self.must_validate() },
+                Release::Failed { status } => WakeWith::Failed { status },
                 _ => WakeWith::Retry,
             };
             Wake { waiter: waiting.waiter, with }
@@ -616,8 +666,10 @@ enum Release<'a> {
     Entry { entry: &'a Arc<Entry>, before: u64 },
     /// With an answer that only its own request may see.
     Unshared { for_ms: u64 },
-    /// With a failure, and maybe something stale.
-    Failed(Option<&'a Arc<Entry>>),
+    /// With a failure, and something stale to serve instead.
+    FailedWith(&'a Arc<Entry>),
+    /// With a failure, told by this status.
+    Failed { status: u16 },
     /// With an origin that will answer later, and maybe something stale that still holds.
     Busy(Option<&'a Arc<Entry>>),
     /// Without an outcome.

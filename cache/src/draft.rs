@@ -35,6 +35,7 @@ pub(crate) struct Draft {
     stale: StaleRules,
     is_no_cache: bool,
     is_immutable: bool,
+    shares_authorized: bool,
     /// What only the request behind the response may be given beside the head.
     pub(crate) first_hand: Box<[u8]>,
 }
@@ -69,14 +70,18 @@ impl Draft {
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),
             is_immutable: policy.directives.immutable,
+            shares_authorized: storability::shares_authorized(&policy.directives),
         })
     }
 
     /// Of a stored entry and the 304 (or the answer to HEAD) that updates it. Second, why it may
-    /// not be stored any more, if so: it still answers those who waited for it.
+    /// not be stored, if so: it still answers the one who asked. To `Authorization` that is so
+    /// unless the updated response lets it be shared: what a 304 says may be for its request alone,
+    /// as a full answer may (RFC 9111 §3.5).
     pub(crate) fn of_update(
         cache: &Cache,
         stored: &Entry,
+        asked: Asked,
         rule: Option<&LifetimeRule>,
         request: &dyn FieldSource,
         response: &Response<'_>,
@@ -88,8 +93,9 @@ impl Draft {
         let merged = Response { fields: &head, status: stored.status(), ..*response };
         let times = Times::with_age(&merged, &policy, response.fields.get("Age"));
         let stale = StaleRules::of(&policy, config.stale_if_error_s);
-        // That it could be stored for its request was settled when it was.
-        let refusal = storability::check(Asked::GET, &merged, &policy, &times, &stale).err();
+        // What else of its request allowed storing was settled when it was stored.
+        let asked = Asked { has_authorization: asked.has_authorization, ..Asked::GET };
+        let refusal = storability::check(asked, &merged, &policy, &times, &stale).err();
         let variant = Variant::of(request, &head)?;
         // The response is still the one that its own request selected.
         let is_same_choice = variant.same_names(&stored.variant);
@@ -100,6 +106,7 @@ impl Draft {
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),
             is_immutable: policy.directives.immutable,
+            shares_authorized: storability::shares_authorized(&policy.directives),
             first_hand: first_hand(response, &policy),
             head: head.without_named(&policy),
         };
@@ -122,6 +129,7 @@ impl Draft {
             stale,
             is_no_cache,
             is_immutable,
+            shares_authorized,
             first_hand: _,
         } = self;
         let cache_key = cache_key.clone();
@@ -142,6 +150,7 @@ impl Draft {
             stale,
             is_no_cache,
             is_immutable,
+            shares_authorized,
             body,
             partial,
             is_encodable,

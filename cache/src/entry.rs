@@ -45,6 +45,8 @@ pub struct Entry {
     is_partial: bool,
     /// Whether it does not change while it is fresh (RFC 8246).
     pub(crate) is_immutable: bool,
+    /// Whether its origin lets the answer to one with credentials be shared (RFC 9111 §3.5).
+    pub(crate) shares_authorized: bool,
     /// Whether `encodings` is to be looked at.
     is_encodable: bool,
     /// Whether there is more to tell of it than its key: its variant, or its coding.
@@ -77,6 +79,7 @@ pub(crate) struct Parts {
     pub(crate) stale: StaleRules,
     pub(crate) is_no_cache: bool,
     pub(crate) is_immutable: bool,
+    pub(crate) shares_authorized: bool,
     pub(crate) body: Arc<Body>,
     pub(crate) partial: Option<Partial>,
     pub(crate) is_encodable: bool,
@@ -92,6 +95,7 @@ impl Entry {
             stale,
             is_no_cache,
             is_immutable,
+            shares_authorized,
             body,
             partial,
             is_encodable,
@@ -121,6 +125,7 @@ impl Entry {
             stale,
             is_no_cache,
             is_immutable,
+            shares_authorized,
             is_partial: partial.is_some(),
             is_encodable,
             is_chosen: !variant.is_plain() || head.get("Content-Encoding").is_some(),
@@ -149,6 +154,7 @@ impl Entry {
             stale: stored.stale,
             is_no_cache: stored.is_no_cache,
             is_immutable: stored.is_immutable,
+            shares_authorized: stored.shares_authorized,
             body,
             partial: None,
             is_encodable: stored.is_encodable,
@@ -172,6 +178,7 @@ impl Entry {
             stale: whole.stale,
             is_no_cache: whole.is_no_cache,
             is_immutable: whole.is_immutable,
+            shares_authorized: whole.shares_authorized,
             body,
             partial: None,
             is_encodable: false,
@@ -304,6 +311,12 @@ impl Entry {
     /// One relaxed load.
     pub(crate) fn state(&self) -> State {
         State(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Whether it may be served to anyone without asking: within its lifetime, not purged softly,
+    /// and not `no-cache`.
+    pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
+        self.times.is_fresh(now_ms) && !self.state().is_soft() && !self.is_no_cache
     }
 
     /// Counts a use for eviction, as far as it counts, so that a hot entry's line stays shared.
@@ -454,6 +467,7 @@ mod loom_tests {
             stale: StaleRules::of(&policy, 0),
             is_no_cache: false,
             is_immutable: false,
+            shares_authorized: false,
             body: Arc::new(Body::complete(account, b"".as_slice().into())),
             partial: None,
             is_encodable: false,

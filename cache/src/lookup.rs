@@ -148,7 +148,7 @@ impl Cache {
                 near.stats.revalidations += 1;
                 let freshness = Freshness::WhileRevalidating;
                 let hit = self.serve(near, request, asking.now_ms, &entry, freshness);
-                let asked = Asked { method: Method::Get, no_store: false, range: None, ..asked };
+                let asked = Asked { method: Method::Get, range: None, ..asked };
                 let lease = ticket.lease(self, asked, Some(entry));
                 Decision::Stale { hit, revalidate: Some(lease) }
             }
@@ -221,7 +221,9 @@ impl Segment {
                 Verdict::Incomplete { may_join } => {
                     forward = Forward::Partial;
                     // A request that has come back often enough takes the whole.
-                    let may_join = may_join && asking.waits < limits::WAITS_MAX;
+                    // With credentials, what comes may be another's representation.
+                    let may_join =
+                        may_join && asking.waits < limits::WAITS_MAX && !request.has_authorization;
                     joins = validation::missing(entry, request).filter(|_| may_join);
                     if joins.is_none() {
                         stored = None;
@@ -235,14 +237,14 @@ impl Segment {
         let wants = request.one_range();
         let has_lease = self.has_lease(key, request);
         if let Some(entry) = stored.as_ref().filter(|_| joins.is_none()) {
-            if while_revalidating && has_lease {
+            if while_revalidating && (has_lease || !may_revalidate_behind(entry, request)) {
                 return Decided::Serve(Arc::clone(entry), Freshness::WhileRevalidating);
             }
             if self.origin_fails(entry, request, asking.now_ms, has_lease) {
                 return Decided::Serve(Arc::clone(entry), Freshness::OriginFailed);
             }
         }
-        if request.directives.no_store && !while_revalidating {
+        if request.directives.no_store {
             return Decided::Bypass(BypassReason::RequestNoStore);
         }
         let may_wait = !request.has_authorization
@@ -289,6 +291,13 @@ impl Segment {
         let is_recent = now_ms.saturating_sub(failed_at_ms) < limits::ORIGIN_FAILED_MS;
         (is_recent || has_lease) && !entry.state().is_soft() && may_serve_on_error(entry, now_ms)
     }
+}
+
+/// Whether a fetch behind the answer may be made with a request's fields. Not with those of one
+/// that wants nothing of its exchange stored (RFC 9111 §5.2.1.5), nor with credentials where what
+/// they bring could not be shared (§3.5): it is served what is stale, and the next one validates.
+fn may_revalidate_behind(entry: &Entry, request: &Request<'_>) -> bool {
+    !request.directives.no_store && (!request.has_authorization || entry.shares_authorized)
 }
 
 /// What a stored response is worth to a request.
@@ -378,13 +387,11 @@ fn covers(entry: &Entry, asking: &Asking<'_>) -> bool {
 
 /// Whether a stored response may be served because the origin failed (RFC 5861 §4).
 pub(crate) fn may_serve_on_error(entry: &Entry, now_ms: u64) -> bool {
-    let state = entry.state();
-    if state.is_dead() {
+    if entry.is_dead() {
         return false;
     }
-    let is_fresh = entry.times.is_fresh(now_ms) && !state.is_soft() && !entry.is_no_cache;
     let if_error_ms = entry.stale.if_error_ms;
-    is_fresh || (if_error_ms > 0 && entry.times.staleness_ms(now_ms) <= if_error_ms)
+    entry.is_fresh(now_ms) || (if_error_ms > 0 && entry.times.staleness_ms(now_ms) <= if_error_ms)
 }
 
 /// For the one whose own fetch brought another part than it had asked for.

@@ -5,6 +5,7 @@
 
 use crate::{
     decision::NoStoreReason,
+    directives::ResponseDirectives,
     freshness::{Times, is_heuristically_cacheable},
     range::Spec,
     request::{Method, Request},
@@ -41,12 +42,14 @@ impl Asked {
     pub(crate) const GET: Self =
         Self { method: Method::Get, no_store: false, has_authorization: false, range: None };
 
+    /// Whether its answer can be for others than the one who asked.
+    pub(crate) fn is_for_others(&self) -> bool {
+        !self.has_authorization && !self.no_store
+    }
+
     /// Whether others would be answered the same.
     pub(crate) fn is_plain(&self) -> bool {
-        self.method == Method::Get
-            && !self.no_store
-            && !self.has_authorization
-            && self.range.is_none()
+        self.method == Method::Get && self.is_for_others() && self.range.is_none()
     }
 }
 
@@ -89,9 +92,7 @@ pub(crate) fn check(
     if directives.private.is_everything() {
         return Err(NoStoreReason::Private);
     }
-    let may_share =
-        directives.public || directives.must_revalidate || directives.s_maxage_s.is_some();
-    if asked.has_authorization && !may_share {
+    if asked.has_authorization && !shares_authorized(directives) {
         return Err(NoStoreReason::Authorization);
     }
     let is_allowed = directives.public
@@ -117,6 +118,11 @@ pub(crate) fn check(
         return Err(NoStoreReason::NothingToReuse);
     }
     Ok(())
+}
+
+/// Whether the answer to a request with `Authorization` may be given to others (RFC 9111 §3.5).
+pub(crate) fn shares_authorized(directives: &ResponseDirectives) -> bool {
+    directives.public || directives.must_revalidate || directives.s_maxage_s.is_some()
 }
 
 /// Final status codes whose caching rules are known here (RFC 9110 §15), for `must-understand`.
@@ -185,6 +191,23 @@ mod tests {
         ] {
             assert_eq!(verdict(asked, 200, &[("Cache-Control", value)]), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_9_public_allows_what_would_otherwise_not_be_stored() {
+        let asked = Asked { has_authorization: true, ..GET };
+        let etag = ("ETag", "\"a\"");
+        for (asked, status, expected) in [
+            (asked, 200, NoStoreReason::Authorization),
+            (GET, 302, NoStoreReason::Status),
+            (GET, 299, NoStoreReason::Status),
+        ] {
+            assert_eq!(verdict(asked, status, &[etag]), Err(expected), "{status}");
+            let public = [etag, ("Cache-Control", "public")];
+            assert_eq!(verdict(asked, status, &public), Ok(()), "{status}");
+        }
+        assert_eq!(control("public, no-store"), Err(NoStoreReason::NoStore));
+        assert_eq!(control("public, private, max-age=9"), Err(NoStoreReason::Private));
     }
 
     #[test]

@@ -158,12 +158,34 @@ pub(crate) fn push_conditions(entry: &Entry, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a 304 is about `entry`: the entity tag it brings, if any, is the entry's (RFC 9111
-/// §4.3.4).
-pub(crate) fn is_about(entry: &Entry, fields: &dyn FieldSource) -> bool {
-    match (fields.get("ETag"), entry.get("ETag")) {
-        (Some(new), Some(stored)) => opaque(new) == opaque(stored),
-        (Some(_), None) | (None, _) => true,
+/// Whether a 304 that came for `entry` selects it for update (RFC 9111 §4.3.4): by a strong validator
+/// that both have, or else by its weak ones, if those are the entry's.
+///
+/// One without any validator is taken to be of `entry`, though that has one: ours was the only one
+/// that the origin was asked about, and many leave `Last-Modified` out of what says that it still
+/// holds.
+pub(crate) fn selects(entry: &Entry, fields: &dyn FieldSource, now_ms: u64) -> bool {
+    let etags = (fields.get("ETag"), entry.get("ETag"));
+    if let (Some(new), Some(stored)) = etags {
+        if opaque(new) != opaque(stored) {
+            return false;
+        }
+        if strong_etag(fields).is_some() && strong_etag(entry).is_some() {
+            return true;
+        }
+    }
+    let modified_ms = date_field_ms(fields, "Last-Modified", now_ms);
+    let strong_ms = strong_modified_ms(fields, now_ms);
+    if strong_ms.is_some() && strong_modified_ms(entry, now_ms) == strong_ms {
+        return true;
+    }
+    if strong_ms.is_some() || strong_etag(fields).is_some() {
+        return false;
+    }
+    match (etags, modified_ms) {
+        ((Some(_), Some(_)), _) => true,
+        (_, Some(modified_ms)) => entry.last_modified_ms == Some(modified_ms),
+        ((new, _), None) => new.is_none(),
     }
 }
 

@@ -600,7 +600,7 @@ fn what_a_failed_body_would_have_replaced_is_back() {
     assert_eq!(read(&joiner).0, "new");
     writer.fail(&mut Vec::new());
     let again = lease(world.get(1, "/a", &[]));
-    let stale = again.fail(world.now_ms, &mut world.wakes).expect("within 24 h");
+    let stale = again.fail(world.now_ms, 502, &mut world.wakes).expect("within 24 h");
     assert_eq!(stale.body().progress().len, 5);
 }
 
@@ -652,7 +652,7 @@ fn rfc5861_4_stale_if_error_by_default_for_a_day() {
         world.store("/a", &[("Cache-Control", control)], "hello");
         world.pass_s(after_s);
         let fetch = lease(world.get(0, "/a", &[]));
-        let stale = fetch.fail(world.now_ms, &mut Vec::new());
+        let stale = fetch.fail(world.now_ms, 502, &mut Vec::new());
         assert_eq!(stale.is_some(), is_served, "{control}");
         let fetch = match world.get(0, "/a", &[]) {
             Decision::Stale { .. } if is_served => continue,
@@ -670,7 +670,7 @@ fn while_the_origin_fails_stale_is_served_without_asking_each_time() {
     world.pass_s(5);
     let fetch = lease(world.get(0, "/a", &[]));
     assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
-    assert!(fetch.fail(world.now_ms, &mut world.wakes).is_some());
+    assert!(fetch.fail(world.now_ms, 502, &mut world.wakes).is_some());
     let wake = world.wakes.pop().expect("the waiter");
     let (hit, _) = stale(world.woken(1, "/a", &[], &wake.with));
     assert_eq!(hit.freshness, Freshness::OriginFailed);
@@ -687,8 +687,8 @@ fn a_failure_with_nothing_stored_is_told_to_the_waiters() {
     let mut world = World::new();
     let fetch = lease(world.get(0, "/a", &[]));
     assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
-    assert!(fetch.fail(world.now_ms, &mut world.wakes).is_none());
-    assert!(matches!(world.wakes[0].with, WakeWith::Failed { must_validate: false }));
+    assert!(fetch.fail(world.now_ms, 502, &mut world.wakes).is_none());
+    assert!(matches!(world.wakes[0].with, WakeWith::Failed { status: 502 }));
 }
 
 // -- purge --
@@ -783,7 +783,7 @@ fn a_soft_purged_response_is_served_only_when_the_origin_fails() {
     world.store("/a", &[("Cache-Control", control), ("ETag", "\"a\"")], "hello");
     world.purge(url("/a"), true);
     let Decision::Revalidate(fetch) = world.get(0, "/a", &[]) else { panic!("never fresh again") };
-    assert!(fetch.fail(world.now_ms, &mut Vec::new()).is_some());
+    assert!(fetch.fail(world.now_ms, 502, &mut Vec::new()).is_some());
     let Decision::Revalidate(fetch) = world.get(0, "/a", &[]) else {
         panic!("the origin is asked each time: it may be back with the new state")
     };
@@ -876,7 +876,7 @@ fn an_entry_below_the_least_version_is_not_used() {
     }
     let least = vector(6);
     let fetch = lease(world.ask(1, Method::Get, "/a", &[], Some(&least)));
-    let stale = fetch.fail(world.now_ms, &mut Vec::new());
+    let stale = fetch.fail(world.now_ms, 502, &mut Vec::new());
     assert!(stale.is_none(), "not even when the origin fails");
 }
 
@@ -908,7 +908,7 @@ fn what_is_restored_is_validated_first_and_served_when_the_origin_is_gone() {
     world.cache.restore(&cache_key, &none, &response, b"hello").expect("stored before");
     world.pass_s(10);
     let fetch = lease(world.get(0, "/a", &[]));
-    let stale = fetch.fail(world.now_ms, &mut Vec::new()).expect("there is nothing better");
+    let stale = fetch.fail(world.now_ms, 502, &mut Vec::new()).expect("there is nothing better");
     assert_eq!(stale.body().chunk_at(0), Some(&b"hello"[..]));
     assert_eq!(world.purge(key("page/7"), false), 1);
 }

@@ -142,7 +142,7 @@ impl World {
 
     /// The fetch fails; what may be served instead.
     pub fn fail(&mut self, lease: Lease) -> Option<Arc<Entry>> {
-        lease.fail(self.now_ms, &mut self.wakes)
+        lease.fail(self.now_ms, 502, &mut self.wakes)
     }
 
     pub fn sweep_all(&mut self) {

@@ -205,10 +205,11 @@ impl Answer {
             let next = match &mut self.state {
                 State::Collapsed { woken } => match woken.take() {
                     None => return Advance::Waiting,
-                    Some(WakeWith::Failed { must_validate }) => {
+                    Some(WakeWith::Failed { status }) => {
                         let text = "The origin failed while this request waited for its answer.";
-                        let status = if must_validate { 504 } else { 502 };
+                        let fields = if status == 503 { Failure::Overloaded.fields() } else { "" };
                         let (own, asked) = (Own::text(status, text), self.asked.lend());
+                        let own = Own { fields, ..own };
                         edge.unfetched(now, &own, &self.kept, asked, writer)
                     }
                     Some(WakeWith::Busy) => {

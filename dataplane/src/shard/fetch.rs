@@ -808,7 +808,8 @@ impl Edge {
         match fetch.lease.take() {
             Some(lease) => {
                 let must_validate = lease.must_validate();
-                let stale = lease.fail(now.wall_ms, &mut self.wakes);
+                let (status, _) = failure.answer();
+                let stale = lease.fail(now.wall_ms, status, &mut self.wakes);
                 fetch.outcome = match stale {
                     None if must_validate => Outcome::Failed(Failure::Unvalidated),
                     Some(entry) => Outcome::Stored(StoredAnswer::of_failed(entry, fetch.told)),

@@ -600,7 +600,7 @@ mod tests {
                 Some((Arc::clone(hit.local.entry()), hit.freshness == Freshness::Fresh))
             }
             Decision::Revalidate(lease) => {
-                lease.fail(now.wall_ms, &mut Vec::new()).map(|e| (e, false))
+                lease.fail(now.wall_ms, 502, &mut Vec::new()).map(|e| (e, false))
             }
             _ => None,
         }

@@ -368,6 +368,21 @@ fn rfc9111_5_2_2_2_who_waits_for_a_validation_that_fails_is_told_504_too() {
 }
 
 #[test]
+fn who_waits_for_a_fetch_is_told_by_the_same_status_as_who_began_it() {
+    let mut world = World::new(2);
+    let clients = [world.connect(0), world.connect(0), world.connect(1)];
+    for client in clients {
+        world.say(client, GET);
+    }
+    assert_eq!(world.upstreams.len(), 1);
+    world.wait_ms(6_000);
+    for client in clients {
+        let got = world.take(client);
+        assert!(got.starts_with("HTTP/1.1 504 "), "{got}");
+    }
+}
+
+#[test]
 fn rfc9111_3_1_trailers_are_not_combined_with_fields_and_unknown_fields_are_kept() {
     let mut world = World::new(1);
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60, new=1\r\n\

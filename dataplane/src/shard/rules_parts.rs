@@ -92,6 +92,29 @@ fn rfc9110_14_2_ranges_are_served_from_what_is_stored_whole() {
 }
 
 #[test]
+fn rfc9110_15_3_7_a_206_says_of_caching_what_a_200_would_have_said() {
+    let mut world = World::new(1);
+    let said = [
+        "Date: Tue, 14 Nov 2023 22:13:20 GMT",
+        "Cache-Control: max-age=60",
+        "CDN-Cache-Control: max-age=90",
+        "ETag: \"v1\"",
+        "Expires: Tue, 14 Nov 2023 22:14:20 GMT",
+        "Content-Location: /x.en",
+        "Vary: Accept-Language",
+        "Last-Modified: Tue, 14 Nov 2023 20:13:20 GMT",
+    ];
+    let fields: String = said.iter().map(|line| format!("{line}\r\n")).collect();
+    exchange(&mut world, &get(""), &whole(&fields));
+    for asked in [range("0-1"), range("0-1, 4-5"), range("0-1\r\nIf-Range: \"v1\"")] {
+        let got = ask(&mut world, &asked).expect("a hit");
+        assert!(got.starts_with("HTTP/1.1 206 "), "{got}");
+        let missing = said.iter().find(|line| !got.contains(&format!("\r\n{line}\r\n")));
+        assert_eq!(missing, None, "{got}");
+    }
+}
+
+#[test]
 fn rfc9110_15_3_7_2_several_ranges_are_sent_as_multipart() {
     let mut world = World::new(1);
     exchange(&mut world, &get(""), &whole(TAGGED));

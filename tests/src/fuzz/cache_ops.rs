@@ -267,7 +267,7 @@ impl Model {
             Op::FailLease { which } => {
                 if let Some(fetch) = take_one(&mut self.fetches, which) {
                     let now_ms = self.now_ms;
-                    let stale = fetch.lease.fail(now_ms, &mut self.wakes);
+                    let stale = fetch.lease.fail(now_ms, 502, &mut self.wakes);
                     self.check_failure(fetch.target, fetch.began);
                     if let Some(entry) = stale {
                         let version = version_of(&entry);
@@ -486,7 +486,8 @@ impl Model {
             HeadOutcome::NotStored(_) => {
                 let is_part = matches!(kind, Kind::Part { .. });
                 assert!(is_part || matches!(kind, Kind::Private | Kind::Error), "{kind:?}");
-                if kind != Kind::Error {
+                // What was fresh, and still is, stays: the answer is for the one who reloaded.
+                if kind != Kind::Error && !stored.is_some_and(|it| self.is_surely_fresh(it)) {
                     self.forget(stored);
                 }
             }
@@ -499,6 +500,13 @@ impl Model {
                 self.take(decision, asked);
             }
         }
+    }
+
+    /// Whether a version is fresh, as far as no purge may have reached it.
+    fn is_surely_fresh(&self, number: usize) -> bool {
+        let version = &self.versions[number];
+        let mut purges = self.purges_since(version.target, version.began);
+        self.now_ms < version.fresh_until_ms && purges.next().is_none()
     }
 
     /// This version is outdated, and so is every one before it.

@@ -41,6 +41,8 @@ enum Must {
     Fresh,
     StaleAsAsked,
     StaleWhileRevalidating,
+    /// The same, but its request must not be the one that validates.
+    StaleLeftToOthers,
     Fetch,
     Unsatisfiable,
 }
@@ -189,9 +191,13 @@ impl World<'_> {
             (Decision::Stale { hit, revalidate: Some(lease) }, Must::StaleWhileRevalidating) => {
                 self.note("stale: while revalidating");
                 self.check(&hit, place, asks, Freshness::WhileRevalidating);
-                let asks = Asks::default();
+                let asks = Asks { authorization: asks.authorization, ..Asks::default() };
                 let asking = AskedFor { asks: &asks, is_behind: true, ..asking };
                 return self.fetched(lease, place, &asking);
+            }
+            (Decision::Stale { hit, revalidate: None }, Must::StaleLeftToOthers) => {
+                self.note("stale: validation left to others");
+                self.check(&hit, place, asks, Freshness::WhileRevalidating);
             }
             (Decision::Unsatisfiable, Must::Unsatisfiable) => self.note("only-if-cached: 504"),
             (Decision::Bypass(_), Must::Fetch) if asks.no_store => self.note("no-store: bypass"),
@@ -261,9 +267,14 @@ impl World<'_> {
             return Must::StaleAsAsked;
         }
         let window_s = stored.said.while_revalidating_s.filter(|_| !stored.said.is_targeted());
+        // RFC 9111 §5.2.1.5, §3.5.
+        let is_for_itself = asks.no_store || asks.authorization && !stored.said.shares_authorized();
         match window_s {
             Some(window_s) if staleness_ms < window_s * 1000 && !asks.only_if_cached => {
-                Must::StaleWhileRevalidating
+                match is_for_itself {
+                    true => Must::StaleLeftToOthers,
+                    false => Must::StaleWhileRevalidating,
+                }
             }
             _ => otherwise,
         }
@@ -330,7 +341,7 @@ impl World<'_> {
         let joins = self.check_wanted(&lease, place, asking, &conditions);
         if self.dice.one_in(12) {
             self.failed_ms.insert(place.0, self.now_ms);
-            let stale = lease.fail(self.now_ms, &mut Vec::new());
+            let stale = lease.fail(self.now_ms, 502, &mut Vec::new());
             self.note("origin: failed");
             if let Some(entry) = stale {
                 // Explicit 0 (RFC 5861 §4): only what is fresh all the same.
@@ -398,7 +409,8 @@ impl World<'_> {
     /// tell it is tried where nothing needs validation.
     fn may_join(&self, stored: &Stored, asking: &AskedFor<'_>) -> bool {
         let is_fresh = stored.is_fresh(self.now_ms) && !asking.asks.no_cache;
-        !stored.is_soft && (is_fresh || stored.is_strong())
+        let may_be_another = asking.asks.authorization;
+        !stored.is_soft && (is_fresh || stored.is_strong()) && !may_be_another
     }
 
     /// What was asked for is a part: a part comes, or something else.
@@ -460,7 +472,7 @@ impl World<'_> {
         match lease.head(asking.fields, &response, &mut Vec::new()) {
             HeadOutcome::Fill { mut writer, entry, not_stored, .. } => {
                 assert!(is_sound && not_stored.is_none(), "{context}");
-                assert!(!new.said.forbids_storing(), "{context}");
+                assert!(!new.said.is_refused_to(asking.asks), "{context}");
                 assert!(joins || asking.asks.if_range.is_none(), "{context}");
                 assert!(!joins || older.is_some(), "joined with another: {context}");
                 let content = if breaks_off { &content[..content.len() / 2] } else { content };
@@ -497,12 +509,12 @@ impl World<'_> {
             }
             HeadOutcome::NotStored(reason) => {
                 let is_refused = !is_sound || asking.asks.if_range.is_some() || self.is_small;
-                let by_request = matches!(reason, cache::NoStoreReason::RequestNoStore);
-                let must = !is_refused && !by_request && new.must_be_stored();
+                let is_refused = is_refused || new.said.is_refused_to(asking.asks);
+                let must = !is_refused && new.must_be_stored();
                 assert!(!joins && !must, "{reason:?} {context}");
                 self.note(if is_sound { "part: not stored" } else { "part: mistaken" });
                 if is_stored {
-                    self.forget(place);
+                    self.forget_outdated(place, 206, asking.asks);
                 }
                 Next::Done
             }
@@ -540,7 +552,7 @@ impl World<'_> {
                 assert!(!joins);
                 self.note("part: nothing came");
                 if is_stored {
-                    self.forget(place);
+                    self.forget_outdated(place, status, asking.asks);
                 }
                 Next::Done
             }
@@ -652,7 +664,8 @@ impl World<'_> {
         let outcome = lease.head(asking.fields, &response, &mut Vec::new());
         match outcome {
             HeadOutcome::Fill { mut writer, not_stored, entry, .. } => {
-                assert!(not_stored.is_none() && !said.forbids_storing(), "{said:?}");
+                let is_refused = said.is_refused_to(asking.asks);
+                assert!(not_stored.is_none() && !is_refused, "{said:?}");
                 writer.append(&text, &mut Vec::new()).unwrap_or_default();
                 drop(entry);
                 if writer.finish(&mut Vec::new()).is_err() {
@@ -665,13 +678,16 @@ impl World<'_> {
             }
             HeadOutcome::Updated { entry, .. } => {
                 assert!(is_same, "{said:?}");
-                match said.forbids_storing() {
+                match said.is_refused_to(asking.asks) {
                     true => {
-                        assert!(entry.is_dead(), "it may not be stored any more: {said:?}");
-                        self.forget(place);
-                        self.note("304: not stored any more");
+                        assert!(entry.is_dead(), "it may not be stored: {said:?}");
+                        self.forget_outdated(place, 304, asking.asks);
+                        self.note("304: not stored");
                     }
-                    false if entry.is_dead() => self.forget(place),
+                    // Nothing could come of keeping it.
+                    false if entry.is_dead() => {
+                        self.forget_outdated(place, 304, asking.asks);
+                    }
                     false => {
                         self.note("304: updated");
                         let held = stored.and_then(|stored| stored.held);
@@ -682,12 +698,17 @@ impl World<'_> {
             HeadOutcome::NotStored(reason) => {
                 self.note("not stored");
                 let is_useful = said.lifetime_ms().is_some_and(|it| it > said.age_s * 1000);
-                let must = is_get && is_useful && !said.forbids_storing() && !self.is_small;
-                let by_request = matches!(reason, cache::NoStoreReason::RequestNoStore);
-                assert!(!must || by_request, "{reason:?} for {said:?}");
-                // An error says nothing of what is stored.
-                if said.status < 500 && is_stored {
-                    self.forget(place);
+                let is_refused = said.is_refused_to(asking.asks);
+                let must = is_get && is_useful && !is_refused && !self.is_small;
+                assert!(!must, "{reason:?} for {said:?}");
+                if is_head && said.status == 200 {
+                    // It tells of something else: what is stored counts as stale (§4.3.5).
+                    let stored = self.stored.get_mut(&place).filter(|_| is_stored);
+                    if let Some(stored) = stored.filter(|_| !asking.asks.authorization) {
+                        stored.is_soft = true;
+                    }
+                } else if is_stored {
+                    self.forget_outdated(place, said.status, asking.asks);
                 }
             }
             HeadOutcome::Stale(_) => {
@@ -707,6 +728,17 @@ impl World<'_> {
     ) {
         let stored = Stored { said, version, body, arrived_ms: self.now_ms, is_soft: false, held };
         self.stored.insert(place, stored);
+    }
+
+    /// An answer came that was not stored: what is stored stays, or goes.
+    fn forget_outdated(&mut self, place: (u64, u64), status: u16, asks: &Asks) {
+        let now_ms = self.now_ms;
+        if self.stored.get(&place).is_some_and(|it| it.is_outdated_by(status, asks, now_ms)) {
+            self.forget(place);
+            self.note("not stored: what was stored is outdated");
+        } else {
+            self.note("not stored: what was stored stays");
+        }
     }
 
     fn forget(&mut self, place: (u64, u64)) {

@@ -86,6 +86,16 @@ impl Said {
         !self.is_targeted() && (self.no_store || self.private)
     }
 
+    /// RFC 9111 §3.5: whether what came to one with credentials may be given to others.
+    pub(super) fn shares_authorized(&self) -> bool {
+        !self.is_targeted() && (self.must_revalidate || self.s_maxage_s.is_some())
+    }
+
+    /// Whether it may not be stored as the answer to this request.
+    pub(super) fn is_refused_to(&self, asks: &Asks) -> bool {
+        self.forbids_storing() || asks.authorization && !self.shares_authorized()
+    }
+
     pub(super) fn needs_validation(&self) -> bool {
         !self.is_targeted() && self.no_cache
     }
@@ -251,6 +261,15 @@ impl Stored {
         self.said.lifetime_ms().unwrap_or(0)
     }
 
+    /// Whether this answer, though it may not be stored, ends what is stored: it is not only for the
+    /// one who asked, what is stored was not fresh, and it is the resource's word (docs/rfc9111.md,
+    /// §4.3.3).
+    pub(super) fn is_outdated_by(&self, status: u16, asks: &Asks, now_ms: u64) -> bool {
+        let is_fresh = self.is_fresh(now_ms) && !self.is_soft && !self.said.needs_validation();
+        let is_word = status < 400 || matches!(status, 404 | 410 | 451);
+        !asks.authorization && !asks.no_store && !is_fresh && is_word
+    }
+
     pub(super) fn is_fresh(&self, now_ms: u64) -> bool {
         self.age_ms(now_ms) < self.lifetime_ms()
     }
@@ -263,6 +282,7 @@ pub(super) struct Asks {
     pub(super) no_cache: bool,
     pub(super) no_store: bool,
     pub(super) only_if_cached: bool,
+    pub(super) authorization: bool,
     pub(super) max_age_s: Option<u64>,
     pub(super) min_fresh_s: Option<u64>,
     pub(super) max_stale_s: Option<u64>,
@@ -286,6 +306,7 @@ impl Asks {
             no_cache: dice.one_in(14),
             no_store: dice.one_in(20),
             only_if_cached: dice.one_in(20),
+            authorization: dice.one_in(8),
             max_age_s: dice.maybe(12),
             min_fresh_s: dice.maybe(12),
             max_stale_s: dice.maybe(10),
@@ -308,6 +329,7 @@ impl Asks {
         if !control.is_empty() {
             fields.push(("Cache-Control".into(), control.join(", ")));
         }
+        fields.extend(self.authorization.then(|| ("Authorization".into(), "x".into())));
         fields.extend(self.wanted.as_ref().map(|it| ("Range".into(), it.to_value())));
         fields.extend(self.if_range.map(|it| ("If-Range".into(), format!("\"v{it}\""))));
         fields.extend(self.knows.map(|it| ("If-None-Match".into(), format!("\"v{it}\""))));
