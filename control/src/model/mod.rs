@@ -55,12 +55,33 @@ pub fn check_host(text: &str) -> Result<(), Invalid> {
     if shape { Ok(()) } else { Err(BAD_HOST) }
 }
 
-/// A display name or title: 1 to 255 bytes, no control characters, not only white space.
+/// A display name or title: 1 to 255 bytes with something to see, no control characters, nothing
+/// that turns the direction of what stands behind it.
 pub fn check_name(text: &str) -> Result<(), Invalid> {
     let shape = text.len() <= limits::NAME_BYTES_MAX
-        && !text.trim().is_empty()
+        && text.chars().any(|c| !c.is_whitespace() && !is_invisible(c))
         && !text.chars().any(char::is_control);
-    if shape { Ok(()) } else { Err(BAD_NAME) }
+    if !shape {
+        return Err(BAD_NAME);
+    }
+    if text.chars().any(turns_direction) { Err(BAD_DIRECTION) } else { Ok(()) }
+}
+
+/// What has no shape of its own (Unicode: Default_Ignorable_Code_Point, and blank letters). Within
+/// a name it may join or separate what has one.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Embeddings, overrides and isolates of direction (Unicode UAX #9): text behind them could read as
+/// what it does not say. Marks, which right-to-left names need, are none.
+fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 const BAD_SLUG: Invalid =
@@ -69,7 +90,13 @@ const BAD_HOST: Invalid =
     Invalid { code: "host", expected: "a lower-case host name without port, at most 253 bytes" };
 const BAD_NAME: Invalid = Invalid {
     code: "name",
-    expected: "1 to 255 bytes of text without control characters, not only white space",
+    expected: "1 to 255 bytes of text without control characters, not only white space or \
+               invisible characters",
+};
+const BAD_DIRECTION: Invalid = Invalid {
+    code: "direction",
+    expected: "text without characters that override its direction (U+202A to U+202E, U+2066 to \
+               U+2069)",
 };
 
 #[cfg(test)]
@@ -101,5 +128,15 @@ mod tests {
         assert!(check_name("  ").is_err());
         assert!(check_name("a\nb").is_err());
         assert!(check_name(&"a".repeat(256)).is_err());
+        for blank in ["\u{200b}", "\u{200b} \u{2060}\u{feff}", "\u{3164}", "\u{e0041}"] {
+            assert_eq!(check_name(blank).map_err(|bad| bad.code), Err("name"), "{blank:?}");
+        }
+        for turned in ["abc\u{202e}cba", "\u{2066}a\u{2069}"] {
+            assert_eq!(check_name(turned).map_err(|bad| bad.code), Err("direction"));
+        }
+        for text in ["می\u{200c}خواهم", "\u{200f}שלום", "👩\u{200d}💻 desk", "❤\u{fe0f}"]
+        {
+            assert!(check_name(text).is_ok(), "{text:?}");
+        }
     }
 }
