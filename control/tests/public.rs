@@ -57,6 +57,20 @@ fn a_page_says_its_version_its_surrogate_key_and_who_may_keep_it() {
 }
 
 #[test]
+fn a_page_that_is_not_there_is_not_found_whatever_the_client_holds() {
+    let (_data, control, id) = with_page();
+    let page = format!("/pages/{id}/");
+    let tag = get(&control.client, &page, &[]).expect(200).header("etag").to_owned();
+    assert_eq!(get(&control.client, &page, &[("if-none-match", "*")]).status, 304);
+    // Of the form of an id, and nobody's.
+    let other: String = id.chars().rev().collect();
+    for known in ["*", &tag] {
+        let reply = get(&control.client, &format!("/pages/{other}/"), &[("if-none-match", known)]);
+        assert_eq!(reply.status, 404, "{known}");
+    }
+}
+
+#[test]
 fn an_incident_is_on_the_page_at_once_under_another_tag() {
     let (_data, control, id) = with_page();
     let path = format!("/pages/{id}/api/v2/summary.json");

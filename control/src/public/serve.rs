@@ -67,14 +67,17 @@ async fn answer(
         return again_later(Wait::Room, "Too many requests for pages at this moment.");
     };
     let now_ms = wall_ms();
+    let (pages_url, of) = (app.config.pages_url.clone(), key.clone());
     let outcome = app.read(move |reader| {
         let version = reader.version()?;
-        let etag = etag(&version, kind, now_ms);
-        if wants.known.iter().any(|known| *known == etag || known == "*") {
+        let etag = etag(&version, kind, now_ms, (&of, pages_url.as_deref()));
+        if wants.known.contains(&etag) {
             return Ok(Some((version, etag, None)));
         }
         let body = render(reader, now_ms)?;
-        Ok::<_, Failure>(body.map(|body| (version, etag, Some(body))))
+        // `*` is any there is, and so none of what is not there.
+        let is_known = wants.known.iter().any(|known| known == "*");
+        Ok::<_, Failure>(body.map(|body| (version, etag, (!is_known).then_some(body))))
     });
     match outcome.await {
         Ok(Some((version, etag, body))) => found(&version, &etag, &key, kind, body),
@@ -209,10 +212,16 @@ impl From<serde_json::Error> for Failure {
 
 /// A view is a function of the version and of the day; its moment of rendering is shown, but
 /// changes no meaning. So the tag is weak, and known before anything is rendered. What depends on
-/// the program's own text is covered by its version.
-fn etag(version: &VersionVector, kind: Kind, now_ms: u64) -> String {
-    let day = now_ms / 86_400_000;
-    let text = format!("{}\n{kind:?}\n{day}\n{version}", env!("CARGO_PKG_VERSION"));
+/// the program's own text is covered by its version, what depends on where pages are by that. And
+/// it is the page's own: no other's tag is taken for that of a page which is not there.
+fn etag(
+    version: &VersionVector,
+    kind: Kind,
+    now_ms: u64,
+    (key, pages_url): (&str, Option<&str>),
+) -> String {
+    let (program, day) = (env!("CARGO_PKG_VERSION"), now_ms / 86_400_000);
+    let text = format!("{program}\n{kind:?}\n{day}\n{version}\n{key}\n{}", pages_url.unwrap_or(""));
     let mut digest = base32(&Sha256::digest(text));
     digest.truncate(26);
     format!("W/\"{digest}\"")
