@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use serde_json::{Map, Value};
 
-use super::problem::Failure;
+use super::{json::Unique, problem::Failure};
 use crate::{
     app::{FieldError, Refusal},
     model::Invalid,
@@ -24,7 +24,7 @@ pub struct Fields {
 impl Fields {
     /// Reads a body; anything but a JSON object cannot be read at all.
     pub fn parse(body: &[u8]) -> Result<Self, Failure> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| {
+        let Unique(value) = serde_json::from_slice(body).map_err(|error| {
             Failure::bad_request("", "json", format!("a JSON object ({error})"))
         })?;
         match value {

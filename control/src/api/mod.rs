@@ -12,6 +12,7 @@ pub mod edge;
 pub mod feed;
 pub mod idempotency;
 pub mod incident;
+pub mod json;
 pub mod key;
 pub mod page;
 pub mod problem;
