@@ -9,8 +9,8 @@
 
 use crate::key::CacheKeyRef;
 
-/// The target (path and query) of `reference`, if it leads to the host of `base`, which is reached by
-/// this scheme.
+/// The target (path and query) of `reference`, if it leads to the host of `base`, which is reached
+/// by this scheme.
 pub(crate) fn same_origin_target(
     base: &CacheKeyRef<'_>,
     own_scheme: &str,

@@ -158,8 +158,8 @@ pub(crate) fn push_conditions(entry: &Entry, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a 304 that came for `entry` selects it for update (RFC 9111 §4.3.4): by a strong validator
-/// that both have, or else by its weak ones, if those are the entry's.
+/// Whether a 304 that came for `entry` selects it for update (RFC 9111 §4.3.4): by a strong
+/// validator that both have, or else by its weak ones, if those are the entry's.
 ///
 /// One without any validator is taken to be of `entry`, though that has one: ours was the only one
 /// that the origin was asked about, and many leave `Last-Modified` out of what says that it still
