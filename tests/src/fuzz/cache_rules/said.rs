@@ -262,8 +262,8 @@ impl Stored {
     }
 
     /// Whether this answer, though it may not be stored, ends what is stored: it is not only for
-    /// the one who asked, what is stored was not fresh, and it is the resource's word (docs/rfc9111.md,
-    /// §4.3.3).
+    /// the one who asked, what is stored was not fresh, and it is the resource's word
+    /// (docs/rfc9111.md, §4.3.3).
     pub(super) fn is_outdated_by(&self, status: u16, asks: &Asks, now_ms: u64) -> bool {
         let is_fresh = self.is_fresh(now_ms) && !self.is_soft && !self.said.needs_validation();
         let is_word = status < 400 || matches!(status, 404 | 410 | 451);
