@@ -56,6 +56,22 @@ impl Charge {
         }
     }
 
+    /// Counts what was `before` bytes as `after`.
+    pub(crate) fn change(&self, before: usize, after: usize) {
+        match after.checked_sub(before) {
+            Some(more) => self.add(more as u64),
+            None => self.release((before - after) as u64),
+        }
+    }
+
+    /// Counts `bytes` less, which were counted before.
+    fn release(&self, bytes: u64) {
+        self.account.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if self.word.fetch_sub(bytes << LINK_BITS, Ordering::Relaxed) & LINKS == 0 {
+            self.account.dead_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// One more entry uses it.
     pub(crate) fn link(&self) {
         let before = self.word.fetch_add(1, Ordering::Relaxed);
@@ -114,6 +130,12 @@ mod tests {
         assert_eq!((sums(), charge.bytes()), ((111, 111), 111));
         charge.link();
         assert_eq!(sums(), (111, 0));
+        charge.change(50, 20);
+        charge.change(1, 2);
+        assert_eq!(sums(), (82, 0));
+        charge.unlink();
+        charge.change(2, 1);
+        assert_eq!(sums(), (81, 81));
         drop(charge);
         assert_eq!(sums(), (0, 0));
     }

@@ -18,6 +18,7 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::{
+    account::Account,
     collapse::LeaseState,
     entry::Entry,
     eviction::Eviction,
@@ -69,13 +70,17 @@ type Numbers = SmallVec<[u32; 4]>;
 pub(crate) type Removed = Vec<Arc<Entry>>;
 
 impl Segment {
-    pub(crate) fn new(hasher: KeyHasher, eviction: Arc<Mutex<Eviction>>) -> Self {
+    pub(crate) fn new(
+        hasher: KeyHasher,
+        account: &Arc<Account>,
+        eviction: Arc<Mutex<Eviction>>,
+    ) -> Self {
         Self {
             hasher,
             slots: HashTable::new(),
             nodes: Vec::new(),
             free: Vec::new(),
-            surrogates: SurrogateIndex::default(),
+            surrogates: SurrogateIndex::new(account),
             eviction,
             recents: Recents::default(),
             memories: Memories::default(),

@@ -162,11 +162,12 @@ impl Cache {
     pub fn new(config: Config) -> Arc<Self> {
         let hasher = KeyHasher::new(config.seed);
         let eviction = Arc::new(Mutex::new(Eviction::default()));
-        let segment = |_| Mutex::new(Segment::new(hasher.clone(), Arc::clone(&eviction)));
+        let account = Arc::default();
+        let segment = |_| Mutex::new(Segment::new(hasher.clone(), &account, Arc::clone(&eviction)));
         Arc::new(Self {
             segments: (0..limits::SEGMENT_COUNT).map(segment).collect(),
             hasher,
-            account: Arc::default(),
+            account,
             eviction,
             orphans: Mutex::default(),
             has_orphans: AtomicBool::new(false),

@@ -3,16 +3,26 @@
 //! Read from `Surrogate-Key` and `xkey` (separated by space) and `Cache-Tag` (by comma). They are
 //! scoped by site; status pages share the site without a name.
 //!
-//! The index belongs to a segment of [`crate::index`] and is guarded by its lock.
+//! The index belongs to a segment of [`crate::index`] and is guarded by its lock. What it holds is
+//! counted as it grows and shrinks: an origin may give every response hundreds of keys of its own.
+
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use proto::field::list;
+use smallvec::SmallVec;
 
-use crate::{decision::NoStoreReason, group, limits, request::FieldSource};
+use crate::{
+    account::{Account, Charge},
+    decision::NoStoreReason,
+    group, limits,
+    request::FieldSource,
+};
 
-/// The surrogate keys of one response: sorted, none twice.
+/// The surrogate keys of one response: sorted, none twice. One allocation, or none for none: how
+/// many, where each of them ends, and their bytes.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct SurrogateKeys(Box<[Box<[u8]>]>);
+pub struct SurrogateKeys(Box<[u8]>);
 
 impl SurrogateKeys {
     /// Reads them, and the groups (RFC 9875) of a response from this host; too many or too long
@@ -36,71 +46,129 @@ impl SurrogateKeys {
         if is_too_much {
             return Err(NoStoreReason::SurrogateKeys);
         }
-        Ok(Self(found.into_iter().map(Box::from).collect()))
+        Ok(Self::packed(&found))
+    }
+
+    fn packed(keys: &[&[u8]]) -> Self {
+        if keys.is_empty() {
+            return Self::default();
+        }
+        let texts_len: usize = keys.iter().map(|key| key.len()).sum();
+        let mut packed = Vec::with_capacity((keys.len() + 1) * NUMBER_BYTES + texts_len);
+        packed.extend_from_slice(&(keys.len() as u32).to_le_bytes());
+        let mut end = 0;
+        for key in keys {
+            end += key.len() as u32;
+            packed.extend_from_slice(&end.to_le_bytes());
+        }
+        keys.iter().for_each(|key| packed.extend_from_slice(key));
+        Self(packed.into_boxed_slice())
     }
 
     /// Whether `surrogate_key` is among them.
     pub fn contains(&self, surrogate_key: &[u8]) -> bool {
-        self.0.binary_search_by(|key| (**key).cmp(surrogate_key)).is_ok()
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.at(middle).cmp(surrogate_key) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Equal => return true,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        false
     }
 
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|key| &**key)
+        (0..self.len()).map(|at| self.at(at))
     }
 
-    /// Bytes held here and in the index for them.
+    /// Bytes held here; the index counts its own.
     pub(crate) fn heap_bytes(&self) -> usize {
-        // Box, allocation, and the node's number in the index; the index's own copy of the key is
-        // shared by all its entries.
-        self.0.iter().map(|key| 16 + key.len() + 16 + 8).sum()
+        if self.0.is_empty() { 0 } else { self.0.len() + ALLOCATION_BYTES }
+    }
+
+    fn len(&self) -> usize {
+        self.number(0)
+    }
+
+    fn at(&self, at: usize) -> &[u8] {
+        let texts = &self.0[(self.len() + 1) * NUMBER_BYTES..];
+        let start = if at == 0 { 0 } else { self.number(at) };
+        &texts[start..self.number(at + 1)]
+    }
+
+    /// A number at the front; nothing there is none.
+    fn number(&self, at: usize) -> usize {
+        let bytes = self.0.get(at * NUMBER_BYTES..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
     }
 }
 
 /// Surrogate key → numbers of nodes, for the entries of one segment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SurrogateIndex {
     groups: HashTable<Group>,
+    /// The table, the texts and the long lists.
+    charge: Charge,
 }
 
 /// All entries of a segment with one surrogate key of one site.
 #[derive(Debug)]
 struct Group {
     hash: u64,
-    site: Box<str>,
-    surrogate_key: Box<[u8]>,
-    nodes: Vec<u32>,
+    /// The site, and behind it the surrogate key.
+    text: Box<[u8]>,
+    site_len: u32,
+    nodes: SmallVec<[u32; 4]>,
 }
 
 impl SurrogateIndex {
+    pub(crate) fn new(account: &Arc<Account>) -> Self {
+        let charge = Charge::new(account, 0);
+        charge.link();
+        Self { groups: HashTable::new(), charge }
+    }
+
     pub(crate) fn insert(&mut self, hash: u64, site: &str, surrogate_key: &[u8], node: u32) {
         let is_it = |group: &Group| group.is(hash, site, surrogate_key);
-        match self.groups.find_mut(hash, is_it) {
-            Some(group) => group.nodes.push(node),
-            None => {
-                let group = Group {
-                    hash,
-                    site: site.into(),
-                    surrogate_key: surrogate_key.into(),
-                    nodes: vec![node],
-                };
-                self.groups.insert_unique(hash, group, |group| group.hash);
-            }
+        if let Some(group) = self.groups.find_mut(hash, is_it) {
+            let before = group.heap_bytes();
+            group.nodes.push(node);
+            self.charge.change(before, group.heap_bytes());
+            return;
         }
+        let before = self.groups.allocation_size();
+        let group = Group {
+            hash,
+            text: [site.as_bytes(), surrogate_key].concat().into(),
+            site_len: site.len() as u32,
+            nodes: SmallVec::from_slice(&[node]),
+        };
+        let added = group.heap_bytes();
+        self.groups.insert_unique(hash, group, |group| group.hash);
+        self.charge.change(before, self.groups.allocation_size() + added);
     }
 
     pub(crate) fn remove(&mut self, hash: u64, site: &str, surrogate_key: &[u8], node: u32) {
         let is_it = |group: &Group| group.is(hash, site, surrogate_key);
         let Ok(mut found) = self.groups.find_entry(hash, is_it) else { return };
-        let nodes = &mut found.get_mut().nodes;
-        if let Some(at) = nodes.iter().position(|&known| known == node) {
-            nodes.swap_remove(at);
+        let group = found.get_mut();
+        let before = group.heap_bytes();
+        if let Some(at) = group.nodes.iter().position(|&known| known == node) {
+            group.nodes.swap_remove(at);
         }
-        if nodes.is_empty() {
+        if group.nodes.is_empty() {
             found.remove();
-        } else if nodes.capacity() > 64 && nodes.len() < nodes.capacity() / 4 {
-            nodes.shrink_to(nodes.len() * 2);
+            self.charge.change(before, 0);
+            self.shrink();
+            return;
         }
+        if group.nodes.spilled() && group.nodes.len() < group.nodes.capacity() / 4 {
+            group.nodes.shrink_to_fit();
+        }
+        self.charge.change(before, group.heap_bytes());
     }
 
     /// The nodes with `surrogate_key` at this moment.
@@ -108,13 +176,44 @@ impl SurrogateIndex {
         let is_it = |group: &Group| group.is(hash, site, surrogate_key);
         self.groups.find(hash, is_it).map_or(&[], |group| &group.nodes)
     }
+
+    /// Gives back most of a table that is mostly empty.
+    fn shrink(&mut self) {
+        let (len, before) = (self.groups.len(), self.groups.allocation_size());
+        // Rooms, not `capacity`: that is less where something was removed.
+        let rooms = before / size_of::<Group>();
+        if len == 0 || len < rooms / 8 {
+            self.groups.shrink_to(len * 2, |group| group.hash);
+            self.charge.change(before, self.groups.allocation_size());
+        }
+    }
 }
 
 impl Group {
     fn is(&self, hash: u64, site: &str, surrogate_key: &[u8]) -> bool {
-        self.hash == hash && *self.surrogate_key == *surrogate_key && *self.site == *site
+        let is_text = || {
+            let (own_site, own_key) = self.text.split_at(self.site_len as usize);
+            own_key == surrogate_key && own_site == site.as_bytes()
+        };
+        self.hash == hash && is_text()
+    }
+
+    /// Bytes held beside its place in the table.
+    fn heap_bytes(&self) -> usize {
+        let nodes = &self.nodes;
+        let listed = if nodes.spilled() {
+            nodes.capacity() * size_of::<u32>() + ALLOCATION_BYTES
+        } else {
+            0
+        };
+        self.text.len() + ALLOCATION_BYTES + listed
     }
 }
+
+/// Of one number at the front of packed surrogate keys.
+const NUMBER_BYTES: usize = size_of::<u32>();
+/// The allocator's share of one allocation: its header, and rounding up.
+const ALLOCATION_BYTES: usize = 16;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -147,12 +246,47 @@ mod tests {
 
     #[test]
     fn the_same_surrogate_key_of_two_sites_is_two() {
-        let mut index = SurrogateIndex::default();
+        let mut index = SurrogateIndex::new(&Arc::default());
         index.insert(1, "a", b"k", 7);
         index.insert(1, "b", b"k", 8);
         assert_eq!(index.nodes(1, "a", b"k"), [7]);
         index.remove(1, "a", b"k", 7);
         index.remove(1, "b", b"k", 8);
         assert!(index.groups.is_empty());
+    }
+
+    #[test]
+    fn packed_surrogate_keys_are_found_each_and_nothing_else() {
+        let keys: Vec<String> =
+            (0..limits::SURROGATE_KEYS_MAX).map(|at| format!("k{at}")).collect();
+        let value = keys.join(" ");
+        let fields = [("xkey", value.as_str())];
+        let packed = SurrogateKeys::of(b"h", &&fields[..]).expect("few and short");
+        assert!(keys.iter().all(|key| packed.contains(key.as_bytes())));
+        assert_eq!(packed.iter().count(), keys.len());
+        assert!(!packed.contains(b"") && !packed.contains(b"k") && !packed.contains(b"k9999"));
+        let none = SurrogateKeys::default();
+        assert!(none.iter().next().is_none() && !none.contains(b"k"));
+    }
+
+    #[test]
+    fn what_the_index_holds_is_counted_and_given_back() {
+        let account = Arc::new(Account::default());
+        let mut index = SurrogateIndex::new(&account);
+        let keys: Vec<Vec<u8>> = (0..1_000).map(|at| format!("own-{at}").into_bytes()).collect();
+        for (at, key) in keys.iter().enumerate() {
+            index.insert(at as u64, "site", key, at as u32);
+            index.insert(u64::MAX, "site", b"shared", at as u32);
+        }
+        let texts: usize = keys.iter().map(|key| key.len() + "site".len()).sum();
+        let least = texts + 1_001 * size_of::<Group>() + 1_000 * size_of::<u32>();
+        let used = account.used_bytes() as usize;
+        assert!((least..4 * least).contains(&used), "{least} <= {used}");
+        assert_eq!(account.dead_bytes(), 0);
+        for (at, key) in keys.iter().enumerate() {
+            index.remove(at as u64, "site", key, at as u32);
+            index.remove(u64::MAX, "site", b"shared", at as u32);
+        }
+        assert_eq!(account.used_bytes(), 0);
     }
 }
