@@ -1,65 +1,107 @@
 //! What the cache says it holds against what the process holds: growth of RSS over accounted bytes,
-//! for bodies of one size and after churn. `docs/measurements.md` has the figures.
+//! for bodies of one size, after churn, for one thread and for several that evict what others
+//! stored, and for responses with many surrogate keys or a large head. `docs/measurements.md` has
+//! the figures.
 //!
 //! `cargo run --release -p pharos-cache --example memory`. Each case is a process of its own. Bodies
 //! come in pieces of 16 KiB, as from an engine's receive buffers; the allocator is the program's:
-//! the C library's. Over a goal it exits with 1, so that `./test` can hold the goals.
+//! the C library's, set as an edge sets it (`engine::allocator`; here by its environment, unless
+//! that says otherwise). Over a goal it exits with 1, so that `./test` can hold the goals.
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
 use std::{
     env, fs,
     process::{Command, ExitCode},
     sync::Arc,
+    thread,
 };
 
 use pharos_cache::{
     Asking, Cache, Config, Decision, HeadOutcome, Method, Near, Request, Response, Waiter,
 };
 
-/// Name, memory of the cache, entries stored, body lengths, the goal.
+/// One row of the table.
 struct Case {
     name: &'static str,
     memory_bytes: u64,
+    /// By all threads together.
     stores: usize,
     lengths: &'static [usize],
+    threads: usize,
+    /// Of each entry alone, and bytes of each.
+    surrogate_keys: (usize, usize),
+    /// Added to the head, in fields of 900 bytes.
+    head_fields: usize,
     goal: f64,
 }
 
-const CASES: [Case; 5] = [
+/// What most cases have in common.
+const PLAIN: Case = Case {
+    name: "",
+    memory_bytes: 256 << 20,
+    stores: 0,
+    lengths: &[1 << 10],
+    threads: 1,
+    surrogate_keys: (0, 0),
+    head_fields: 0,
+    goal: 1.15,
+};
+
+static CASES: [Case; 11] = [
     Case {
         name: "64 KiB bodies",
         memory_bytes: 2 << 30,
         stores: 6_000,
         lengths: &[64 << 10],
         goal: 1.03,
+        ..PLAIN
     },
-    Case {
-        name: "1 KiB bodies",
-        memory_bytes: 2 << 30,
-        stores: 300_000,
-        lengths: &[1 << 10],
-        goal: 1.10,
-    },
-    Case {
-        name: "churn, 1 KiB",
-        memory_bytes: 256 << 20,
-        stores: 1_000_000,
-        lengths: &[1 << 10],
-        goal: 1.15,
-    },
-    Case {
-        name: "churn, 64 KiB",
-        memory_bytes: 256 << 20,
-        stores: 20_000,
-        lengths: &[64 << 10],
-        goal: 1.15,
-    },
+    Case { name: "1 KiB bodies", memory_bytes: 2 << 30, stores: 300_000, goal: 1.10, ..PLAIN },
+    Case { name: "churn, 1 KiB", stores: 1_000_000, ..PLAIN },
+    Case { name: "churn, 64 KiB", stores: 20_000, lengths: &[64 << 10], ..PLAIN },
     Case {
         name: "churn, 200 bytes to 200 KiB",
-        memory_bytes: 256 << 20,
         stores: 200_000,
         lengths: &[200, 900, 3_000, 700, 12_000, 1_500, 40_000, 400, 200_000, 6_000],
-        goal: 1.15,
+        ..PLAIN
+    },
+    Case { name: "churn, 1 KiB, 2 threads", stores: 1_000_000, threads: 2, ..PLAIN },
+    Case {
+        name: "churn, 64 KiB, 2 threads",
+        stores: 20_000,
+        lengths: &[64 << 10],
+        threads: 2,
+        ..PLAIN
+    },
+    Case {
+        name: "churn, 200 bytes to 200 KiB, 4 threads",
+        stores: 200_000,
+        lengths: &[200, 900, 3_000, 700, 12_000, 1_500, 40_000, 400, 200_000, 6_000],
+        threads: 4,
+        ..PLAIN
+    },
+    Case {
+        name: "churn, 1 KiB, 20 own surrogate keys, 2 threads",
+        stores: 200_000,
+        threads: 2,
+        surrogate_keys: (20, 20),
+        ..PLAIN
+    },
+    Case {
+        name: "churn, 1 byte, 200 own surrogate keys, 2 threads",
+        stores: 40_000,
+        lengths: &[1],
+        threads: 2,
+        surrogate_keys: (200, 50),
+        ..PLAIN
+    },
+    Case {
+        name: "churn, 1 byte behind a head of 28 KiB, 2 threads",
+        stores: 40_000,
+        lengths: &[1],
+        threads: 2,
+        head_fields: 28,
+        ..PLAIN
     },
 ];
 
@@ -79,18 +121,22 @@ fn main() -> ExitCode {
 }
 
 /// Prints its row; whether the goal is met.
-fn run(case: &Case) -> bool {
+fn run(case: &'static Case) -> bool {
     let cache = Cache::new(Config::new(case.memory_bytes, 1));
-    let mut near = Near::new(16 * 1024);
     // The tables of a fixed size belong to the process, not to what is stored.
+    let nears: Vec<Near> = (0..case.threads).map(|_| Near::new(16 * 1024)).collect();
     let before = rss_bytes();
-    let piece = vec![b'x'; 16 << 10];
-    for at in 0..case.stores {
-        store(&cache, &mut near, at, case.lengths[at % case.lengths.len()], &piece);
-        near.sweep(64);
+    let store_all = |(shard, near)| {
+        let cache = Arc::clone(&cache);
+        thread::spawn(move || store_all(case, &cache, shard, near))
+    };
+    let threads: Vec<_> = nears.into_iter().enumerate().map(store_all).collect();
+    let join = |thread: thread::JoinHandle<Near>| thread.join().expect("stored all");
+    let mut nears: Vec<Near> = threads.into_iter().map(join).collect();
+    for near in &mut nears {
+        near.sweep(near.bucket_count());
     }
-    near.sweep(near.bucket_count());
-    let (grown, stats) = (rss_bytes() - before, cache.stats());
+    let (grown, stats) = (rss_bytes().saturating_sub(before), cache.stats());
     let ratio = grown as f64 / stats.used_bytes as f64;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
@@ -104,42 +150,75 @@ fn run(case: &Case) -> bool {
     ratio <= case.goal
 }
 
-fn store(cache: &Arc<Cache>, near: &mut Near, at: usize, length: usize, piece: &[u8]) {
-    let target = format!("/articles/{at:08}/index.html");
+/// What one shard does: each stores its part, and evicts what comes next in the order of all.
+fn store_all(case: &Case, cache: &Arc<Cache>, shard: usize, mut near: Near) -> Near {
+    let piece = vec![b'x'; 16 << 10];
+    let large = "h".repeat(900);
+    for at in (shard..case.stores).step_by(case.threads) {
+        let (count, length) = case.surrogate_keys;
+        let own = |nth| format!("{:k<length$}", format!("{at}-{nth}-"));
+        let surrogate_keys = (0..count).map(own).collect::<Vec<_>>().join(" ");
+        let etag = format!("\"{at:x}\"");
+        let mut fields = vec![
+            ("Content-Type", "text/html; charset=utf-8"),
+            ("Cache-Control", "max-age=1000"),
+            ("ETag", &etag),
+            ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("Server", "nginx"),
+        ];
+        if count > 0 {
+            fields.push(("Surrogate-Key", &surrogate_keys));
+        }
+        fields.extend((0..case.head_fields).map(|_| ("X-Large", &*large)));
+        let stored = Stored { at, shard, length: case.lengths[at % case.lengths.len()] };
+        store(cache, &mut near, &stored, &fields, &piece);
+        near.sweep(64);
+    }
+    near
+}
+
+/// What is stored, beside its head.
+struct Stored {
+    at: usize,
+    shard: usize,
+    length: usize,
+}
+
+fn store(
+    cache: &Arc<Cache>,
+    near: &mut Near,
+    what: &Stored,
+    stored: &[(&str, &str)],
+    piece: &[u8],
+) {
+    let target = format!("/articles/{:08}/index.html", what.at);
     let fields: &[(&str, &str)] = &[];
     let cache_key = cache.cache_key("site-1", b"www.example.com", target.as_bytes());
     let request = Request::new(Method::Get, cache_key, &fields);
-    let waiter = Waiter { shard: 0, id: 0 };
+    let waiter = Waiter { shard: what.shard as u16, id: 0 };
     let asking = Asking { now_ms: 1_000_000, waiter, min_version: None, waits: 0 };
     let Decision::Miss(lease) = cache.lookup(near, &request, &asking) else {
         panic!("asked for the first time");
     };
-    let etag = format!("\"{at:x}-{length:x}\"");
-    let stored: &[(&str, &str)] = &[
-        ("Content-Type", "text/html; charset=utf-8"),
-        ("Cache-Control", "max-age=1000"),
-        ("ETag", &etag),
-        ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
-        ("Server", "nginx"),
-    ];
     let response = Response {
         status: 200,
         reason: b"OK",
         fields: &stored,
-        length: Some(length as u64),
+        length: Some(what.length as u64),
         request_at_ms: 1_000_000,
         response_at_ms: 1_000_000,
         append: b"Via: 1.1 pharos-edge-1\r\n",
     };
     let outcome = lease.head(&fields, &response, &mut Vec::new());
     let HeadOutcome::Fill { mut writer, .. } = outcome else { return };
-    let mut left = length;
+    let mut left = what.length;
     while left > 0 {
         let next = left.min(piece.len());
         writer.append(&piece[..next], &mut Vec::new()).expect("room was made");
         left -= next;
     }
-    let entry = writer.finish(&mut Vec::new()).expect("as long as announced");
+    // Memory may be full of what another thread has yet to let go of.
+    let Ok(entry) = writer.finish(&mut Vec::new()) else { return };
     // The one who asked was answered with it.
     cache.serve(near, &request, 1_000_000, &entry, pharos_cache::Freshness::Fresh);
 }
