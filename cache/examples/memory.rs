@@ -6,7 +6,8 @@
 //! `cargo run --release -p pharos-cache --example memory`. Each case is a process of its own. Bodies
 //! come in pieces of 16 KiB, as from an engine's receive buffers; the allocator is the program's:
 //! the C library's, set as an edge sets it (`engine::allocator`; here by its environment, unless
-//! that says otherwise). Over a goal it exits with 1, so that `./test` can hold the goals.
+//! that says otherwise). Where several threads store, the goal is wide: how much is dead at the worst
+//! moment, and so resident, depends on when each of them runs. Over a goal it exits with 1, so that `./test` can hold the goals.
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
 use std::{
@@ -65,42 +66,47 @@ static CASES: [Case; 11] = [
         lengths: &[200, 900, 3_000, 700, 12_000, 1_500, 40_000, 400, 200_000, 6_000],
         ..PLAIN
     },
-    Case { name: "churn, 1 KiB, 2 threads", stores: 1_000_000, threads: 2, ..PLAIN },
+    Case { name: "churn, 1 KiB, 2 threads", stores: 400_000, threads: 2, goal: 1.4, ..PLAIN },
     Case {
         name: "churn, 64 KiB, 2 threads",
         stores: 20_000,
         lengths: &[64 << 10],
         threads: 2,
+        goal: 1.4,
         ..PLAIN
     },
     Case {
         name: "churn, 200 bytes to 200 KiB, 4 threads",
-        stores: 200_000,
+        stores: 60_000,
         lengths: &[200, 900, 3_000, 700, 12_000, 1_500, 40_000, 400, 200_000, 6_000],
         threads: 4,
+        goal: 1.6,
         ..PLAIN
     },
     Case {
         name: "churn, 1 KiB, 20 own surrogate keys, 2 threads",
-        stores: 200_000,
+        stores: 80_000,
         threads: 2,
         surrogate_keys: (20, 20),
+        goal: 1.5,
         ..PLAIN
     },
     Case {
         name: "churn, 1 byte, 200 own surrogate keys, 2 threads",
-        stores: 40_000,
+        stores: 15_000,
         lengths: &[1],
         threads: 2,
         surrogate_keys: (200, 50),
+        goal: 1.5,
         ..PLAIN
     },
     Case {
         name: "churn, 1 byte behind a head of 28 KiB, 2 threads",
-        stores: 40_000,
+        stores: 20_000,
         lengths: &[1],
         threads: 2,
         head_fields: 28,
+        goal: 2.0,
         ..PLAIN
     },
 ];
@@ -114,10 +120,16 @@ fn main() -> ExitCode {
     let mut is_met = true;
     for at in 0..CASES.len() {
         let own = env::current_exe().expect("a path");
-        let status = Command::new(own).arg(at.to_string()).status();
+        let status =
+            Command::new(own).arg(at.to_string()).env("MALLOC_ARENA_MAX", arenas_max()).status();
         is_met &= status.is_ok_and(|status| status.success());
     }
     if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// As the edge sets it, unless the environment says otherwise.
+fn arenas_max() -> String {
+    env::var("MALLOC_ARENA_MAX").unwrap_or_else(|_| "1".to_owned())
 }
 
 /// Prints its row; whether the goal is met.
@@ -128,7 +140,8 @@ fn run(case: &'static Case) -> bool {
     let before = rss_bytes();
     let store_all = |(shard, near)| {
         let cache = Arc::clone(&cache);
-        thread::spawn(move || store_all(case, &cache, shard, near))
+        let thread = thread::Builder::new().name(format!("shard-{shard}"));
+        thread.spawn(move || store_all(case, &cache, shard, near)).expect("a thread")
     };
     let threads: Vec<_> = nears.into_iter().enumerate().map(store_all).collect();
     let join = |thread: thread::JoinHandle<Near>| thread.join().expect("stored all");
@@ -172,7 +185,8 @@ fn store_all(case: &Case, cache: &Arc<Cache>, shard: usize, mut near: Near) -> N
         fields.extend((0..case.head_fields).map(|_| ("X-Large", &*large)));
         let stored = Stored { at, shard, length: case.lengths[at % case.lengths.len()] };
         store(cache, &mut near, &stored, &fields, &piece);
-        near.sweep(64);
+        // As a shard does: all of the table when much is dead.
+        near.sweep(if cache.is_pressed() { near.bucket_count() } else { 64 });
     }
     near
 }
