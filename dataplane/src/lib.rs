@@ -19,7 +19,7 @@ pub mod shard;
 use std::{
     fmt, io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -27,7 +27,7 @@ use cache::Cache;
 
 use crate::{
     config::{Config, ConfigError},
-    engine::{Seat, ShardDied},
+    engine::{DataLock, Refused, Seat, ShardDied},
     reload::{Reloader, Room},
     seam::{Control, ListenerId},
     shard::{
@@ -97,6 +97,20 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// The data folder cannot be written.
+    DataUnusable {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another edge serves from the data folder.
+    DataHeld {
+        /// Which.
+        path: PathBuf,
+        /// The other process, as far as it said.
+        process: Option<u32>,
+    },
     /// The engine could not start.
     Engine(engine::StartError),
 }
@@ -107,6 +121,7 @@ pub enum StartError {
 /// [`StartError`], naming what could not be had.
 pub fn start(config: Config) -> Result<Running, StartError> {
     config.check().map_err(StartError::Config)?;
+    let held = config.data.as_deref().map(take_data).transpose()?;
     let control = config.control.as_ref().map(link::control_link).transpose()?;
     let journal = config.log.access_target().map(reload::open_journal).transpose()?;
     let mut engine_config = engine::Config::new(config.listen.clone());
@@ -130,6 +145,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let access = journal.as_ref().map(|journal| Arc::clone(journal.queue()));
     let (running, slot) = (config.clone(), Arc::clone(&live));
     let make = move |seat: &Seat| {
+        // As long as a shard runs.
+        let _ = &held;
         let board = boards.get_or_init(|| {
             let room = Room { shards: seat.shards, sockets_max: seat.sockets_max };
             let authorization = control.as_ref().map(|link| Arc::clone(&link.authorization));
@@ -144,6 +161,13 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let room = Room { shards: engine.shards(), sockets_max: engine.sockets_max() };
     let reloader = Reloader::new(running, journal, live, engine.controls(), room);
     Ok(Running { engine, visitor_count, reloader: Arc::new(reloader), board })
+}
+
+fn take_data(path: &Path) -> Result<DataLock, StartError> {
+    DataLock::take(path).map_err(|refused| match refused {
+        Refused::Unusable(source) => StartError::DataUnusable { path: path.to_owned(), source },
+        Refused::Held(process) => StartError::DataHeld { path: path.to_owned(), process },
+    })
 }
 
 impl Running {
@@ -214,6 +238,15 @@ impl fmt::Display for StartError {
             Self::AccessLog { path, .. } => {
                 write!(f, "opening the access log {}", path.display())
             }
+            Self::DataUnusable { path, .. } => write!(f, "using the folder {}", path.display()),
+            Self::DataHeld { path, process } => {
+                write!(f, "{} is in use by ", path.display())?;
+                match process {
+                    Some(process) => write!(f, "process {process}")?,
+                    None => f.write_str("another process")?,
+                }
+                f.write_str(": stop it, or give this edge a folder of its own by data (--data)")
+            }
             Self::Engine(_) => f.write_str("the engine did not start"),
         }
     }
@@ -223,8 +256,10 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
-            Self::Key { source, .. } | Self::AccessLog { source, .. } => Some(source),
-            Self::KeyUnusable { .. } => None,
+            Self::Key { source, .. }
+            | Self::AccessLog { source, .. }
+            | Self::DataUnusable { source, .. } => Some(source),
+            Self::KeyUnusable { .. } | Self::DataHeld { .. } => None,
             Self::Engine(error) => Some(error),
         }
     }

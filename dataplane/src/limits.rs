@@ -34,6 +34,11 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Connections waiting to be accepted, a listener and shard; the kernel's `somaxconn` may be lower.
 /// Beyond, the kernel drops SYNs and the peer tries again.
 pub const BACKLOG_MAX: i32 = 4096;
+/// How long a start waits for addresses, and for its data folder, that another process holds.
+/// Beyond: an error.
+pub const LISTEN_TRY_MS: u64 = 2_000;
+/// Time between two tries.
+pub const LISTEN_PAUSE_MS: u64 = 20;
 /// How long a connect may take; then it fails with `TimedOut`.
 pub const CONNECT_MS_MAX: u64 = 10_000;
 /// How long a peer may leave sent bytes unacknowledged; then the kernel ends the connection.

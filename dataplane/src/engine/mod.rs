@@ -21,8 +21,10 @@
 //! mean.
 
 mod affinity;
+mod allocator;
 mod clock;
 mod cold;
+mod data_lock;
 mod epoll;
 mod journal;
 mod listen;
@@ -41,7 +43,9 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
 use self::turn::Line;
 pub use self::{
     affinity::allowed_cores,
+    allocator::settle_allocator,
     clock::Clock,
+    data_lock::{DataLock, Refused},
     journal::{Journal, Target},
     probe::probe,
     room::share_of,

@@ -4,14 +4,16 @@ use std::{
     io::{self, IoSlice, Read},
     net::{IpAddr, SocketAddr},
     os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    thread,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
-    engine::StartError,
-    limits::{BACKLOG_MAX, UNACKNOWLEDGED_MS_MAX},
+    engine::{StartError, clock::Clock},
+    limits::{BACKLOG_MAX, LISTEN_PAUSE_MS, LISTEN_TRY_MS, UNACKNOWLEDGED_MS_MAX},
+    seam::Mono,
 };
 
 /// Binds every address once a shard. Returns the sockets, by shard and then by address, and the
@@ -19,17 +21,32 @@ use crate::{
 ///
 /// # Errors
 /// [`StartError::Listen`], also when another process listens there with SO_REUSEPORT: sharing a
-/// port with a stranger would give it half of our connections.
+/// port with a stranger would give it half of our connections. Told only when an address stays
+/// taken: the kernel takes down the rings of a killed process, and with them its listeners, after
+/// that process is gone.
 pub(crate) fn listen_all(
     addrs: &[SocketAddr],
     shards: u16,
 ) -> Result<(Vec<Vec<Socket>>, Vec<SocketAddr>), StartError> {
     let mut by_shard: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
+    let (clock, mut is_told) = (Clock::start(), false);
     for &addr in addrs {
         let fail = |source| StartError::Listen { addr, source };
-        if addr.port() != 0 {
-            listen(addr, false).map_err(fail)?;
+        while addr.port() != 0 {
+            let Err(error) = listen(addr, false) else { break };
+            let is_over = clock.mono().since_ns(Mono::default()) >= LISTEN_TRY_MS * 1_000_000;
+            if error.kind() != io::ErrorKind::AddrInUse || is_over {
+                return Err(fail(error));
+            }
+            if !is_told {
+                tracing::info!(
+                    "{addr} is in use; an edge that has just ended may hold it for a moment longer: \
+                     trying for {LISTEN_TRY_MS} ms"
+                );
+                is_told = true;
+            }
+            thread::park_timeout(Duration::from_millis(LISTEN_PAUSE_MS));
         }
         let mut addr = addr;
         for sockets in &mut by_shard {
