@@ -171,7 +171,8 @@ fn store_all(case: &Case, cache: &Arc<Cache>, shard: usize, mut near: Near) -> N
         let (count, length) = case.surrogate_keys;
         let own = |nth| format!("{:k<length$}", format!("{at}-{nth}-"));
         let surrogate_keys = (0..count).map(own).collect::<Vec<_>>().join(" ");
-        let etag = format!("\"{at:x}\"");
+        let body_length = case.lengths[at % case.lengths.len()];
+        let etag = format!("\"{at:x}-{body_length:x}\"");
         let mut fields = vec![
             ("Content-Type", "text/html; charset=utf-8"),
             ("Cache-Control", "max-age=1000"),
@@ -183,7 +184,7 @@ fn store_all(case: &Case, cache: &Arc<Cache>, shard: usize, mut near: Near) -> N
             fields.push(("Surrogate-Key", &surrogate_keys));
         }
         fields.extend((0..case.head_fields).map(|_| ("X-Large", &*large)));
-        let stored = Stored { at, shard, length: case.lengths[at % case.lengths.len()] };
+        let stored = Stored { at, shard, length: body_length };
         store(cache, &mut near, &stored, &fields, &piece);
         // As a shard does: all of the table when much is dead.
         near.sweep(if cache.is_pressed() { near.bucket_count() } else { 64 });

@@ -326,9 +326,26 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Parts of names whose values never reach the log.
-const SECRET_NAMES: [&str; 10] =
-    ["token", "key", "secret", "pass", "pwd", "auth", "sig", "session", "code", "credential"];
+/// Parts of names whose values never reach the log, nor an explanation.
+const SECRET_NAMES: [&str; 17] = [
+    "token",
+    "key",
+    "secret",
+    "pass",
+    "pwd",
+    "auth",
+    "sig",
+    "session",
+    "code",
+    "credential",
+    "sid",
+    "jwt",
+    "csrf",
+    "xsrf",
+    "otp",
+    "hmac",
+    "cookie",
+];
 /// Longest part of a query without `=` that is logged.
 const LONE_VALUE_BYTES_MAX: usize = 16;
 

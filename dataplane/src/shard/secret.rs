@@ -21,6 +21,14 @@ impl SecretHash {
     }
 }
 
+/// Eight digits by which two values can be told apart, and nothing else be learnt: keyed with what
+/// only this process knows.
+pub(super) fn short_digest(seed: u64, name: &str, value: &str) -> String {
+    let length = (name.len() as u64).to_le_bytes();
+    let keyed = [&seed.to_le_bytes()[..], &length, name.as_bytes(), value.as_bytes()].concat();
+    digest(&SHA256, &keyed).as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proto::feed::site::PurgeKey;

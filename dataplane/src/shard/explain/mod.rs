@@ -307,7 +307,12 @@ impl Edge {
     }
 
     fn teller(&self) -> Teller<'_> {
-        Teller { shard: self.settings.shard, origins: &self.origins, targets: self.cache.targets() }
+        Teller {
+            shard: self.settings.shard,
+            origins: &self.origins,
+            targets: self.cache.targets(),
+            seed: self.cache.config().seed,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use cache::{Freshness, LifetimeSource, Tier};
 use serde_json::{Value, json};
 
 use super::{
-    super::{access, origin::Origins, request::CacheLabel},
+    super::{access, origin::Origins, request::CacheLabel, secret::short_digest},
     record::{Attempt, NONE_LEFT, Part, Record, Story},
 };
 use crate::seam::ShardId;
@@ -21,13 +21,15 @@ pub struct Teller<'a> {
     pub origins: &'a Origins,
     /// Targeted fields, most specific first.
     pub targets: &'a [String],
+    /// Of the digests that stand for secrets; known to this process only.
+    pub seed: u64,
 }
 
 impl Teller<'_> {
     /// Everything.
     pub fn json(&self, story: &Story) -> Value {
         let Story { record, told, .. } = story;
-        let (rule, key, variant) = parts(record);
+        let (rule, key, variant) = self.parts(record);
         json!({
             "at_ms": record.at_ms,
             "shard": self.shard,
@@ -66,7 +68,7 @@ impl Teller<'_> {
     /// One field value.
     pub fn line(&self, story: &Story) -> String {
         let record = &story.record;
-        let (rule, key, variant) = parts(record);
+        let (rule, key, variant) = self.parts(record);
         let mut line = String::new();
         let mut put = |name: &str, text: &str| {
             let separator = if line.is_empty() { "" } else { "; " };
@@ -120,6 +122,37 @@ impl Teller<'_> {
         line
     }
 
+    /// Rule, key and variant, without values of what sounds like a secret.
+    fn parts(&self, record: &Record) -> (Option<String>, Option<String>, Vec<String>) {
+        let (mut rule, mut key, mut variant) = (None, None, Vec::new());
+        for (part, text) in record.parts() {
+            let text = String::from_utf8_lossy(text);
+            match part {
+                Part::Rule => rule = Some(text.into_owned()),
+                Part::Key => {
+                    let mut lines = text.split('\n');
+                    let first = access::without_secrets(lines.next().unwrap_or_default());
+                    let added = lines.map(|line| self.without_secret(line));
+                    key = Some([first].into_iter().chain(added).collect::<Vec<_>>().join("\n"));
+                }
+                Part::Variant => variant.push(self.without_secret(&text)),
+                Part::OwnCoding | Part::OriginCoding => {}
+            }
+        }
+        (rule, key, variant)
+    }
+
+    /// A name and its value, or a digest of that if the name sounds like a secret's. A cookie may
+    /// be one whatever its name.
+    fn without_secret(&self, line: &str) -> String {
+        match line.split_once([':', '=']) {
+            Some((name, value)) if access::is_secret(name) => {
+                format!("{name}: #{}", short_digest(self.seed, name, value))
+            }
+            _ => line.to_owned(),
+        }
+    }
+
     fn attempts(&self, story: &Story) -> Vec<Value> {
         let kept = usize::from(story.attempt_count).min(story.attempts.len());
         story.attempts[..kept].iter().map(|attempt| self.attempt(attempt)).collect()
@@ -153,26 +186,6 @@ impl Teller<'_> {
     }
 }
 
-/// Rule, key and variant, without values of what sounds like a secret.
-fn parts(record: &Record) -> (Option<String>, Option<String>, Vec<String>) {
-    let (mut rule, mut key, mut variant) = (None, None, Vec::new());
-    for (part, text) in record.parts() {
-        let text = String::from_utf8_lossy(text);
-        match part {
-            Part::Rule => rule = Some(text.into_owned()),
-            Part::Key => {
-                let mut lines = text.split('\n');
-                let first = access::without_secrets(lines.next().unwrap_or_default());
-                let added = lines.map(without_secret);
-                key = Some([first].into_iter().chain(added).collect::<Vec<_>>().join("\n"));
-            }
-            Part::Variant => variant.push(without_secret(&text)),
-            Part::OwnCoding | Part::OriginCoding => {}
-        }
-    }
-    (rule, key, variant)
-}
-
 /// The content coding of what was sent, and who has encoded it.
 fn encoding(record: &Record) -> Option<(String, &'static str)> {
     record.parts().find_map(|(part, text)| {
@@ -183,14 +196,6 @@ fn encoding(record: &Record) -> Option<(String, &'static str)> {
         };
         Some((String::from_utf8_lossy(text).into_owned(), by))
     })
-}
-
-/// A name and its value, which is struck out if the name sounds like a secret's.
-fn without_secret(line: &str) -> String {
-    match line.split_once([':', '=']) {
-        Some((name, _)) if access::is_secret(name) => format!("{name}: ***"),
-        _ => line.to_owned(),
-    }
 }
 
 fn digest(record: &Record) -> String {
@@ -230,5 +235,38 @@ mod tests {
         record.clear_text();
         record.push(Part::OriginCoding, &[b"gzip"]);
         assert_eq!(encoding(&record), Some(("gzip".into(), "origin")));
+    }
+
+    #[test]
+    fn of_what_may_be_a_secret_only_a_keyed_digest_is_told() {
+        let origins = Origins::new(0);
+        let teller = |seed| Teller { shard: 0, origins: &origins, targets: &[], seed };
+        for line in [
+            "cookie: sid=8f14e45f; lang=de",
+            "cookie lang=8f14e45f",
+            "Authorization: Basic 8f14e45f",
+            "x-sid: 8f14e45f",
+            "X-JWT: 8f14e45f",
+            "x-csrf-token: 8f14e45f",
+            "x-xsrf: 8f14e45f",
+            "otp: 8f14e45f",
+            "x-hmac: 8f14e45f",
+        ] {
+            let told = teller(1).without_secret(line);
+            assert!(!told.contains("8f14e45f"), "{told}");
+            let name = line.split([':', '=']).next().expect("a name");
+            let digest = told.strip_prefix(&format!("{name}: #")).expect("a digest");
+            assert_eq!(digest.len(), 8);
+            assert_ne!(told, teller(2).without_secret(line), "keyed");
+            assert_ne!(told, teller(1).without_secret(&format!("{line}0")), "of the value");
+        }
+        for line in ["accept-language: de", "x-a", "cookie c"] {
+            assert_eq!(teller(1).without_secret(line), line);
+        }
+        let mut record = Record::EMPTY;
+        record.push(Part::Key, &[b"a.example", b"/x?sid=1&JWT=2&otp=3&hmac=4&page=5"]);
+        let (_, key, _) = teller(1).parts(&record);
+        let key = key.expect("a key");
+        assert_eq!(key, "a.example/x?sid=***&JWT=***&otp=***&hmac=***&page=5");
     }
 }
