@@ -107,21 +107,29 @@ pub fn load(
     }
     epoch.witness.take_up(reader.meta("witness")?.as_deref());
     transaction.commit()?;
-    turn_witness(conn, epoch, draw.now_ms);
+    turn_witness(conn, epoch, draw.now_ms)?;
     Ok((head, reason))
 }
 
 /// Every start has a witness of its own, if there is room for it: control starts on a full disk
-/// too.
-fn turn_witness(conn: &Connection, epoch: &mut Epoch, now_ms: u64) {
-    let noted = epoch.witness.write();
-    let noted = noted
-        .map_err(|error| error.to_string())
-        .and_then(|text| set(conn, "witness", &text).map_err(|error| error.to_string()));
-    match noted {
+/// too. Any other error of the store is one of the start: after a failed sync nothing may be
+/// acknowledged.
+fn turn_witness(conn: &Connection, epoch: &mut Epoch, now_ms: u64) -> Result<(), StoreError> {
+    let noted = match epoch.witness.write() {
+        Ok(noted) => noted,
+        Err(error) => {
+            tracing::warn!(%error, "the witness of the store could not be written");
+            return Ok(());
+        }
+    };
+    match set(conn, "witness", &noted) {
         Ok(()) => epoch.witness.turn(now_ms),
-        Err(error) => tracing::warn!(%error, "the witness of the store could not be written"),
+        Err(error @ StoreError::Full(_)) => {
+            tracing::warn!(%error, "the witness of the store could not be named");
+        }
+        Err(error) => return Err(error),
     }
+    Ok(())
 }
 
 /// Draws a new store id and replica. The caller holds the transaction.
