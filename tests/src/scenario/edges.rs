@@ -435,7 +435,9 @@ impl Run {
         let streams = (VISITORS * STREAMS_EACH) as u64;
         let through_ms = streams * 1000 / slowest_per_s;
         self.kill(at);
-        let led_ms = if self.leads { BEAT_MS + RETRY_MS_MAX } else { 0 };
+        // Who is led to the dead one until the next word of the circle comes back once more, and
+        // passes through the budget once more.
+        let led_ms = if self.leads { BEAT_MS + 2 * RETRY_MS_MAX + through_ms } else { 0 };
         self.pass(DETECTION_MS + led_ms + RETRY_MS_MAX + through_ms + RETRY_MS_MAX + SLACK_MS);
         self.expect_all_open("within detection, a retry and the budget after a kill");
         self.start_edge(at);
