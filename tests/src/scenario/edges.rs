@@ -415,6 +415,16 @@ impl Run {
         open.sum()
     }
 
+    /// Lets time pass until all streams are open, at most so much.
+    fn pass_until_open(&mut self, ms_max: u64) {
+        let mut left_ms = ms_max;
+        while left_ms > 0 && self.open_streams() < VISITORS * STREAMS_EACH {
+            let slice_ms = left_ms.min(1_000);
+            self.pass(slice_ms);
+            left_ms -= slice_ms;
+        }
+    }
+
     fn expect_all_open(&mut self, when: &str) {
         let open = self.open_streams();
         let all = VISITORS * STREAMS_EACH;
@@ -438,7 +448,9 @@ impl Run {
         // Who is led to the dead one until the next word of the circle comes back once more, and
         // passes through the budget once more.
         let led_ms = if self.leads { BEAT_MS + 2 * RETRY_MS_MAX + through_ms } else { 0 };
-        self.pass(DETECTION_MS + led_ms + RETRY_MS_MAX + through_ms + RETRY_MS_MAX + SLACK_MS);
+        // By then everyone has noticed.
+        self.pass(DETECTION_MS);
+        self.pass_until_open(led_ms + RETRY_MS_MAX + through_ms + RETRY_MS_MAX + SLACK_MS);
         self.expect_all_open("within detection, a retry and the budget after a kill");
         self.start_edge(at);
         self.wait_for_edges();
