@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use ureq::Agent;
 
 use crate::{
+    admin::{Admin, DEFAULT_ADMIN, Method},
     clock,
     exit::{Failure, Kind},
     limits,
@@ -42,39 +42,31 @@ pub(crate) struct Options {
     output: Format,
 }
 
-/// What is asked.
-#[derive(Clone, Copy)]
-enum Ask {
-    Status,
-    Drain,
-    Undo,
-}
-
 impl Options {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(limits::CONNECT_AFTER))
-            .timeout_global(Some(limits::REQUEST_AFTER))
-            .build();
-        let agent: Agent = config.into();
-        match (self.undo, self.status) {
-            (true, _) => self.ask(&agent, Ask::Undo)?,
-            (false, true) => Value::Null,
-            (false, false) => self.ask(&agent, Ask::Drain)?,
+        let admin = Admin::at(&self.admin);
+        let ask = |method| {
+            let report = admin.ask(method, "/v1/drain")?;
+            report
+                .ok_or_else(|| Failure::error(format!("{} is no edge's admin address", self.admin)))
         };
-        let mut report = self.ask(&agent, Ask::Status)?;
+        match (self.undo, self.status) {
+            (true, _) => ask(Method::Delete)?,
+            (false, true) => Value::Null,
+            (false, false) => ask(Method::Post)?,
+        };
+        let mut report = ask(Method::Get)?;
         // An order takes a turn of every shard to be seen.
         for _ in 0..SEEN_LOOKS_MAX {
             if self.status || report["draining"] == !self.undo {
                 break;
             }
             clock::wait(limits::LOOK_EVERY);
-            report = self.ask(&agent, Ask::Status)?;
+            report = ask(Method::Get)?;
         }
         while self.wait && report["draining"] == true && report["phase"] != "drained" {
             clock::wait(WAIT_EVERY);
-            report = self.ask(&agent, Ask::Status)?;
+            report = ask(Method::Get)?;
         }
         match self.output {
             Format::Json => output::json(&report)?,
@@ -84,26 +76,6 @@ impl Options {
             return Err(Failure::new(Kind::Conflict, "the drain was undone"));
         }
         Ok(())
-    }
-
-    fn ask(&self, agent: &Agent, what: Ask) -> Result<Value, Failure> {
-        let url = format!("{}/v1/drain", self.admin.trim_end_matches('/'));
-        let unanswered = |error: &ureq::Error| {
-            Failure::error(format!("the edge at {} does not answer: {error}", self.admin))
-                .remedy("is it running, and is --admin (PHAROS_ADMIN) its admin address?")
-        };
-        let answer = match what {
-            Ask::Status => agent.get(&url).call(),
-            Ask::Drain => agent.post(&url).send_empty(),
-            Ask::Undo => agent.delete(&url).call(),
-        };
-        let mut response = answer.map_err(|error| unanswered(&error))?;
-        let text = response.body_mut().read_to_string().map_err(|error| unanswered(&error))?;
-        match response.status().as_u16() {
-            200 | 202 => serde_json::from_str(&text)
-                .map_err(|error| Failure::because(format!("{url} answered no JSON"), &error)),
-            status => Err(Failure::error(format!("{url} answered {status}: {}", text.trim()))),
-        }
     }
 }
 
@@ -129,7 +101,6 @@ fn told(report: &Value) -> String {
     lines.concat()
 }
 
-const DEFAULT_ADMIN: &str = "http://127.0.0.1:7401";
 /// Looks until an order is seen; then what there is is told.
 const SEEN_LOOKS_MAX: u32 = 50;
 /// Between two looks of `--wait`.

@@ -2,11 +2,10 @@
 
 use clap::Args;
 use serde_json::Value;
-use ureq::Agent;
 
 use crate::{
+    admin::{Admin, DEFAULT_ADMIN, Method},
     exit::{Failure, Kind},
-    limits,
     output::{self, Format},
 };
 
@@ -38,14 +37,9 @@ impl Options {
             return Err(Failure::new(Kind::Usage, format!("{:?} is no request id", self.id))
                 .remedy("expected the X-Request-Id of an answer: 1 to 64 of A-Z a-z 0-9 - _ ."));
         }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(limits::CONNECT_AFTER))
-            .timeout_global(Some(limits::REQUEST_AFTER))
-            .build();
-        let agent: Agent = config.into();
         for admin in &self.admin {
-            if let Some(record) = ask(&agent, admin, &self.id)? {
+            let path = format!("/v1/explain/{}", self.id);
+            if let Some(record) = Admin::at(admin).ask(Method::Get, &path)? {
                 return match self.output {
                     Format::Json => output::json(&record),
                     Format::Table => output::data(&told(&record)),
@@ -57,24 +51,6 @@ impl Options {
             "ask the edge that gave it (--admin), soon: only the newest answers are kept \
              (explain.memory)",
         ))
-    }
-}
-
-/// The record, if this edge has one.
-fn ask(agent: &Agent, admin: &str, id: &str) -> Result<Option<Value>, Failure> {
-    let url = format!("{}/v1/explain/{id}", admin.trim_end_matches('/'));
-    let unanswered = |error: &ureq::Error| {
-        Failure::error(format!("the edge at {admin} does not answer: {error}"))
-            .remedy("is it running, and is --admin (PHAROS_ADMIN) its admin address?")
-    };
-    let mut response = agent.get(&url).call().map_err(|error| unanswered(&error))?;
-    let text = response.body_mut().read_to_string().map_err(|error| unanswered(&error))?;
-    match response.status().as_u16() {
-        200 => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| Failure::because(format!("{url} answered no JSON"), &error)),
-        404 => Ok(None),
-        status => Err(Failure::error(format!("{url} answered {status}"))),
     }
 }
 
@@ -157,8 +133,6 @@ fn text(value: &Value, pointer: &str) -> String {
 fn ms(us: &Value) -> String {
     format!("{:.3} ms", us.as_f64().unwrap_or_default() / 1000.0)
 }
-
-const DEFAULT_ADMIN: &str = "http://127.0.0.1:7401";
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,12 @@
 
 use pharos_tests::{
     check::ledger::covers,
-    process::{browser::Browser, client::Client, node::Node, wait::until},
+    process::{
+        browser::Browser,
+        client::{Client, EventStream},
+        node::Node,
+        wait::until,
+    },
 };
 
 fn version_of(event: &pharos_tests::client::sse::Event) -> String {
@@ -18,6 +23,17 @@ fn declare(node: &Node, title: &str) -> String {
     let reply = node.api("POST", "/v1/pages/demo/incidents", &body, &[]);
     assert_eq!(reply.status, 201, "{}", String::from_utf8_lossy(&reply.body));
     reply.field("pharos-version").expect("a version").to_owned()
+}
+
+/// A node, its edge's host, a connection to it, and a stream of the demo page that has begun.
+fn watched() -> (Node, String, Client, EventStream) {
+    let node = Node::up(&[]);
+    let host = node.edge.to_string();
+    let client = Client::connect(node.edge).expect("connects");
+    let mut stream =
+        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
+    until("the stream has begun", 10, || stream.next_event().map(|_| ()));
+    (node, host, client, stream)
 }
 
 #[test]
@@ -75,12 +91,7 @@ fn the_second_request_of_a_page_is_a_hit_until_the_next_incident() {
 
 #[test]
 fn a_component_that_changes_its_slug_is_the_same_row_of_the_page() {
-    let node = Node::up(&[]);
-    let host = node.edge.to_string();
-    let mut client = Client::connect(node.edge).expect("connects");
-    let mut stream =
-        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
-    until("the stream has begun", 10, || stream.next_event().map(|_| ()));
+    let (node, host, mut client, mut stream) = watched();
     let body = r#"{"slug":"beacon","name":"Beacon"}"#;
     assert_eq!(node.api("POST", "/v1/pages/demo/components", body, &[]).status, 201);
     let row_of = |event: &pharos_tests::client::sse::Event| {
@@ -133,12 +144,7 @@ fn an_open_page_in_a_browser_shows_a_component_once_under_its_new_slug() {
 
 #[test]
 fn versions_that_will_never_come_keep_nobody_from_the_page_of_an_event() {
-    let node = Node::up(&[]);
-    let host = node.edge.to_string();
-    let mut client = Client::connect(node.edge).expect("connects");
-    let mut stream =
-        Client::connect(node.edge).expect("connects").into_stream(&host, "/demo/events", "");
-    until("the stream has begun", 10, || stream.next_event().map(|_| ()));
+    let (node, host, mut client, mut stream) = watched();
     let version = client.get(&host, "/demo/").field("pharos-version").expect("one").to_owned();
     let forged = format!("{version}999");
     let mut waiting: Vec<Client> =

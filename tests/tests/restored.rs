@@ -1,7 +1,11 @@
 //! Control put back to an older state of itself, on real processes: everyone who watches is told,
 //! and nobody is left waiting for what is not there any more.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use pharos_tests::{
     check::ledger::covers,
@@ -38,6 +42,18 @@ fn put_back(kept: &Path, data: &Path) {
         }
     }
     copy(kept, data);
+}
+
+/// A cluster, its data folder, and a copy of that as it was at the beginning.
+fn begun() -> (Cluster, PathBuf, PathBuf) {
+    let mut cluster = Cluster::start(&[Duration::ZERO]);
+    let data = cluster.folder.path().join("data");
+    let kept = cluster.folder.path().join("kept");
+    fs::create_dir(&kept).expect("a folder");
+    cluster.kill_control();
+    copy(&data, &kept);
+    cluster.restart_control();
+    (cluster, data, kept)
 }
 
 fn watch(edge: &Edge, last_event_id: &str) -> EventStream {
@@ -81,7 +97,7 @@ fn check_gap(edge: &Edge, event: &Event, lost: &str) {
 
 #[test]
 fn whoever_watches_a_page_is_told_that_control_was_put_back() {
-    let mut cluster = Cluster::start(&[std::time::Duration::ZERO; 2]);
+    let mut cluster = Cluster::start(&[Duration::ZERO; 2]);
     let data = cluster.folder.path().join("data");
     let kept = cluster.folder.path().join("kept");
     fs::create_dir(&kept).expect("a folder");
@@ -120,13 +136,7 @@ fn whoever_watches_a_page_is_told_that_control_was_put_back() {
 
 #[test]
 fn what_is_written_before_an_edge_comes_back_is_not_taken_for_what_was_lost() {
-    let mut cluster = Cluster::start(&[std::time::Duration::ZERO]);
-    let data = cluster.folder.path().join("data");
-    let kept = cluster.folder.path().join("kept");
-    fs::create_dir(&kept).expect("a folder");
-    cluster.kill_control();
-    copy(&data, &kept);
-    cluster.restart_control();
+    let (mut cluster, data, kept) = begun();
     let mut stream = watch(&cluster.edges[0], "");
     until("the stream has begun", 30, || stream.next_event().map(|_| ()));
     let mut lost = String::new();
@@ -159,13 +169,7 @@ fn an_open_page_in_a_browser_goes_back_with_control() {
         println!("SKIPPED an_open_page_in_a_browser_goes_back_with_control: no chromium here");
         return;
     };
-    let mut cluster = Cluster::start(&[std::time::Duration::ZERO]);
-    let data = cluster.folder.path().join("data");
-    let kept = cluster.folder.path().join("kept");
-    fs::create_dir(&kept).expect("a folder");
-    cluster.kill_control();
-    copy(&data, &kept);
-    cluster.restart_control();
+    let (mut cluster, data, kept) = begun();
     let page = browser.open(&format!("http://{}/demo/", cluster.edges[0].address));
     wait_for(&page, "the page is live", "document.getElementById('live').dataset.state === 'live'");
     assert_eq!(page.run("window.kept = true"), Some(Value::Bool(true)));

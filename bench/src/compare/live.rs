@@ -19,7 +19,7 @@ use crate::{
     command::within,
     compare::{Contender, Turn, Who, requests},
     failure::Failure,
-    generator::{Errors, Load},
+    generator::Load,
     limits::{STREAMS_MAX, TOPICS_MAX},
     load::{self, Place},
     options::{BodyCheck, Case, CompareOptions},
@@ -31,7 +31,10 @@ use crate::{
     probe,
     process::descriptor_limit,
     report,
-    streams::{self, Holding, PHASE_EVENTS, PHASE_OPEN, Reading, found::SseRun},
+    streams::{
+        self, Holding, PHASE_EVENTS, PHASE_OPEN, Reading,
+        found::{FanOut, SseRun},
+    },
     subscriber::publisher::Publish,
     target::Target,
     workload::Workload,
@@ -305,19 +308,10 @@ fn turn_of(run: SseRun) -> Result<Turn, Failure> {
             run.publish_failed
         )));
     }
-    let fan_out = run.fan_out.ok_or_else(|| Failure::error("the server's cost is missing"))?;
-    Ok(Turn {
-        cpu_us: fan_out.cpu_us_per_delivery,
-        per_s: run.deliveries as f64 / run.held_s.max(1e-3),
-        busy: fan_out.cpu_ns as f64 / 1e9 / run.held_s.max(1e-3),
-        p50_us: run.delay.p50_us,
-        p99_us: run.delay.p99_us,
-        p999_us: run.delay.p999_us,
-        idle: None,
-        rss_bytes: run.memory.as_ref().map_or(0, |memory| memory.rss_all_bytes),
-        errors: Errors::default(),
-        streams: Some(run),
-    })
+    let held_s = run.held_s.max(1e-3);
+    let per_s = run.deliveries as f64 / held_s;
+    let cpu_s = |fan_out: &FanOut| fan_out.cpu_ns as f64 / 1e9;
+    super::streams::turn_of(run, |fan_out| (per_s, cpu_s(fan_out) / held_s))
 }
 
 /// A metric of an edge, by its name with labels.

@@ -21,7 +21,10 @@ use crate::{
     },
     process::descriptor_limit,
     report,
-    streams::{self, Holding, Reading, found::SseRun},
+    streams::{
+        self, Holding, Reading,
+        found::{FanOut, SseRun},
+    },
     subscriber::publisher::Publish,
     target::Target,
 };
@@ -193,19 +196,9 @@ impl Arena<'_> {
                 run.publish_failed
             )));
         }
-        let fan_out = run.fan_out.ok_or_else(|| Failure::error("the server's cost is missing"))?;
-        let busy = fan_out.deliveries_per_s * fan_out.cpu_us_per_delivery / 1e6;
-        Ok(Turn {
-            cpu_us: fan_out.cpu_us_per_delivery,
-            per_s: fan_out.deliveries_per_s,
-            busy,
-            p50_us: run.delay.p50_us,
-            p99_us: run.delay.p99_us,
-            p999_us: run.delay.p999_us,
-            idle: None,
-            rss_bytes: run.memory.as_ref().map_or(0, |memory| memory.rss_all_bytes),
-            errors: Errors::default(),
-            streams: Some(run),
+        turn_of(run, |fan_out| {
+            let per_s = fan_out.deliveries_per_s;
+            (per_s, per_s * fan_out.cpu_us_per_delivery / 1e6)
         })
     }
 
@@ -218,6 +211,28 @@ impl Arena<'_> {
         let body = "x".repeat(usize::try_from(self.data_bytes).unwrap_or(0).max(1));
         Doors { stream: at("/sub/bench"), publish: at("/pub/bench"), fields: Vec::new(), body }
     }
+}
+
+/// A turn of what `run` measured; `pace` says how many deliveries a second and how much of a core.
+pub(super) fn turn_of(
+    run: SseRun,
+    pace: impl FnOnce(&FanOut) -> (f64, f64),
+) -> Result<Turn, Failure> {
+    let fan_out =
+        run.fan_out.as_ref().ok_or_else(|| Failure::error("the server's cost is missing"))?;
+    let (per_s, busy) = pace(fan_out);
+    Ok(Turn {
+        cpu_us: fan_out.cpu_us_per_delivery,
+        per_s,
+        busy,
+        p50_us: run.delay.p50_us,
+        p99_us: run.delay.p99_us,
+        p999_us: run.delay.p999_us,
+        idle: None,
+        rss_bytes: run.memory.as_ref().map_or(0, |memory| memory.rss_all_bytes),
+        errors: Errors::default(),
+        streams: Some(run),
+    })
 }
 
 fn pharos_doors(edge: &Peer, control: &Control) -> Doors {

@@ -154,27 +154,9 @@ fn listed(view: &PageView) -> (&str, &str, &[String], Indicator) {
 mod tests {
     use super::*;
     use crate::{
-        log::{
-            hlc::Hlc,
-            operation::{Change, Class, EntityRef, FORMAT, Kind},
-        },
+        log::operation::Kind,
         model::incident::{IncidentStatus, Update},
     };
-
-    fn operation(kind: Kind) -> Operation {
-        Operation {
-            format: FORMAT,
-            dot: "eu-00000001:41".parse().expect("valid"),
-            position: 50,
-            context: "eu-00000001:40".parse().expect("valid"),
-            hlc: Hlc::from_ms(1),
-            actor: "a".into(),
-            request: "r".into(),
-            class: Class::State,
-            entity: EntityRef::new(kind, "e"),
-            change: Change::Merge(Vec::new()),
-        }
-    }
 
     fn view(name: &str, slug: &str, indicator: Indicator) -> PageView {
         let page = Page {
@@ -218,7 +200,7 @@ mod tests {
             component: None,
             incident: Some(incident(1, 10)),
         };
-        records(&operation(Kind::Incident), &subject, 40)
+        records(&Operation::example(Kind::Incident), &subject, 40)
             .iter()
             .map(|record| match record {
                 Record::Purge(Purge { scope: Scope::Key { key, .. }, soft, .. }) => {

@@ -185,33 +185,12 @@ const COMPONENT_BYTES_MIN: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        log::{
-            hlc::Hlc,
-            operation::{Change, Class, EntityRef, FORMAT},
-        },
-        model::{
-            component::ComponentStatus,
-            impact::Indicator,
-            incident::{IncidentStatus, Update},
-            page::Page,
-        },
+    use crate::model::{
+        component::ComponentStatus,
+        impact::Indicator,
+        incident::{IncidentStatus, Update},
+        page::Page,
     };
-
-    fn operation(kind: Kind) -> Operation {
-        Operation {
-            format: FORMAT,
-            dot: "eu-00000001:41".parse().expect("valid"),
-            position: 50,
-            context: "eu-00000001:40".parse().expect("valid"),
-            hlc: Hlc::from_ms(1),
-            actor: "a".into(),
-            request: "r".into(),
-            class: Class::State,
-            entity: EntityRef::new(kind, "e"),
-            change: Change::Merge(Vec::new()),
-        }
-    }
 
     fn component(nth: usize, slug: String, description: String) -> Component {
         Component {
@@ -271,7 +250,7 @@ mod tests {
     }
 
     fn told(view: &PageView, told: &Told<'_>) -> Value {
-        let text = data(&operation(Kind::Incident), view, told);
+        let text = data(&Operation::example(Kind::Incident), view, told);
         assert!(text.len() <= limits::PAGE_EVENT_BYTES_MAX, "{}", text.len());
         assert!(!text.contains(['\n', '\r']));
         // As the record holds it.

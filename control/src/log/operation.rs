@@ -52,6 +52,25 @@ impl Operation {
     }
 }
 
+#[cfg(test)]
+impl Operation {
+    /// One of no consequence, for tests of what is made of operations.
+    pub(crate) fn example(kind: Kind) -> Self {
+        Self {
+            format: FORMAT,
+            dot: "eu-00000001:41".parse().expect("valid"),
+            position: 50,
+            context: "eu-00000001:40".parse().expect("valid"),
+            hlc: Hlc::from_ms(1),
+            actor: "a".into(),
+            request: "r".into(),
+            class: Class::State,
+            entity: EntityRef::new(kind, "e"),
+            change: Change::Merge(Vec::new()),
+        }
+    }
+}
+
 /// An operation before it has a place in the log.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Draft {
