@@ -52,6 +52,14 @@ impl BodyReader {
         }
     }
 
+    /// Content of the chunk at hand that is still to come.
+    pub(super) fn announced(&self) -> u64 {
+        match self {
+            Self::Chunked(decoder) => decoder.announced(),
+            Self::Length(_) | Self::Trailer { .. } | Self::UntilClose => 0,
+        }
+    }
+
     /// Reads on, first from `buffer`, then from `input`.
     pub(super) fn step<'a, 'i: 'a>(
         &mut self,

@@ -92,6 +92,11 @@ impl Decoder {
         }
     }
 
+    /// Content that the chunk at hand has still to give; 0 outside its data.
+    pub fn announced(&self) -> u64 {
+        if self.state == State::Data { self.left } else { 0 }
+    }
+
     fn framing_byte(&mut self, b: u8) -> Result<(), ChunkError> {
         self.state = match (self.state, b) {
             (State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {

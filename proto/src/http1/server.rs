@@ -236,7 +236,9 @@ impl Server {
             Ok(BodyStep::Data(content)) => {
                 state.awaits_continue = false;
                 state.body_bytes = state.body_bytes.saturating_add(content.len() as u64);
-                if state.body_bytes > state.body_bytes_max {
+                // With what its chunk still announces: told at the same byte however input is cut.
+                let announced = state.body_bytes.saturating_add(reader.announced());
+                if announced > state.body_bytes_max {
                     return state.refuse(Refusal::BodyTooLarge);
                 }
                 Step::Body(content)

@@ -190,6 +190,15 @@ fn what_a_chunked_body_must_not_hold_is_refused() {
 }
 
 #[test]
+fn a_chunk_that_announces_too_much_is_refused_before_any_of_it_is_told() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let input = format!("{head}2\r\nab\r\n3e7\r\n{}", "x".repeat(999));
+    let whole = told(input.as_bytes(), Answer::AtEnd);
+    assert_eq!(whole.last().map(String::as_str), Some("refused BodyTooLarge"));
+    assert!(!whole.iter().any(|step| step.contains('x')), "{whole:?}");
+}
+
+#[test]
 fn what_is_over_a_limit_is_refused() {
     let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(len - 1));
     let fields =
