@@ -157,9 +157,13 @@ impl App {
     }
 
     /// Notes what an edge reports.
-    pub(crate) fn report(&self, edge: String, report: Report) {
+    pub(crate) fn report(&self, edge: String, report: Report, children: Vec<String>) {
         let mut edges = self.edges();
         edges.unsaved.insert(edge.clone(), report.clone());
+        // Who follows through another edge has something stored, whether it was heard of or not.
+        for child in children {
+            edges.feeds.entry(child).or_default();
+        }
         let old = edges.reports.get(&edge).map(|old| (&old.position.url, old.position.draining));
         let told = (&report.position.url, report.position.draining);
         let changed = report.position.url.is_some() && old != Some(told);
@@ -176,7 +180,11 @@ impl App {
             return None;
         }
         let edges = self.edges();
-        let follows = |edge: &str| edges.feeds.get(edge).is_some_and(|count| *count > 0);
+        let follows = |edge: &str| {
+            let itself = edges.feeds.get(edge).is_some_and(|count| *count > 0);
+            let relayed = |report: &Report| !report.position.path.is_empty();
+            itself || edges.reports.get(edge).is_some_and(relayed)
+        };
         Some(circle::members(&edges.reports, follows, clock::wall_ms()))
     }
 

@@ -101,6 +101,8 @@ fn warm_shard(body_bytes: usize, explained: bool) -> Shard {
             false => Explain { memory: 0, ..Default::default() },
         },
         edge_id: "bench".into(),
+        parents: std::sync::Arc::from([]),
+        relay: None,
         pop: "bench".into(),
         engine: "null".into(),
         control: None,

@@ -61,6 +61,9 @@ pub struct Config {
     /// Control, if this edge has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
+    /// Other edges may follow this one, if they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
     /// The cache.
     #[serde(default)]
     pub cache: Cache,
@@ -98,6 +101,27 @@ pub struct Control {
     pub url: String,
     /// File that holds an API key of scope `edge`.
     pub key_file: PathBuf,
+    /// Edges that relay control's feed, followed before control and in this order:
+    /// `http://host[:port]` of their `[relay]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<String>,
+    /// File that holds the key of their `[relay]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via_key_file: Option<PathBuf>,
+}
+
+/// Lets other edges follow this one instead of control.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// Address for other edges.
+    #[serde(deserialize_with = "address_text::one")]
+    pub listen: SocketAddr,
+    /// File that holds the key that they must have: one line of visible ASCII.
+    pub key_file: PathBuf,
+    /// How many may follow at a time.
+    #[serde(default = "default_children_max")]
+    pub children_max: u32,
 }
 
 /// The cache's share of memory.
@@ -445,6 +469,10 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new(""));
         if let Some(control) = &mut config.control {
             control.key_file = folder.join(&control.key_file);
+            control.via_key_file = control.via_key_file.take().map(|file| folder.join(file));
+        }
+        if let Some(relay) = &mut config.relay {
+            relay.key_file = folder.join(&relay.key_file);
         }
         config.data = config.data.map(|data| folder.join(data));
         if let Some(Target::File(path)) = config.log.access_target() {
@@ -502,7 +530,9 @@ impl Config {
         }
         if let Some(control) = &self.control {
             authority(&control.url).map_err(|expected| refusal("control.url", expected))?;
+            control.check_via()?;
         }
+        self.check_relay()?;
         self.timeouts.check()?;
         if self.cache.memory < CACHE_MEMORY_MIN {
             return refuse("cache.memory", "at least 1MiB");
@@ -523,6 +553,21 @@ impl Config {
         check_sites(&self.sites)
     }
 
+    fn check_relay(&self) -> Result<(), ConfigError> {
+        let Some(relay) = &self.relay else { return Ok(()) };
+        if self.control.is_none() {
+            return refuse("relay", "[control] beside it: there is no feed to relay without");
+        }
+        if self.data.is_none() {
+            return refuse("relay", "data beside it: edges start from what this one has kept");
+        }
+        if !(1..=limits::RELAY_CHILDREN_MOST).contains(&relay.children_max) {
+            let expected = format!("1 to {}", limits::RELAY_CHILDREN_MOST);
+            return refuse("relay.children_max", expected);
+        }
+        Ok(())
+    }
+
     /// The effective configuration, as TOML.
     pub fn print(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration has string keys only")
@@ -540,10 +585,31 @@ impl Config {
         if !self.admin.ip().is_loopback() {
             return refuse("admin", format!("{}: {remedy}", self.admin));
         }
-        match &self.control {
-            Some(control) if !is_loopback_url(&control.url) => {
-                refuse("control.url", format!("{}: {remedy}", control.url))
-            }
+        if let Some(relay) = self.relay.as_ref().filter(|relay| !relay.listen.ip().is_loopback()) {
+            return refuse("relay.listen", format!("{}: {remedy}", relay.listen));
+        }
+        let Some(control) = &self.control else { return Ok(()) };
+        if let Some(url) = control.via.iter().find(|url| !is_loopback_url(url)) {
+            return refuse("control.via", format!("{url}: {remedy}"));
+        }
+        if !is_loopback_url(&control.url) {
+            return refuse("control.url", format!("{}: {remedy}", control.url));
+        }
+        Ok(())
+    }
+}
+
+impl Control {
+    fn check_via(&self) -> Result<(), ConfigError> {
+        for url in &self.via {
+            authority(url).map_err(|expected| refusal("control.via", expected))?;
+        }
+        if self.via.len() > limits::RELAY_PARENTS_MAX {
+            return refuse("control.via", format!("at most {}", limits::RELAY_PARENTS_MAX));
+        }
+        match (&self.via_key_file, self.via.is_empty()) {
+            (None, false) => refuse("control.via_key_file", "a file with the key of their [relay]"),
+            (Some(_), true) => refuse("control.via_key_file", "only beside control.via"),
             _ => Ok(()),
         }
     }
@@ -779,6 +845,10 @@ mod address_text {
     }
 }
 
+fn default_children_max() -> u32 {
+    limits::RELAY_CHILDREN_MAX
+}
+
 fn default_id() -> String {
     "edge".to_owned()
 }
@@ -890,8 +960,12 @@ mod tests {
     fn what_is_printed_reads_back_as_the_same() {
         let mut config = Config::default();
         config.cache.memory = 3 << 30;
-        config.control =
-            Some(Control { url: "http://127.0.0.1:7400".into(), key_file: "edge.key".into() });
+        config.control = Some(Control {
+            url: "http://127.0.0.1:7400".into(),
+            key_file: "edge.key".into(),
+            via: Vec::new(),
+            via_key_file: None,
+        });
         let printed = config.print();
         assert!(printed.contains("3GiB"), "{printed}");
         assert_eq!(Config::parse(Path::new("e"), &printed).expect("parses"), config);

@@ -34,6 +34,7 @@ use crate::{
         ControlLink, Settings, Shard,
         live::LiveSlot,
         observe::{Board, Metric},
+        relay::RelaySettings,
     },
 };
 
@@ -123,9 +124,18 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     config.check().map_err(StartError::Config)?;
     let held = config.data.as_deref().map(take_data).transpose()?;
     let control = config.control.as_ref().map(link::control_link).transpose()?;
+    let parents = config.control.as_ref().map(link::parents).transpose()?.unwrap_or_default();
+    let relay_key = config.relay.as_ref().map(link::relay_key).transpose()?;
+    let relay = relay_key.zip(config.relay.as_ref()).map(|(key, relay)| RelaySettings {
+        listener: config.listen.len() as ListenerId + 1,
+        key,
+        children_max: relay.children_max,
+    });
+    let links = Links { control: control.clone(), parents: parents.into(), relay };
     let journal = config.log.access_target().map(reload::open_journal).transpose()?;
     let mut engine_config = engine::Config::new(config.listen.clone());
     engine_config.listeners.push(config.admin);
+    engine_config.first_listeners.extend(config.relay.as_ref().map(|relay| relay.listen));
     engine_config.engine = config.engine;
     engine_config.shards = config.shards;
     engine_config.connections = config.streams.max;
@@ -154,7 +164,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
             Board::new(seat.shards)
         });
         let shared = Shared { cache: Arc::clone(&cache), board: Arc::clone(board), seeds };
-        let settings = settings(&config, control.clone(), shared, Arc::clone(&slot), seat);
+        let settings = settings(&config, links.clone(), shared, Arc::clone(&slot), seat);
         Shard::new(settings, seat.now)
     };
     let engine = engine::start(engine_config, make).map_err(StartError::Engine)?;
@@ -281,6 +291,14 @@ impl Seeds {
     }
 }
 
+/// Whom it follows, and who may follow it.
+#[derive(Clone)]
+struct Links {
+    control: Option<ControlLink>,
+    parents: Arc<[ControlLink]>,
+    relay: Option<RelaySettings>,
+}
+
 /// What all shards have in common.
 struct Shared {
     cache: Arc<Cache>,
@@ -290,7 +308,7 @@ struct Shared {
 
 fn settings(
     config: &Config,
-    control: Option<ControlLink>,
+    links: Links,
     shared: Shared,
     live: Arc<LiveSlot>,
     seat: &Seat,
@@ -304,7 +322,10 @@ fn settings(
         url: config.url.as_deref().map(Into::into),
         pop: config.pop.as_str().into(),
         engine: seat.taken.to_string().into(),
-        control,
+        control: links.control,
+        parents: links.parents,
+        // It stands behind the listeners that all shards have.
+        relay: links.relay.filter(|_| seat.shard == 0),
         sites: config.sites.as_slice().into(),
         data: config.data.clone(),
         admin_listener: Some(config.listen.len() as ListenerId),

@@ -306,3 +306,36 @@ pub const TALLY_EVERY_MS: u64 = 5_000;
 pub const REPORT_TOPICS_MAX: usize = 500;
 /// Time for one report. Beyond: a new connection.
 pub const REPORT_MS_MAX: u64 = 5_000;
+
+// -- relaying the feed to other edges --
+
+/// Edges that follow one edge, unless `relay.children_max` says otherwise. Beyond: refused by 503,
+/// and they go on to the next one that they know, control at last.
+pub const RELAY_CHILDREN_MAX: u32 = 64;
+/// Largest `relay.children_max`. Beyond: refused at start.
+pub const RELAY_CHILDREN_MOST: u32 = 4_096;
+/// Edges that an edge may name to follow before control. Beyond: refused at start.
+pub const RELAY_PARENTS_MAX: usize = 8;
+/// Edges between control and an edge, at most. Beyond: not followed, as a loop is not.
+pub const RELAY_HOPS_MAX: usize = 8;
+/// Bytes of records that are kept for edges that follow. Beyond: the oldest are let go, and who is
+/// behind them is cut, and finds what it lacks elsewhere.
+pub const RELAY_LOG_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Records that are kept for edges that follow. Beyond: as above.
+pub const RELAY_LOG_RECORDS_MAX: usize = 65_536;
+/// Bytes of older events that are kept for edges that start. Beyond: those that start go elsewhere.
+pub const RELAY_PAST_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes given to an edge that follows in one send. The rest follows when they have left.
+pub const RELAY_SEND_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of one part of a snapshot.
+pub const RELAY_PART_BYTES: usize = 128 * 1024;
+/// Time in which an edge that follows must take a send. Beyond: it is cut.
+pub const RELAY_STALL_MS_MAX: u64 = 20_000;
+/// How long an edge that is ahead is kept until this one has come as far. Beyond: it is cut, and
+/// goes elsewhere.
+pub const RELAY_AHEAD_MS_MAX: u64 = 5_000;
+/// Time in which an edge that relays must answer. Beyond: the next one is tried.
+pub const RELAY_ANSWER_MS_MAX: u64 = 3_000;
+/// How often an edge that follows none of the first looks whether it can again, in the middle of
+/// its jitter.
+pub const RELAY_LOOK_EVERY_MS: u64 = 10_000;

@@ -1,4 +1,5 @@
-//! The link to control as the configuration names it: its address, and its key from a file.
+//! The links to control and to edges that relay, as the configuration names them: addresses, and
+//! keys from files.
 //!
 //! Leaves to others: following it (`shard::session`).
 
@@ -8,7 +9,7 @@ use crate::{
     StartError,
     config::{self, ConfigError},
     limits,
-    shard::ControlLink,
+    shard::{ControlLink, secret::SecretHash},
 };
 
 /// Where control is and what to say there.
@@ -19,6 +20,26 @@ pub(crate) fn control_link(control: &config::Control) -> Result<ControlLink, Sta
         StartError::Config(ConfigError::Refused { key, expected })
     })?;
     Ok(ControlLink { host: host.into(), port, authorization })
+}
+
+/// Edges that are to be followed before control, and what to say there.
+pub(crate) fn parents(control: &config::Control) -> Result<Vec<ControlLink>, StartError> {
+    let Some(file) = &control.via_key_file else { return Ok(Vec::new()) };
+    let authorization: Arc<str> = format!("Bearer {}", read_key(file)?).into();
+    let links = control.via.iter().map(|url| {
+        let (host, port) = config::authority(url).map_err(|expected| {
+            let (key, expected) = ("control.via".to_owned(), expected.to_owned());
+            StartError::Config(ConfigError::Refused { key, expected })
+        })?;
+        let authorization = Arc::clone(&authorization);
+        Ok(ControlLink { host: host.into(), port, authorization })
+    });
+    links.collect()
+}
+
+/// The key that other edges must have, as its hash.
+pub(crate) fn relay_key(relay: &config::Relay) -> Result<SecretHash, StartError> {
+    read_key(&relay.key_file).map(|key| SecretHash::of(key.as_bytes()))
 }
 
 /// `Bearer …`, from the key's file as it is now.

@@ -64,8 +64,8 @@ impl Reloader {
         let mut told = running.compare(&new);
         // The key may have changed in a file of the same name.
         let control = running.control.as_ref().map(|control| config::Control {
-            url: control.url.clone(),
             key_file: new.control.as_ref().unwrap_or(control).key_file.clone(),
+            ..control.clone()
         });
         let authorization = control.as_ref().map(read_authorization).transpose()?;
         let old_key = self.slot.newest().and_then(|live| live.authorization.clone());
@@ -139,6 +139,10 @@ impl Config {
     /// Which keys of `new` differ, and what that means while this one runs.
     fn compare(&self, new: &Self) -> Reloaded {
         let url = |config: &Self| config.control.as_ref().map(|control| control.url.clone());
+        let via = |config: &Self| {
+            let control = config.control.as_ref();
+            control.map(|control| (control.via.clone(), control.via_key_file.clone()))
+        };
         // Without control the sites are the file's; from control to sites is another edge.
         let same_kind = self.control.is_some() == new.control.is_some();
         let named = |changed: &[(bool, &'static str)]| {
@@ -168,6 +172,8 @@ impl Config {
                 (self.compression != new.compression, "compression"),
                 (self.explain.memory != new.explain.memory, "explain.memory"),
                 (same_kind && url(self) != url(new), "control.url"),
+                (same_kind && via(self) != via(new), "control.via"),
+                (self.relay != new.relay, "relay"),
                 (!same_kind, "control"),
             ]),
         }

@@ -123,6 +123,10 @@ const COLUMNS: &[Column] = &[
         Some(ratio) => format!("{:.1} %", ratio * 100.0),
         None => String::new(),
     }),
+    ("VIA", |edge| {
+        let via = edge["via"].as_array().map(Vec::as_slice).unwrap_or_default();
+        via.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" > ")
+    }),
     ("CONNECTED", |edge| text(edge, "/connected")),
     ("LAST SEEN", |edge| text(edge, "/last_seen")),
     ("ID", |edge| text(edge, "/id")),

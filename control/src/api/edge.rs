@@ -19,6 +19,7 @@ use crate::{
     App,
     app::{edge, names::etag, receipt},
     clock::{self, rfc3339},
+    limits,
     log::append::Head,
     model::{
         self,
@@ -103,14 +104,24 @@ pub async fn position(Path(name): Path<String>, call: Call) -> Result<Response, 
         let expected = format!("{{cursor, version, streams, hits, lookups}} ({error})");
         Failure::bad_request("", "position", expected)
     })?;
-    let (found, _) = call.read(move |reader| edge::find(reader, &name)).await?;
+    let named = position.children.clone();
+    let ((found, children), _) = call
+        .read(move |reader| {
+            let found = edge::find(reader, &name)?;
+            // One that is not enrolled is nobody to wait for.
+            let ids = named.iter().take(limits::EDGES_MAX);
+            let ids = ids.filter_map(|name| Some(edge::find(reader, name).ok()?.value.id));
+            Ok((found, ids.collect::<Vec<String>>()))
+        })
+        .await?;
     let edge = found.value;
     let own = call.api_key().edge.as_ref().is_none_or(|own| *own == edge.id);
     if !own {
         let detail = "an edge's API key speaks for its own edge only";
         return Err(Failure::new(StatusCode::FORBIDDEN, detail));
     }
-    call.app().report(edge.id, Report { position, seen_at_ms: clock::wall_ms() });
+    let report = Report { position, seen_at_ms: clock::wall_ms() };
+    call.app().report(edge.id, report, children);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -152,6 +163,7 @@ impl Known {
             position: position.map(|position| position.cursor.position),
             lag,
             streams: position.map(|position| position.streams),
+            via: position.map(|position| position.path.clone()).unwrap_or_default(),
             hit_ratio: position
                 .filter(|position| position.lookups > 0)
                 .map(|position| position.hits as f64 / position.lookups as f64),

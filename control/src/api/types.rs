@@ -375,6 +375,8 @@ pub struct Edge {
     pub lag: Option<u64>,
     /// Open streams.
     pub streams: Option<u64>,
+    /// The edges that its feed comes through, the last one its parent; none from control itself.
+    pub via: Vec<String>,
     /// Hits among cache look-ups since it started.
     pub hit_ratio: Option<f64>,
     /// The secret of its API key. Only in the answer that made it.

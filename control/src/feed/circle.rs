@@ -58,6 +58,8 @@ mod tests {
             topics: Vec::new(),
             url: url.map(Into::into),
             draining,
+            path: Vec::new(),
+            children: Vec::new(),
         };
         Report { position, seen_at_ms }
     }

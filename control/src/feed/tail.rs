@@ -289,7 +289,7 @@ impl Feed {
 
     fn beat_of(&self, replica: Replica) -> Record {
         let (sent_at_ms, circle) = (clock::wall_ms(), self.app.circle());
-        Record::Beat(Beat { sent_at_ms, replica: Some(replica), circle })
+        Record::Beat(Beat { sent_at_ms, replica: Some(replica), circle, path: Vec::new() })
     }
 
     async fn snapshot(&mut self) -> Result<(), End> {

@@ -77,6 +77,8 @@ mod tests {
                 topics: Vec::new(),
                 url: None,
                 draining: false,
+                path: Vec::new(),
+                children: Vec::new(),
             },
             seen_at_ms: 0,
         };

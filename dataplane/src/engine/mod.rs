@@ -126,6 +126,8 @@ pub struct Config {
     /// Addresses to listen on, each by every shard. Its index is the [`crate::seam::ListenerId`].
     /// Port 0 takes a free port, the same for all shards.
     pub listeners: Vec<SocketAddr>,
+    /// Further addresses, listened on by shard 0 alone; numbered behind the others.
+    pub first_listeners: Vec<SocketAddr>,
     /// Sockets of one shard, at most; 0 derives it from RLIMIT_NOFILE: with direct descriptors each
     /// shard may have as many, otherwise all share them. More than the limit allows is an error.
     pub sockets_max: u32,
@@ -142,7 +144,8 @@ pub struct Seat {
     pub shard: ShardId,
     /// Of how many.
     pub shards: ShardId,
-    /// Addresses actually bound, in the order of [`Config::listeners`].
+    /// Addresses actually bound, in the order of [`Config::listeners`], then
+    /// [`Config::first_listeners`].
     pub listeners: Vec<SocketAddr>,
     /// Sockets of this shard, at most.
     pub sockets_max: u32,
@@ -240,7 +243,8 @@ impl Running {
         &self.taken
     }
 
-    /// Addresses actually bound, in the order of [`Config::listeners`].
+    /// Addresses actually bound, in the order of [`Config::listeners`], then
+    /// [`Config::first_listeners`].
     pub fn listeners(&self) -> &[SocketAddr] {
         &self.listeners
     }
@@ -307,6 +311,7 @@ impl Config {
             shards: 0,
             connections: 0,
             listeners,
+            first_listeners: Vec::new(),
             sockets_max: 0,
             pin: Pin::Auto,
             mail_max: crate::limits::MAIL_MAX,

@@ -60,10 +60,13 @@ where
     let room = Room {
         descriptors,
         direct: choice.level.is_some_and(|level| level.direct),
-        listeners: config.listeners.len(),
+        listeners: config.listeners.len() + config.first_listeners.len(),
     };
     let (shards, sockets_max) = room.share(&config)?;
-    let (by_shard, bound) = socket::listen_all(&config.listeners, shards)?;
+    let (mut by_shard, mut bound) = socket::listen_all(&config.listeners, shards)?;
+    let (of_first, more_bound) = socket::listen_all(&config.first_listeners, 1)?;
+    by_shard.iter_mut().zip(of_first).for_each(|(sockets, more)| sockets.extend(more));
+    bound.extend(more_bound);
     let lines: io::Result<Vec<Line>> = (0..shards).map(|_| Line::new()).collect();
     let lines: Arc<[Line]> = lines.map_err(process("make an eventfd"))?.into();
     let helpers = Helpers::start(&lines).map_err(process("start helper threads"))?;

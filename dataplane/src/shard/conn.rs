@@ -33,7 +33,8 @@ use super::{
     conn_table::Owner,
     explain::{Found, Telling},
     observe::Metric,
-    request::{Asked, Scene},
+    relay::JoinRequest,
+    request::{Asked, Door, Scene},
     respond::{Own, Persistence, Writer, id_text},
     slab::Ref,
     stream::{Subscribe, Wanted},
@@ -51,7 +52,7 @@ pub struct Conn {
     at: Ref,
     socket: SocketId,
     peer: IpAddr,
-    admin: bool,
+    door: Door,
     server: Server,
     writer: Writer,
     exchange: Exchange,
@@ -83,6 +84,9 @@ pub enum Exchange {
     Answer(Box<Answer>),
     /// The connection becomes a stream as soon as everything before has been sent.
     Stream(Box<StreamRequest>),
+    /// The connection becomes another edge's, which wants to follow this one, as soon as everything
+    /// before has been sent.
+    Join(Box<JoinRequest>),
 }
 
 /// A request for a stream.
@@ -125,7 +129,7 @@ impl Conn {
         at: Ref,
         socket: SocketId,
         peer: IpAddr,
-        admin: bool,
+        door: Door,
         now: Now,
         edge: &mut Edge,
     ) -> Self {
@@ -135,7 +139,7 @@ impl Conn {
             at,
             socket,
             peer,
-            admin,
+            door,
             server: Server::new(limits::REQUEST_BODY_BYTES_MAX),
             writer: Writer::default(),
             exchange: Exchange::None,
@@ -154,7 +158,7 @@ impl Conn {
 
     /// Whether it came in by the admin listener.
     pub fn is_admin(&self) -> bool {
-        self.admin
+        self.door == Door::Admin
     }
 
     /// Its socket.
@@ -184,7 +188,7 @@ impl Conn {
     /// Whether it waits for the rest of a head.
     fn has_head_in_part(&self) -> bool {
         self.ending.is_none()
-            && !self.admin
+            && self.door != Door::Admin
             && matches!(self.exchange, Exchange::None)
             && self.server.waiting() == Waiting::Head
             && self.server.kept_bytes() > 0
@@ -327,7 +331,7 @@ impl Conn {
             let mut space = FieldSpace::new();
             match self.server.step(&mut input, &mut space) {
                 Step::Head(request) => {
-                    let scene = Scene { at: self.at, peer: self.peer, admin: self.admin };
+                    let scene = Scene { at: self.at, peer: self.peer, door: self.door };
                     let wants_continue = request.expect_continue;
                     self.is_last =
                         !request.keep_alive && !request.body.has_content() && input.is_empty();
@@ -346,7 +350,7 @@ impl Conn {
                         Exchange::None => self.done(edge),
                         // It may be there already.
                         Exchange::Answer(_) => self.go_on_once(edge, now),
-                        Exchange::Flush | Exchange::Stream(_) => {}
+                        Exchange::Flush | Exchange::Stream(_) | Exchange::Join(_) => {}
                     }
                 }
                 Step::Body(bytes) => {
@@ -378,7 +382,7 @@ impl Conn {
         match &mut self.exchange {
             Exchange::Flush => self.done(edge),
             Exchange::Answer(answer) => {
-                let scene = Scene { at: self.at, peer: self.peer, admin: self.admin };
+                let scene = Scene { at: self.at, peer: self.peer, door: self.door };
                 let keep_alive = self.server.persists() && !edge.draining;
                 edge.forget_answered();
                 let advance = answer.advance(edge, now, scene, keep_alive, &mut self.writer);
@@ -400,7 +404,7 @@ impl Conn {
                     Advance::Broken => self.end(Close::Abort),
                 }
             }
-            Exchange::None | Exchange::Stream(_) => {}
+            Exchange::None | Exchange::Stream(_) | Exchange::Join(_) => {}
         }
     }
 
@@ -495,7 +499,7 @@ impl Conn {
             self.wait_since = now.mono;
             edge.out.send(self.socket, self.writer.take());
         }
-        if edge.draining && !self.admin && !self.sending && self.is_idle() {
+        if edge.draining && self.door != Door::Admin && !self.sending && self.is_idle() {
             self.end(Close::Graceful);
         }
         if !self.sending {
@@ -506,6 +510,9 @@ impl Conn {
             }
             if matches!(self.exchange, Exchange::Stream(_)) {
                 return self.become_stream(edge, now);
+            }
+            if let Exchange::Join(_) = self.exchange {
+                return self.become_childs(edge);
             }
         }
         let wants = self.wants_input(edge);
@@ -541,12 +548,21 @@ impl Conn {
         let pipelined_max = if edge.held.is_over() { 1 } else { limits::PIPELINED_BYTES };
         match &self.exchange {
             Exchange::None => true,
-            Exchange::Stream(_) => false,
+            Exchange::Stream(_) | Exchange::Join(_) => false,
             Exchange::Flush => self.server.kept_bytes() < pipelined_max,
             Exchange::Answer(answer) => {
                 self.server.kept_bytes() < pipelined_max && answer.takes_more_body(edge)
             }
         }
+    }
+
+    /// Gives the socket to the feed.
+    fn become_childs(&mut self, edge: &mut Edge) {
+        let exchange = std::mem::replace(&mut self.exchange, Exchange::None);
+        let Exchange::Join(request) = exchange else { return };
+        edge.sockets.set_owner(self.socket, Owner::Feed);
+        edge.joins.push((self.socket, request));
+        edge.free_conn(self.at);
     }
 
     /// Gives the socket to the streams.

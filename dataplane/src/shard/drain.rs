@@ -20,7 +20,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Edge, Shard, mail::Mail, observe::Metric, opening::Interval, stream::migrate::Pace};
+use super::{
+    Edge, Shard, mail::Mail, observe::Metric, opening::Interval, request::Door,
+    stream::migrate::Pace,
+};
 use crate::seam::{Mono, Now};
 
 /// What shard 0 tells all.
@@ -178,6 +181,9 @@ impl Shard {
     fn begin_moving(&mut self, now: Now) {
         let edge = &mut self.edge;
         let Some(drain) = &edge.drain else { return };
+        if let Some(feed) = &mut self.feed {
+            feed.drain_relay(&mut edge.out);
+        }
         edge.draining = true;
         let pace = match edge.rates.drain_per_s {
             // Most of the time; what is left is for requests that just began.
@@ -228,7 +234,7 @@ impl Shard {
 
     fn accept(&mut self, on: bool) {
         for listener in 0..self.edge.settings.listener_count {
-            if Some(listener) != self.edge.settings.admin_listener {
+            if self.edge.door(listener) == Door::Public {
                 self.edge.out.accept(listener, on);
             }
         }

@@ -26,25 +26,37 @@ use proto::feed::{
 
 use self::cut::Cutter;
 use super::{
-    Settings,
+    ControlLink, Settings,
     intake::{Intake, Item},
+    jitter::Jitter,
     last_known::{LastKnown, Restored},
     mail::{Advance, ConfigChange, FeedState, Mail},
     observe::{Board, Metric, Observe},
     out::Out,
     placement::{Circle, CircleNews},
-    position::Reporter,
-    session::{Resume, Session},
+    position::{Reach, Reporter},
+    relay::{Ground, JoinRequest, Relay, Taken},
+    session::{Lost, Purpose, Resume, Session},
     stream::tally::most,
 };
 use crate::{
     limits,
-    seam::{Mono, Now, Payload, ShardId, SocketId},
+    seam::{Close, Mono, Now, Payload, ShardId, SocketId},
 };
 
 /// The feed's state on an edge.
 pub struct Feed {
     session: Session,
+    /// Whom to follow, in order; control last.
+    links: Vec<ControlLink>,
+    /// Looks whether one of the first can be followed again.
+    look: Option<Session>,
+    /// When it does so next.
+    look_at: Option<Mono>,
+    /// Edges that follow this one.
+    relay: Option<Relay>,
+    jitter: Jitter,
+    edge_id: Arc<str>,
     reporter: Reporter,
     last_known: Option<LastKnown>,
     /// What came and is not applied.
@@ -71,6 +83,8 @@ pub struct Feed {
     /// Of the edges that visitors can be led to.
     circle: Option<Arc<Circle>>,
     is_circle_told: bool,
+    /// Ids of the edges that follow this one.
+    children: Arc<[String]>,
 }
 
 impl Feed {
@@ -80,13 +94,26 @@ impl Feed {
         let board: &Arc<Board> = &settings.board;
         let cache = Arc::clone(&settings.cache);
         let kept = |data: &std::path::PathBuf| LastKnown::new(data.clone(), Arc::clone(&cache));
+        let edge_id = &settings.edge_id;
+        let links: Vec<ControlLink> = settings.parents.iter().chain([link]).cloned().collect();
+        let observe = Observe::new(Arc::clone(board), settings.shard);
+        let relay = settings.relay.as_ref();
+        let relay = relay.map(|relay| Relay::new(relay, edge_id, observe.clone()));
+        let mut intake = Intake::new(settings.shard_count);
+        intake.own_id = Arc::clone(edge_id);
         Some(Self {
-            session: Session::new(link.clone(), settings.seed),
+            session: Session::new(links.clone(), Purpose::Follow, edge_id, settings.seed),
+            links,
+            look: None,
+            look_at: None,
+            relay,
+            jitter: Jitter::new(settings.seed, LOOK_PURPOSE),
+            edge_id: Arc::clone(edge_id),
             reporter: Reporter::new(link.clone(), &settings.edge_id, settings.seed),
             last_known: settings.data.as_ref().map(kept),
-            intake: Intake::new(settings.shard_count),
+            intake,
             cutter: Cutter::new(cache),
-            observe: Observe::new(Arc::clone(board), settings.shard),
+            observe,
             cursor: None,
             purged: false,
             is_held_back: false,
@@ -99,6 +126,7 @@ impl Feed {
             url: settings.url.clone(),
             circle: None,
             is_circle_told: false,
+            children: Arc::default(),
         })
     }
 
@@ -119,7 +147,13 @@ impl Feed {
         result: Result<Vec<SocketAddr>, io::ErrorKind>,
         out: &mut Out,
     ) {
-        self.session.handle_resolved(now, number, result, out);
+        if !Session::owns_number(number) {
+            self.reporter.handle_resolved(now, number, result, out);
+        } else if Session::purpose_of(number) == Purpose::Follow {
+            self.session.handle_resolved(now, number, result, out);
+        } else if let Some(look) = &mut self.look {
+            look.handle_resolved(now, number, result, out);
+        }
         self.go_on(now, out);
     }
 
@@ -131,14 +165,22 @@ impl Feed {
         result: Result<SocketId, io::ErrorKind>,
         out: &mut Out,
     ) {
-        if Session::owns_number(number) {
+        if !Session::owns_number(number) {
+            self.reporter.handle_connected(now, number, result, out);
+        } else if Session::purpose_of(number) == Purpose::Follow {
             let resume = match result {
-                Ok(_) => self.intake.begin_session(),
+                Ok(_) => self.begin_session(),
                 Err(_) => Resume::default(),
             };
             self.session.handle_connected(now, number, result, &resume, out);
         } else {
-            self.reporter.handle_connected(now, number, result, out);
+            let last_event_id = self.intake.received.as_ref().map(ToString::to_string);
+            let resume = Resume { last_event_id, history: false };
+            match (&mut self.look, result) {
+                (Some(look), result) => look.handle_connected(now, number, result, &resume, out),
+                (None, Ok(socket)) => out.close(socket, Close::Abort),
+                (None, Err(_)) => {}
+            }
         }
         self.go_on(now, out);
     }
@@ -146,16 +188,11 @@ impl Feed {
     /// Bytes from control.
     pub fn handle_received(&mut self, now: Now, socket: SocketId, bytes: &[u8], out: &mut Out) {
         if self.session.owns(socket) {
-            let intake = &mut self.intake;
-            self.session.handle_received(now, bytes, out, |event| {
-                let id = event.has_id.then_some(&*event.last_event_id);
-                if event.too_large {
-                    return intake.pass_over(&event.name, id);
-                }
-                intake.take(&event.name, &event.data, id)
-            });
+            self.take_events(now, bytes, out);
         } else if self.reporter.owns(socket) {
             self.reporter.handle_received(now, bytes, out);
+        } else if let Some(look) = self.look.as_mut().filter(|look| look.owns(socket)) {
+            look.handle_received(now, bytes, out, |_| Ok(()));
         }
         self.go_on(now, out);
     }
@@ -166,6 +203,10 @@ impl Feed {
             self.session.handle_gone(now, out);
         } else if self.reporter.owns(socket) {
             self.reporter.handle_gone(now, out);
+        } else if let Some(look) = self.look.as_mut().filter(|look| look.owns(socket)) {
+            look.handle_gone(now, out);
+        } else if let Some(relay) = &mut self.relay {
+            relay.handle_gone(socket, out);
         }
         self.go_on(now, out);
     }
@@ -179,9 +220,14 @@ impl Feed {
         payload: Payload,
         out: &mut Out,
     ) {
+        let bytes = payload.len();
         out.recycle(payload);
         if result.is_err() {
-            self.handle_gone(now, socket, out);
+            return self.handle_gone(now, socket, out);
+        }
+        if let Some(relay) = self.relay.as_mut().filter(|relay| relay.owns(socket)) {
+            relay.handle_sent(socket, bytes);
+            self.serve(now, out);
         }
     }
 
@@ -227,6 +273,9 @@ impl Feed {
     pub fn handle_deadline(&mut self, now: Now, out: &mut Out) {
         self.session.handle_deadline(now, out);
         self.reporter.handle_deadline(now, out);
+        if let Some(look) = &mut self.look {
+            look.handle_deadline(now, out);
+        }
         if let Some(last_known) = &mut self.last_known {
             last_known.handle_deadline(now, out);
         }
@@ -244,8 +293,121 @@ impl Feed {
     pub fn next_deadline(&self) -> Option<Mono> {
         let kept = self.last_known.as_ref().and_then(LastKnown::next_deadline);
         let report = self.reporter.next_deadline(self.session.is_following());
-        let own = [report, kept, self.tell_at, self.behind_until];
+        let look = self.look.as_ref().and_then(Session::next_deadline);
+        let relay = self.relay.as_ref().and_then(Relay::next_deadline);
+        let own = [report, kept, self.tell_at, self.behind_until, self.look_at, look, relay];
         own.into_iter().chain([self.session.next_deadline()]).flatten().min()
+    }
+}
+
+/// Whom it follows, and who follows it.
+impl Feed {
+    /// Where a session resumes that begins now.
+    fn begin_session(&mut self) -> Resume {
+        let resume = self.intake.begin_session();
+        if let Some(relay) = &mut self.relay {
+            relay.session_begins(resume.history);
+        }
+        resume
+    }
+
+    /// Takes what has come on the session.
+    fn take_events(&mut self, now: Now, bytes: &[u8], out: &mut Out) {
+        let (intake, relay) = (&mut self.intake, &mut self.relay);
+        let mut is_broken = false;
+        self.session.handle_received(now, bytes, out, |event| -> Result<(), Lost> {
+            let id = event.has_id.then_some(&*event.last_event_id);
+            if event.too_large {
+                is_broken = true;
+                return intake.pass_over(&event.name, id);
+            }
+            intake.take(&event.name, &event.data, id)?;
+            if let Some(relay) = relay.as_mut().filter(|_| !is_broken) {
+                // What came with the event is what was received last.
+                let cursor = intake.received.as_ref().filter(|_| id.is_some_and(|id| id != ""));
+                relay.take(Taken {
+                    kind: &event.name,
+                    data: &event.data,
+                    cursor,
+                    event: intake.event.take(),
+                    refilled: intake.is_refilled(),
+                });
+            }
+            Ok(())
+        });
+        if is_broken && let Some(relay) = &mut self.relay {
+            relay.break_off(self.intake.received.as_ref(), out);
+        }
+    }
+
+    /// An edge asks to follow this one.
+    pub fn join(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        request: JoinRequest,
+        draining: bool,
+        out: &mut Out,
+    ) {
+        match &mut self.relay {
+            Some(relay) => relay.join(now, socket, request, draining, out),
+            None => out.close(socket, Close::Abort),
+        }
+        self.go_on(now, out);
+    }
+
+    /// Edges that follow are sent elsewhere: this one drains.
+    pub fn drain_relay(&mut self, out: &mut Out) {
+        if let Some(relay) = &mut self.relay {
+            relay.drain(out);
+        }
+    }
+
+    /// Sends those that follow what comes next.
+    fn serve(&mut self, now: Now, out: &mut Out) {
+        let Some(relay) = &mut self.relay else { return };
+        let configuration = self.last_known.as_ref().map(LastKnown::configuration);
+        relay.go_on(now, Ground { cursor: self.cursor.as_ref(), configuration }, out);
+        if relay.take_news() {
+            self.children = relay.children().into();
+            self.reporter.note(false);
+            self.want_tell(now);
+        }
+    }
+
+    /// Goes back to one that is to be followed before the one that is, once it can be.
+    fn look_back(&mut self, now: Now, out: &mut Out) {
+        let better = self.session.following().filter(|at| *at > 0);
+        let Some(better) = better else {
+            if let Some(mut look) = self.look.take() {
+                look.end(out);
+            }
+            self.look_at = None;
+            return;
+        };
+        if let Some(look) = &mut self.look {
+            if look.has_heard() {
+                let found = look.following().unwrap_or(0);
+                look.end(out);
+                (self.look, self.look_at) = (None, None);
+                tracing::info!(to = %self.links[found].host, "it can be followed again");
+                return self.session.turn_to(now, found, out);
+            }
+            if look.is_over() {
+                self.look = None;
+            }
+            return;
+        }
+        let wait_ms = self.jitter.half_to_three_halves(limits::RELAY_LOOK_EVERY_MS);
+        let at = *self.look_at.get_or_insert(now.mono.after_ms(wait_ms));
+        if at <= now.mono {
+            self.look_at = None;
+            let links = self.links[..better].to_vec();
+            let seed = self.jitter.next_u64();
+            let mut look = Session::new(links, Purpose::Look, &self.edge_id, seed);
+            look.start(now, out);
+            self.look = Some(look);
+        }
     }
 }
 
@@ -260,11 +422,24 @@ impl Feed {
             self.cut(out);
         }
         self.hold_back(now, out);
+        self.serve(now, out);
+        self.look_back(now, out);
+        let reach = match self.session.address() {
+            Some(address) if self.session.is_at_control() => Reach::At(address),
+            Some(_) => Reach::ByName,
+            None => Reach::None,
+        };
+        let path = if reach == Reach::ByName { &self.intake.path[..] } else { &[] };
         let (cursor, observe) = (self.cursor.as_ref(), &self.observe);
         let topics = &self.topics;
         let url = self.url.as_deref();
-        let position = || cursor.map(|cursor| position(cursor, topics, observe.board(), url));
-        self.reporter.go_on(now, self.session.address(), position, out);
+        let children = &self.children;
+        let position = || {
+            let cursor = cursor.cloned()?;
+            let (path, children) = (path.to_vec(), children.to_vec());
+            Some(Position { path, children, ..position(cursor, topics, observe.board(), url) })
+        };
+        self.reporter.go_on(now, reach, position, out);
         self.tell(now, out);
         self.tell_circle(out);
         self.report();
@@ -325,6 +500,9 @@ impl Feed {
             out.mail_all(|| Mail::Applied { applied: Arc::clone(&applied), how });
             out.mail_all(|| Mail::Watermark(cursor.position));
             self.intake.received = Some(cursor.clone());
+            if let Some(relay) = &mut self.relay {
+                relay.restored(&cursor);
+            }
             self.cursor = Some(cursor);
             self.want_tell(now);
         }
@@ -383,6 +561,9 @@ impl Feed {
             cursor: self.cursor.as_ref().map(ToString::to_string).unwrap_or_default(),
             lag_ms: lag,
             topics: Arc::clone(&self.topics),
+            from: following.then(|| self.session.place().into()),
+            path: self.intake.path.clone(),
+            children: Arc::clone(&self.children),
         });
         out.mail_all(|| Mail::FeedState(Arc::clone(&state)));
     }
@@ -409,8 +590,10 @@ impl Feed {
 
     fn report(&self) {
         let session = self.session.counts();
+        let is_relayed = self.session.is_following() && !self.session.is_at_control();
         let kept = self.last_known.as_ref().map(LastKnown::counts).unwrap_or_default();
         for (metric, value) in [
+            (Metric::FeedRelayed, is_relayed.into()),
             (Metric::FeedSessions, session.opened),
             (Metric::FeedLost, session.lost),
             (Metric::FeedUnknownKinds, self.intake.unknown_kinds),
@@ -428,9 +611,11 @@ impl Feed {
     }
 }
 
+const LOOK_PURPOSE: u64 = 8;
+
 /// What is reported to control.
 fn position(
-    cursor: &FeedCursor,
+    cursor: FeedCursor,
     topics: &[TopicStreams],
     board: &Board,
     url: Option<&str>,
@@ -438,7 +623,7 @@ fn position(
     let hits = board.sum(Metric::Hit) + board.sum(Metric::Stale);
     let others = board.sum(Metric::Miss) + board.sum(Metric::Revalidated);
     Position {
-        cursor: cursor.clone(),
+        cursor,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         streams: board.sum(Metric::Streams),
         hits,
@@ -446,5 +631,7 @@ fn position(
         topics: topics.to_vec(),
         url: url.map(str::to_owned),
         draining: board.sum(Metric::Draining) > 0,
+        path: Vec::new(),
+        children: Vec::new(),
     }
 }

@@ -43,6 +43,12 @@ pub(super) struct Intake {
     pub(super) beats: u64,
     /// What the newest beat told of the edges that visitors can be led to; `None` once taken.
     pub(super) circle: Option<Option<Vec<CircleEdge>>>,
+    /// This edge's own name.
+    pub(super) own_id: Arc<str>,
+    /// The edges that the newest beat came through.
+    pub(super) path: Vec<String>,
+    /// The event that was just taken, if it was one.
+    pub(super) event: Option<Arc<Publish>>,
 }
 
 /// What takes effect behind the purges before it.
@@ -92,7 +98,15 @@ impl Intake {
             too_large: 0,
             beats: 0,
             circle: None,
+            own_id: "".into(),
+            path: Vec::new(),
+            event: None,
         }
+    }
+
+    /// Whether no events from before are to be expected any more.
+    pub(super) fn is_refilled(&self) -> bool {
+        self.refilled && self.refill == Refill::No
     }
 
     /// A session begins: what an older one left unfinished counts for nothing. Where it resumes.
@@ -114,8 +128,11 @@ impl Intake {
     /// Takes one event of the feed.
     pub(super) fn take(&mut self, name: &str, data: &str, id: Option<&str>) -> Result<(), Lost> {
         self.events += 1;
+        self.event = None;
         let taken = self.take_event(name, data, id);
-        if let Err(lost) = &taken {
+        if let Err(lost) = &taken
+            && *lost != Lost::Loop
+        {
             self.stuck += 1;
             tracing::error!(kind = name, "{lost}: the session with control begins anew");
         }
@@ -184,11 +201,11 @@ impl Intake {
                     self.refill = Refill::Coming;
                     self.fence.push(Item::Refill(Advance::Refilling), false);
                 }
-                self.fence.push(Item::Publish(Arc::new(publish)), false);
+                self.push_event(publish);
             }
             Record::Publish(publish) => {
                 self.end_refill();
-                self.fence.push(Item::Publish(Arc::new(publish)), false);
+                self.push_event(publish);
             }
             Record::Config(config) => {
                 self.end_refill();
@@ -201,6 +218,12 @@ impl Intake {
             // The first beat comes before everything; any later one says that all events from
             // before have come.
             Record::Beat(beat) => {
+                if beat.path.iter().any(|id| **id == *self.own_id)
+                    || beat.path.len() > limits::RELAY_HOPS_MAX
+                {
+                    return Err(Lost::Loop);
+                }
+                self.path = beat.path;
                 self.beats += 1;
                 if self.events > 1 {
                     self.end_refill();
@@ -213,6 +236,12 @@ impl Intake {
         }
         self.push_cursor(cursor, Advance::Onward);
         Ok(())
+    }
+
+    fn push_event(&mut self, publish: Publish) {
+        let event = Arc::new(publish);
+        self.event = Some(Arc::clone(&event));
+        self.fence.push(Item::Publish(event), false);
     }
 
     fn push_config(&mut self, config: Config) {

@@ -87,10 +87,13 @@ pub struct Restored {
     pub cursor: Option<FeedCursor>,
 }
 
+/// Sites and pages, by their ids.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Configuration {
-    sites: BTreeMap<String, Site>,
-    pages: BTreeMap<String, Page>,
+pub struct Configuration {
+    /// Sites.
+    pub sites: BTreeMap<String, Site>,
+    /// Pages.
+    pub pages: BTreeMap<String, Page>,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +140,11 @@ impl LastKnown {
     /// Counters since the start.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// What every shard has.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
     }
 
     /// Begins to read; the outcome of the last read gives [`Restored`].

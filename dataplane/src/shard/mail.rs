@@ -128,4 +128,10 @@ pub struct FeedState {
     pub lag_ms: Option<u64>,
     /// Streams of customers' topics on this edge, the most listened to first.
     pub topics: Arc<[TopicStreams]>,
+    /// Whom it is followed by: control's host, or another edge's.
+    pub from: Option<Arc<str>>,
+    /// The edges between control and this one.
+    pub path: Vec<String>,
+    /// Ids of the edges that follow this one.
+    pub children: Arc<[String]>,
 }

@@ -59,6 +59,7 @@ pub mod placement;
 pub mod position;
 pub mod purge_request;
 pub mod region;
+pub mod relay;
 pub mod request;
 pub mod respond;
 pub mod route;
@@ -116,6 +117,8 @@ use self::{
     opening::Rates,
     origin::Origins,
     out::{Op, Out},
+    relay::{JoinRequest, RelaySettings},
+    request::Door,
     respond::{DateLine, RequestIds},
     route::{OriginName, Routes},
     slab::{Ref, Slab},
@@ -155,6 +158,10 @@ pub struct Settings {
     pub engine: Arc<str>,
     /// Control, if this edge has one; else `sites` is all there is.
     pub control: Option<ControlLink>,
+    /// Edges that relay control's feed and are followed before it, in order.
+    pub parents: Arc<[ControlLink]>,
+    /// How other edges may follow this one, if they may.
+    pub relay: Option<RelaySettings>,
     /// Sites from `edge.toml`; only without control.
     pub sites: Arc<[Site]>,
     /// Folder for what is kept on disk; nothing is kept without one.
@@ -245,6 +252,8 @@ pub struct Edge {
     scratch: String,
     /// Reused for what rules add to cache keys.
     scratch_added: Vec<u8>,
+    /// Edges that ask to follow this one.
+    joins: Vec<(SocketId, Box<JoinRequest>)>,
     /// Connections whose fetch has moved on.
     notices: Vec<Ref>,
     /// Waiters of any shard that the cache wants told.
@@ -311,6 +320,7 @@ impl Edge {
             ids: RequestIds::new(settings.seed ^ now.wall_ms),
             scratch: String::new(),
             scratch_added: Vec::new(),
+            joins: Vec::new(),
             notices: Vec::new(),
             wakes: Vec::new(),
             orders: Orders::default(),
@@ -328,6 +338,16 @@ impl Edge {
             explain: Explain::new(&settings.explain, settings.shard_count),
             settings,
         }
+    }
+
+    /// What a listener is for.
+    fn door(&self, listener: ListenerId) -> Door {
+        let settings = &self.settings;
+        if settings.admin_listener == Some(listener) {
+            return Door::Admin;
+        }
+        let relay = settings.relay.as_ref().map(|relay| relay.listener);
+        if relay == Some(listener) { Door::Relay } else { Door::Public }
     }
 
     /// The connection that runs has given its socket up.
@@ -406,14 +426,15 @@ impl Shard {
     }
 
     fn accepted(&mut self, now: Now, socket: SocketId, listener: ListenerId, peer: SocketAddr) {
-        let admin = self.edge.settings.admin_listener == Some(listener);
+        let door = self.edge.door(listener);
+        let admin = door == Door::Admin;
         self.edge.observe.count(Metric::Accepted);
         // The last slots are the operator's, and the origins'.
         let reserve = limits::SOCKETS_RESERVED.min(self.edge.settings.sockets_max / 8) as usize;
         let full = self.edge.sockets.open() + reserve >= self.edge.settings.sockets_max as usize;
         let edge = &mut self.edge;
         let at =
-            self.conns.insert(|at| Box::new(Conn::new(at, socket, peer.ip(), admin, now, edge)));
+            self.conns.insert(|at| Box::new(Conn::new(at, socket, peer.ip(), door, now, edge)));
         let allowed = self.edge.sockets.open_peer(socket, peer, Owner::Http(at.slot));
         self.edge.observe.set(Metric::Sockets, self.edge.sockets.open() as u64);
         if !admin && (full || !allowed) {
@@ -686,6 +707,16 @@ impl Shard {
         loop {
             if let Some(at) = self.edge.notices.pop() {
                 self.with_conn(at, |conn, edge| conn.wake(edge, now));
+                continue;
+            }
+            if let Some((socket, request)) = self.edge.joins.pop() {
+                let edge = &mut self.edge;
+                match &mut self.feed {
+                    Some(feed) => {
+                        feed.join(now, socket, *request, edge.drain.is_some(), &mut edge.out);
+                    }
+                    None => edge.out.close(socket, Close::Abort),
+                }
                 continue;
             }
             if let Some(Wake { waiter, with }) = self.edge.wakes.pop() {

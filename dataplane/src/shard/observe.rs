@@ -177,6 +177,25 @@ metrics! {
         "Records of control that were passed over because they were over the limit.",
     FeedPurgesOpen "pharos_feed_purges_open" "" Gauge "Purges that not every shard has passed.",
     FeedHeld "pharos_feed_held" "" Gauge "Records that wait for purges before them.",
+    FeedRelayed "pharos_feed_relayed" "" Gauge
+        "1 where the feed comes through another edge, 0 from control itself.",
+    RelayChildren "pharos_relay_children" "" Gauge "Edges that follow this one.",
+    RelayJoined "pharos_relay_joined_total" "" Counter "Edges that were let in to follow this one.",
+    RelayRefused "pharos_relay_refused_total" "" Counter
+        "Requests of edges to follow this one that were refused.",
+    RelayCutStalled "pharos_relay_cut_total" "reason=\"stalled\"" Counter
+        "Edges that were sent elsewhere.",
+    RelayCutLagging "pharos_relay_cut_total" "reason=\"lagging\"" Counter
+        "Edges that were sent elsewhere.",
+    RelayCutUnplaced "pharos_relay_cut_total" "reason=\"unplaced\"" Counter
+        "Edges that were sent elsewhere.",
+    RelayCutBroken "pharos_relay_cut_total" "reason=\"broken\"" Counter
+        "Edges that were sent elsewhere.",
+    RelayCutDraining "pharos_relay_cut_total" "reason=\"draining\"" Counter
+        "Edges that were sent elsewhere.",
+    RelayLogBytes "pharos_relay_log_bytes" "" Gauge
+        "Bytes of records and events held for edges that follow.",
+    RelaySentBytes "pharos_relay_sent_bytes_total" "" Counter "Bytes sent to edges that follow.",
     LastKnownWritten "pharos_last_known_writes_total" "" Counter
         "Files written of what is kept on disk.",
     LastKnownFailed "pharos_last_known_failures_total" "" Counter

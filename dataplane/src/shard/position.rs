@@ -1,7 +1,7 @@
 //! Reports to control how far this edge has applied the feed: the ground of purge receipts.
 //!
 //! ```text
-//!   Off ─due, control known─▶ Connecting ─▶ Idle ─due─▶ Busy ─2xx─▶ Idle
+//!   Off ─due─▶ [Resolving ─▶] Connecting ─▶ Idle ─due─▶ Busy ─2xx─▶ Idle
 //!    ▲                            │           │           │
 //!    └──────── back-off ──────────┴───────────┴───────────┘
 //! ```
@@ -46,8 +46,20 @@ pub struct Reporter {
     failures: u32,
 }
 
+/// What is known of where control is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// No feed is followed: it is not looked for on this account.
+    None,
+    /// Its feed comes from here.
+    At(SocketAddr),
+    /// Its feed comes through another edge: it is looked for by its name.
+    ByName,
+}
+
 enum State {
     Off,
+    Resolving { number: u64, deadline: Mono },
     Connecting { number: u64, deadline: Mono },
     Idle { socket: SocketId, client: Box<Client> },
     Busy { socket: SocketId, client: Box<Client>, deadline: Mono, status: u16 },
@@ -71,7 +83,7 @@ impl Reporter {
     /// Whether this socket is the reporter's.
     pub fn owns(&self, socket: SocketId) -> bool {
         match &self.state {
-            State::Off | State::Connecting { .. } => false,
+            State::Off | State::Resolving { .. } | State::Connecting { .. } => false,
             State::Idle { socket: own, .. } | State::Busy { socket: own, .. } => *own == socket,
         }
     }
@@ -89,11 +101,11 @@ impl Reporter {
         }
     }
 
-    /// Goes on, as far as it is due. `address`: where control is, if a session is up.
+    /// Goes on, as far as it is due.
     pub fn go_on(
         &mut self,
         now: Now,
-        address: Option<SocketAddr>,
+        reach: Reach,
         position: impl FnOnce() -> Option<Position>,
         out: &mut Out,
     ) {
@@ -101,15 +113,17 @@ impl Reporter {
             return;
         }
         match &mut self.state {
-            State::Off => {
-                if let Some(to) = address {
-                    let number = self.next_number;
-                    self.next_number += 2;
+            State::Off => match reach {
+                Reach::None => {}
+                Reach::At(to) => self.connect(now, to, out),
+                Reach::ByName => {
+                    let number = self.number();
                     let deadline = now.mono.after_ms(limits::REPORT_MS_MAX);
-                    self.state = State::Connecting { number, deadline };
-                    out.connect(Op::Feed(number), to);
+                    self.state = State::Resolving { number, deadline };
+                    let link = &self.link;
+                    out.resolve(Op::Feed(number), link.host.to_string(), link.port);
                 }
-            }
+            },
             State::Idle { .. } => {
                 if let Some(position) = position() {
                     self.send(now, &position, out);
@@ -117,7 +131,39 @@ impl Reporter {
                     self.due_at = now.mono.after_ms(limits::REPORT_EVERY_MS);
                 }
             }
-            State::Connecting { .. } | State::Busy { .. } => {}
+            State::Resolving { .. } | State::Connecting { .. } | State::Busy { .. } => {}
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 2;
+        number
+    }
+
+    fn connect(&mut self, now: Now, to: SocketAddr, out: &mut Out) {
+        let number = self.number();
+        let deadline = now.mono.after_ms(limits::REPORT_MS_MAX);
+        self.state = State::Connecting { number, deadline };
+        out.connect(Op::Feed(number), to);
+    }
+
+    /// A look-up of control's name ended.
+    pub fn handle_resolved(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<Vec<SocketAddr>, io::ErrorKind>,
+        out: &mut Out,
+    ) {
+        if !matches!(self.state, State::Resolving { number: wanted, .. } if wanted == number) {
+            return;
+        }
+        let addresses = result.unwrap_or_default();
+        // After a failure the next of them.
+        match addresses.get(self.failures as usize % addresses.len().max(1)) {
+            Some(&to) => self.connect(now, to, out),
+            None => self.fail(now, out),
         }
     }
 
@@ -177,7 +223,9 @@ impl Reporter {
 
     /// A deadline may have passed.
     pub fn handle_deadline(&mut self, now: Now, out: &mut Out) {
-        if let State::Connecting { deadline, .. } | State::Busy { deadline, .. } = self.state
+        if let State::Resolving { deadline, .. }
+        | State::Connecting { deadline, .. }
+        | State::Busy { deadline, .. } = self.state
             && deadline <= now.mono
         {
             self.fail(now, out);
@@ -189,7 +237,9 @@ impl Reporter {
         match &self.state {
             State::Off if !following => None,
             State::Off | State::Idle { .. } => Some(self.due_at),
-            State::Connecting { deadline, .. } | State::Busy { deadline, .. } => Some(*deadline),
+            State::Resolving { deadline, .. }
+            | State::Connecting { deadline, .. }
+            | State::Busy { deadline, .. } => Some(*deadline),
         }
     }
 
@@ -300,9 +350,11 @@ mod tests {
                 topics: Vec::new(),
                 url: None,
                 draining: false,
+                path: Vec::new(),
+                children: Vec::new(),
             };
-            let address = Some("[::1]:7400".parse().expect("valid"));
-            self.reporter.go_on(self.now, address, || Some(position), &mut self.out);
+            let reach = Reach::At("[::1]:7400".parse().expect("valid"));
+            self.reporter.go_on(self.now, reach, || Some(position), &mut self.out);
         }
 
         /// The report that was sent, if one was.

@@ -60,8 +60,19 @@ pub struct Scene {
     pub at: Ref,
     /// Its other side.
     pub peer: IpAddr,
-    /// It came in by the admin listener.
-    pub admin: bool,
+    /// By which listener it came in.
+    pub door: Door,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// Visitors.
+    Public,
+    /// The operator.
+    Admin,
+    /// Other edges that follow this one.
+    Relay,
 }
 
 /// Whose request it is, and what it has waited for.
@@ -257,9 +268,16 @@ impl Edge {
             to_head: request.head.method == Method::Head,
             request_id,
         };
-        if scene.admin {
-            self.explain_resumes(now, Telling::default());
-            return self.admin(now, scene.at, request, asked, writer);
+        match scene.door {
+            Door::Public => {}
+            Door::Admin => {
+                self.explain_resumes(now, Telling::default());
+                return self.admin(now, scene.at, request, asked, writer);
+            }
+            Door::Relay => {
+                self.explain_resumes(now, Telling::default());
+                return self.follow(now, request, asked, writer);
+            }
         }
         self.explain_begins(now, number, Some(&request.head.fields));
         self.access_begins(scene.peer, &request.head, request_id);

@@ -13,6 +13,13 @@ impl SecretHash {
         Self(hash)
     }
 
+    /// Of the secret.
+    pub fn of(secret: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, secret).as_ref());
+        Self(hash)
+    }
+
     /// Whether `given` is the secret. Takes the same time for every other of its length.
     pub fn is(&self, given: &[u8]) -> bool {
         let hash = digest(&SHA256, given);

@@ -11,6 +11,11 @@
 //! comes back ever more slowly. A key that control does not accept is told plainly and tried again
 //! slowly.
 //!
+//! Before control there may be other edges that relay its feed (`relay`), by the same protocol. They
+//! are tried in order, at once one after the other, control at last; a round without any is what
+//! the back-off counts. Who was followed and ends the connection is looked for anew from the first
+//! one on; who is silent, or refuses, is left for the next one.
+//!
 //! Leaves to others: what an event means and where to resume (`feed`).
 
 use std::{fmt, io, net::SocketAddr, sync::Arc};
@@ -37,15 +42,31 @@ use crate::{
 
 /// The session.
 pub struct Session {
-    link: ControlLink,
+    /// Whom to follow, in order.
+    links: Vec<ControlLink>,
+    /// Which of them is tried, or followed.
+    at: usize,
+    purpose: Purpose,
+    /// This edge's name, told to those that relay.
+    edge_id: Arc<str>,
     jitter: Jitter,
     state: State,
-    /// Sessions lost in a row without an event with an id.
+    /// Rounds lost in a row without an event with an id.
     failures: u32,
     next_number: u64,
     /// The address that last took a connection.
     address: Option<SocketAddr>,
     counts: Counts,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To follow. The last link is control.
+    Follow,
+    /// To see which of the edges that relay, all of them better than the one that is followed, can
+    /// be followed again. One round; it has found one when an event has come.
+    Look,
 }
 
 /// Counters since the start.
@@ -97,6 +118,8 @@ struct Connection {
     moved_on: bool,
     heard_at: Mono,
     receiving: bool,
+    /// When the head of an answer is late.
+    head_by: Option<Mono>,
 }
 
 /// Why a session, or an attempt at one, is over.
@@ -122,40 +145,99 @@ pub enum Lost {
     EventTooLarge,
     /// An event that is no record, or a cursor that cannot be read.
     Record,
+    /// What is followed follows this edge itself, or through too many others.
+    Loop,
+    /// What is followed does not have what comes behind this edge's cursor.
+    Unplaced,
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve => f.write_str("control's name has no address"),
-            Self::Connect => f.write_str("control takes no connection"),
-            Self::Silent => f.write_str("nothing came from control for too long"),
-            Self::Closed => f.write_str("control ended the connection"),
+            Self::Resolve => f.write_str("its name has no address"),
+            Self::Connect => f.write_str("it takes no connection"),
+            Self::Silent => f.write_str("nothing came from it for too long"),
+            Self::Closed => f.write_str("it ended the connection"),
             Self::Unauthorized => f.write_str(
-                "control does not accept this edge's API key: check [control] key_file, or enrol \
-                 the edge again with `pharos edge add`",
+                "it does not accept this edge's key. Control: check [control] key_file, or enrol \
+                 the edge again with `pharos edge add`; an edge: check [control] via_key_file",
             ),
-            Self::Refused(status) => write!(f, "control answered {status}"),
-            Self::NotAFeed => f.write_str("what answers there is not control"),
-            Self::Response(error) => write!(f, "control's answer is malformed: {error:?}"),
+            Self::Refused(status) => write!(f, "it answered {status}"),
+            Self::NotAFeed => f.write_str("what answers there has no feed"),
+            Self::Response(error) => write!(f, "its answer is malformed: {error:?}"),
             Self::EventTooLarge => f.write_str("a record is over the limit"),
             Self::Record => f.write_str("a record cannot be read"),
+            Self::Loop => f.write_str(
+                "it follows this edge itself, or through too many others: check [control] via of \
+                 both",
+            ),
+            Self::Unplaced => {
+                f.write_str("it does not have what comes next here: another one must tell")
+            }
         }
     }
 }
 
 impl Session {
-    /// Not started.
-    pub fn new(link: ControlLink, seed: u64) -> Self {
+    /// Not started. At least one link.
+    pub fn new(links: Vec<ControlLink>, purpose: Purpose, edge_id: &Arc<str>, seed: u64) -> Self {
+        let salt = if purpose == Purpose::Follow { SESSION_PURPOSE } else { LOOK_PURPOSE };
         Self {
-            link,
-            jitter: Jitter::new(seed, SESSION_PURPOSE),
+            links,
+            at: 0,
+            purpose,
+            edge_id: Arc::clone(edge_id),
+            jitter: Jitter::new(seed, salt),
             state: State::Off,
             failures: 0,
-            next_number: 0,
+            next_number: if purpose == Purpose::Follow { 0 } else { 2 },
             address: None,
             counts: Counts::default(),
         }
+    }
+
+    fn link(&self) -> &ControlLink {
+        &self.links[self.at]
+    }
+
+    /// Whether control itself is tried, or followed.
+    pub fn is_at_control(&self) -> bool {
+        self.purpose == Purpose::Follow && self.at + 1 == self.links.len()
+    }
+
+    /// Which of the links is followed, if one is.
+    pub fn following(&self) -> Option<usize> {
+        self.is_following().then_some(self.at)
+    }
+
+    /// Whom it follows, or tries to.
+    pub fn place(&self) -> String {
+        host_of(self.link())
+    }
+
+    /// Whether an event has come on the connection that is open.
+    pub fn has_heard(&self) -> bool {
+        matches!(&self.state, State::Open(open) if open.heard_event)
+    }
+
+    /// Whether it has come to the end of what it had to do.
+    pub fn is_over(&self) -> bool {
+        self.purpose == Purpose::Look && matches!(self.state, State::Waiting { .. })
+    }
+
+    /// Leaves whom it follows for another of the links, at once.
+    pub fn turn_to(&mut self, now: Now, at: usize, out: &mut Out) {
+        self.end(out);
+        self.at = at.min(self.links.len() - 1);
+        self.resolve(now, out);
+    }
+
+    /// Closes what is open.
+    pub fn end(&mut self, out: &mut Out) {
+        if let State::Open(open) = &self.state {
+            out.close(open.socket, Close::Abort);
+        }
+        self.state = State::Off;
     }
 
     /// Counters since the start.
@@ -180,9 +262,14 @@ impl Session {
         matches!(&self.state, State::Open(open) if open.socket == socket)
     }
 
-    /// Whether this operation is the session's: its numbers are even.
+    /// Whether this operation is a session's: their numbers are even.
     pub fn owns_number(number: u64) -> bool {
         number.is_multiple_of(2)
+    }
+
+    /// Whose operation it is, if it is a session's.
+    pub fn purpose_of(number: u64) -> Purpose {
+        if number.is_multiple_of(4) { Purpose::Follow } else { Purpose::Look }
     }
 
     /// Where control took the connection.
@@ -260,8 +347,9 @@ impl Session {
         if open.moved_on {
             self.failures = 0;
         }
-        if self.is_following() && !was_following {
-            tracing::info!(control = %self.link.host, "following control's feed");
+        if self.purpose == Purpose::Follow && self.is_following() && !was_following {
+            let (from, is_control) = (self.place(), self.is_at_control());
+            tracing::info!(%from, is_control, "following control's feed");
         }
         if let Err(lost) = read {
             self.lose(now, lost, out);
@@ -300,16 +388,23 @@ impl Session {
             }
             // Control is not silent while it is not listened to.
             State::Open(open) if !open.receiving => None,
-            State::Open(open) => Some(open.heard_at.after_ms(limits::FEED_SILENCE_MS_MAX)),
+            State::Open(open) => {
+                let silent_at = open.heard_at.after_ms(limits::FEED_SILENCE_MS_MAX);
+                Some(open.head_by.map_or(silent_at, |by| by.min(silent_at)))
+            }
         }
     }
 
     /// Another key, from the next session on; one that waits because of the old key starts at once.
     pub fn set_authorization(&mut self, now: Now, authorization: &Arc<str>, out: &mut Out) {
-        if self.link.authorization == *authorization {
+        let Some(control) = self.links.last_mut().filter(|_| self.purpose == Purpose::Follow)
+        else {
+            return;
+        };
+        if control.authorization == *authorization {
             return;
         }
-        self.link.authorization = Arc::clone(authorization);
+        control.authorization = Arc::clone(authorization);
         if matches!(self.state, State::Waiting { .. }) {
             self.failures = 0;
             self.resolve(now, out);
@@ -328,7 +423,7 @@ impl Session {
     }
 
     fn number(&mut self) -> u64 {
-        self.next_number += 2;
+        self.next_number += 4;
         self.next_number
     }
 
@@ -336,7 +431,8 @@ impl Session {
         let number = self.number();
         let deadline = now.mono.after_ms(limits::FEED_RESOLVE_MS_MAX);
         self.state = State::Resolving { number, deadline };
-        out.resolve(Op::Feed(number), self.link.host.to_string(), self.link.port);
+        let link = self.link();
+        out.resolve(Op::Feed(number), link.host.to_string(), link.port);
     }
 
     /// Tries the next address, the last of the list.
@@ -360,9 +456,20 @@ impl Session {
             moved_on: false,
             heard_at: now.mono,
             receiving: true,
+            // Who relays answers at once, or something is wrong with it; control may have to look.
+            head_by: (!self.is_at_control())
+                .then(|| now.mono.after_ms(limits::RELAY_ANSWER_MS_MAX)),
         }));
-        let target = if resume.history { "/v1/feed?history=1" } else { "/v1/feed" };
-        let mut request = request_head(Method::Get, target, &self.link, out);
+        let target = match (self.purpose, resume.history) {
+            (Purpose::Look, _) => "/v1/feed?look=1",
+            (Purpose::Follow, true) => "/v1/feed?history=1",
+            (Purpose::Follow, false) => "/v1/feed",
+        };
+        let mut request = request_head(Method::Get, target, self.link(), out);
+        if !self.is_at_control() {
+            encode::field(&mut request, EDGE_FIELD, self.edge_id.as_bytes())
+                .expect("an edge's id was checked when the configuration was read");
+        }
         request.extend_from_slice(b"Accept: text/event-stream\r\nCache-Control: no-store\r\n");
         if let Some(id) = &resume.last_event_id {
             let written = encode::known_field(&mut request, Known::LastEventId, id.as_bytes());
@@ -379,8 +486,34 @@ impl Session {
             out.close(open.socket, Close::Abort);
         }
         self.counts.lost += 1;
+        let (moved_on, heard) = match &self.state {
+            State::Open(open) => (open.moved_on, open.heard_event),
+            _ => (false, false),
+        };
+        let was_at_control = self.is_at_control();
+        // The first one is looked for again when whom we followed has gone; the next one is tried
+        // when this one is no good.
+        let starts_anew = moved_on && lost == Lost::Closed;
+        if !starts_anew && self.at + 1 < self.links.len() {
+            if self.purpose == Purpose::Follow {
+                let from = self.place();
+                if heard {
+                    tracing::warn!(%from, "{lost}: the next one is tried");
+                } else {
+                    tracing::debug!(%from, "{lost}: the next one is tried");
+                }
+            }
+            self.at += 1;
+            return self.resolve(now, out);
+        }
+        let from = self.place();
+        self.at = 0;
+        if self.purpose == Purpose::Look {
+            self.state = State::Waiting { until: Mono(u64::MAX) };
+            return;
+        }
         let wait_ms = match lost {
-            Lost::Unauthorized => {
+            Lost::Unauthorized if was_at_control && self.links.len() == 1 => {
                 self.jitter.half_to_three_halves(limits::FEED_UNAUTHORIZED_RETRY_MS)
             }
             _ => self.back_off_ms(),
@@ -388,8 +521,8 @@ impl Session {
         self.failures = self.failures.saturating_add(1);
         // Each doubling once, so that a control that is away for a day does not fill the log.
         if self.failures.is_power_of_two() || lost == Lost::Unauthorized {
-            let (control, failures) = (&self.link.host, self.failures);
-            tracing::warn!(%control, failures, retry_after_ms = wait_ms, "{lost}");
+            let failures = self.failures;
+            tracing::warn!(%from, failures, retry_after_ms = wait_ms, "{lost}");
         }
         self.state = State::Waiting { until: now.mono.after_ms(wait_ms) };
     }
@@ -415,6 +548,7 @@ impl Connection {
                 ClientStep::Head(response) => {
                     check_head(&response)?;
                     self.following = true;
+                    self.head_by = None;
                 }
                 ClientStep::Body(mut content) => {
                     let parser = &mut self.parser;
@@ -436,6 +570,9 @@ fn check_head(response: &Response<'_>) -> Result<(), Lost> {
     match response.head.status {
         200 => {}
         401 | 403 => return Err(Lost::Unauthorized),
+        // What edges that relay say of this edge's cursor, and of its place in the tree.
+        409 => return Err(Lost::Unplaced),
+        508 => return Err(Lost::Loop),
         status => return Err(Lost::Refused(status)),
     }
     let content_type = response.head.fields.known(Known::ContentType).unwrap_or_default();
@@ -450,10 +587,7 @@ pub fn request_head(
     out: &mut Out,
 ) -> Vec<u8> {
     let mut request = out.buffer();
-    let host = match link.host.contains(':') {
-        true => format!("[{}]:{}", link.host, link.port),
-        false => format!("{}:{}", link.host, link.port),
-    };
+    let host = host_of(link);
     let agent = concat!("pharos-edge/", env!("CARGO_PKG_VERSION"));
     encode::request_line(&mut request, &method, target).expect("targets toward control are ours");
     for (name, value) in [
@@ -467,7 +601,17 @@ pub fn request_head(
     request
 }
 
+fn host_of(link: &ControlLink) -> String {
+    match link.host.contains(':') {
+        true => format!("[{}]:{}", link.host, link.port),
+        false => format!("{}:{}", link.host, link.port),
+    }
+}
+
+/// Who asks, for edges that relay.
+pub const EDGE_FIELD: &str = "Pharos-Edge";
 const SESSION_PURPOSE: u64 = 2;
+const LOOK_PURPOSE: u64 = 7;
 
 #[cfg(test)]
 mod tests {
@@ -489,7 +633,7 @@ mod tests {
                 authorization: "Bearer k".into(),
             };
             Self {
-                session: Session::new(link, seed),
+                session: Session::new(vec![link], Purpose::Follow, &"edge-1".into(), seed),
                 out: Out::new(0, 1),
                 now: Now::default(),
                 events: Vec::new(),

@@ -151,6 +151,8 @@ impl World {
             explain: Default::default(),
             edge_id: "e1".into(),
             url: url.map(Into::into),
+            parents: Arc::from([]),
+            relay: None,
             pop: "p".into(),
             engine: "scripted".into(),
             control: control.clone(),

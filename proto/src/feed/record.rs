@@ -156,6 +156,9 @@ pub struct Beat {
     /// do not drain. Absent while control cannot tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circle: Option<Vec<CircleEdge>>,
+    /// The edges that it came through, the first one next to control; none from control itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
 }
 
 /// An edge that visitors can be led to.
@@ -258,6 +261,12 @@ pub struct Position {
     /// It drains: nobody is to be led there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// The edges that its feed comes through, the last one its parent; none from control itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
+    /// The edges that follow this one, by id: control may not have heard of them itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<String>,
 }
 
 /// How many listen to a topic.

@@ -207,6 +207,8 @@ impl Run {
             explain: dataplane::config::Explain { memory: 65_536, ..Default::default() },
             edge_id: edge_name(at).into(),
             url: None,
+            parents: Arc::from([]),
+            relay: None,
             pop: "pop".into(),
             engine: "simulated".into(),
             control: Some(control),

@@ -201,6 +201,8 @@ impl Run {
             explain: Default::default(),
             edge_id: edge_name(at).into(),
             url: Some(format!("http://{}", edge_address(at)).into()),
+            parents: Arc::from([]),
+            relay: None,
             pop: "pop".into(),
             engine: "simulated".into(),
             control: Some(control),

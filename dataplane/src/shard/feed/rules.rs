@@ -28,6 +28,8 @@ fn settings(data: bool) -> Settings {
         forward: Default::default(),
         explain: Default::default(),
         edge_id: "edge-1".into(),
+        parents: Arc::from([]),
+        relay: None,
         pop: "p".into(),
         engine: "simulated".into(),
         control: Some(ControlLink {
@@ -235,7 +237,12 @@ fn publish(position: u64, refill: bool) -> Record {
 }
 
 fn beat() -> Record {
-    Record::Beat(proto::feed::record::Beat { sent_at_ms: 1, replica: None, circle: None })
+    Record::Beat(proto::feed::record::Beat {
+        sent_at_ms: 1,
+        replica: None,
+        circle: None,
+        path: Vec::new(),
+    })
 }
 
 fn page(id: &str) -> Page {
@@ -273,7 +280,12 @@ fn whose_word_a_snapshot_or_a_beat_is_reaches_every_shard() {
     let Record::Snapshot(part) = part(0, true, &["p"]) else { panic!("a part") };
     world.record(&Record::Snapshot(Snapshot { replica, ..part }), Some(7));
     world.pass_all();
-    let beat = Record::Beat(proto::feed::record::Beat { sent_at_ms: 2, replica, circle: None });
+    let beat = Record::Beat(proto::feed::record::Beat {
+        sent_at_ms: 2,
+        replica,
+        circle: None,
+        path: Vec::new(),
+    });
     world.record(&beat, Some(7));
     world.record(&beat, None);
     let told = ["replace 1", "Snapshot(a-00000000) a-00000000:7", "Refilled a-00000000:7"];

@@ -1,0 +1,322 @@
+//! One edge that follows this one: where it is, and what it is sent next.
+//!
+//! ```text
+//!   Waiting ─placed─▶ [Snapshot ─▶] [Past ─▶] Live
+//!      └─ too long: cut                         └─ behind what is held, or takes nothing: cut
+//! ```
+//! Nothing is queued for it: it has a number in the log, and at most one send under way.
+//!
+//! Leaves to others: what is held (`log`), who may follow (`mod`).
+
+use std::{
+    collections::VecDeque,
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use proto::{
+    feed::{
+        cursor::FeedCursor,
+        record::{Publish, Record, Snapshot},
+    },
+    sse::encode::{EventText, event_chunk},
+};
+
+use super::log::{Log, Place};
+use crate::{
+    limits,
+    seam::{Mono, Now, Payload, Segment, SocketId},
+    shard::last_known::Configuration,
+};
+
+/// An edge that follows this one.
+pub(super) struct Child {
+    pub socket: SocketId,
+    /// Its id, as it says.
+    pub edge: Box<str>,
+    phase: Phase,
+    /// Since when a send is under way.
+    sending: Option<Mono>,
+}
+
+enum Phase {
+    Waiting {
+        /// Where it is; it has nothing yet without.
+        cursor: Option<FeedCursor>,
+        /// It wants events from before.
+        history: bool,
+        until: Mono,
+    },
+    Snapshot {
+        progress: Progress,
+        next: u64,
+    },
+    Past {
+        events: VecDeque<Arc<Publish>>,
+        next: u64,
+    },
+    Live {
+        next: u64,
+    },
+}
+
+/// How far a snapshot is. What changes meanwhile comes again behind it.
+struct Progress {
+    /// What it is of.
+    cursor: FeedCursor,
+    part: u32,
+    at: Entity,
+}
+
+enum Entity {
+    Site(Option<String>),
+    Page(Option<String>),
+}
+
+/// What this edge itself has applied.
+#[derive(Clone, Copy)]
+pub(in crate::shard) struct Ground<'g> {
+    /// Up to where.
+    pub cursor: Option<&'g FeedCursor>,
+    /// Sites and pages, if they are kept.
+    pub configuration: Option<&'g Configuration>,
+}
+
+/// Why an edge is not served any longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cut {
+    /// It has taken nothing for too long.
+    Stalled,
+    /// What comes next for it is not held any more.
+    Lagging,
+    /// What it needs does not come here.
+    Unplaced,
+    /// What came here does not follow on what came before.
+    Broken,
+    /// This edge drains.
+    Draining,
+}
+
+impl Cut {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Stalled => "it takes nothing",
+            Self::Lagging => "it is behind all that is held",
+            Self::Unplaced => "what it needs does not come here",
+            Self::Broken => "a record was too large to be relayed",
+            Self::Draining => "this edge drains",
+        }
+    }
+}
+
+impl Child {
+    /// Just let in. `head`: what it is sent first.
+    pub(super) fn new(
+        now: Now,
+        socket: SocketId,
+        edge: Box<str>,
+        cursor: Option<FeedCursor>,
+        history: bool,
+    ) -> Self {
+        let until = now.mono.after_ms(limits::RELAY_AHEAD_MS_MAX);
+        let phase = Phase::Waiting { cursor, history, until };
+        // The head of the answer.
+        Self { socket, edge, phase, sending: Some(now.mono) }
+    }
+
+    /// The send under way has ended.
+    pub(super) fn sent(&mut self) {
+        self.sending = None;
+    }
+
+    /// When it is to be looked at for time alone.
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        let stalled = self.sending.map(|since| since.after_ms(limits::RELAY_STALL_MS_MAX));
+        let waited = match &self.phase {
+            Phase::Waiting { until, .. } => Some(*until),
+            _ => None,
+        };
+        stalled.into_iter().chain(waited).min()
+    }
+
+    /// What it is sent now, if anything; or why it is served no longer.
+    pub(super) fn go_on(
+        &mut self,
+        now: Now,
+        log: &Log,
+        ground: Ground<'_>,
+    ) -> Result<Option<Payload>, Cut> {
+        if let Some(since) = self.sending {
+            let is_late = since.after_ms(limits::RELAY_STALL_MS_MAX) <= now.mono;
+            return if is_late { Err(Cut::Stalled) } else { Ok(None) };
+        }
+        self.place(now, log, ground)?;
+        let mut payload = Gathered::default();
+        while !payload.is_full() && self.add_next(log, ground, &mut payload)? {}
+        let payload = payload.into_payload();
+        self.sending = payload.is_some().then_some(now.mono);
+        Ok(payload)
+    }
+
+    /// Finds where it goes on, if that was not known.
+    fn place(&mut self, now: Now, log: &Log, ground: Ground<'_>) -> Result<(), Cut> {
+        let Phase::Waiting { cursor, history, until } = &self.phase else { return Ok(()) };
+        let is_over = *until <= now.mono;
+        let wants_past = *history || cursor.is_none();
+        // Who has nothing, and cannot get more here, is better off with what there is.
+        if wants_past && !log.has_past() && !(is_over && cursor.is_none()) {
+            return if is_over { Err(Cut::Unplaced) } else { Ok(()) };
+        }
+        let origin = cursor.as_ref().or(ground.cursor);
+        match origin.map_or(Place::Ahead, |cursor| log.place(cursor)) {
+            Place::With(next) => {
+                self.phase = match (cursor, origin) {
+                    (None, Some(cursor)) if ground.configuration.is_some() => {
+                        let at = Entity::Site(None);
+                        let progress = Progress { cursor: cursor.clone(), part: 0, at };
+                        Phase::Snapshot { progress, next }
+                    }
+                    (None, _) => return Err(Cut::Unplaced),
+                    (Some(_), _) if *history => Phase::Past { events: log.past(next), next },
+                    (Some(_), _) => Phase::Live { next },
+                };
+                Ok(())
+            }
+            Place::Ahead if !is_over => Ok(()),
+            Place::Ahead | Place::Unknown => Err(Cut::Unplaced),
+        }
+    }
+
+    /// Adds the next piece; whether there was one.
+    fn add_next(
+        &mut self,
+        log: &Log,
+        ground: Ground<'_>,
+        payload: &mut Gathered,
+    ) -> Result<bool, Cut> {
+        match &mut self.phase {
+            Phase::Waiting { .. } => Ok(false),
+            Phase::Snapshot { progress, next } => {
+                let Some(configuration) = ground.configuration else { return Err(Cut::Unplaced) };
+                let (record, is_last) = progress.part(configuration);
+                let cursor = is_last.then(|| progress.cursor.to_string());
+                payload.add(&frame(&record, cursor.as_deref()));
+                if is_last {
+                    let events = if log.has_past() { log.past(*next) } else { VecDeque::new() };
+                    self.phase = Phase::Past { events, next: *next };
+                }
+                Ok(true)
+            }
+            Phase::Past { events, next } => {
+                match events.pop_front() {
+                    Some(event) => {
+                        let again = Publish { refill: true, ..(*event).clone() };
+                        payload.add(&frame(&Record::Publish(again), None));
+                    }
+                    None => self.phase = Phase::Live { next: *next },
+                }
+                Ok(true)
+            }
+            Phase::Live { next } => {
+                if *next < log.first() {
+                    return Err(Cut::Lagging);
+                }
+                let Some(frame) = log.frame(*next) else { return Ok(false) };
+                payload.add(frame);
+                *next += 1;
+                Ok(true)
+            }
+        }
+    }
+}
+
+impl Progress {
+    /// The next part, and whether it is the last.
+    fn part(&mut self, configuration: &Configuration) -> (Record, bool) {
+        let part = Snapshot {
+            part: self.part,
+            last: false,
+            sites: Vec::new(),
+            pages: Vec::new(),
+            // Only control's own word says what is lost.
+            replica: None,
+        };
+        let (mut part, mut bytes) = (part, 0);
+        self.part += 1;
+        if let Entity::Site(after) = &mut self.at {
+            let from = after.take().map_or(Unbounded, Excluded);
+            for (id, site) in configuration.sites.range((from, Unbounded)) {
+                bytes += serde_json::to_vec(site).map_or(0, |json| json.len());
+                part.sites.push(site.clone());
+                if bytes >= limits::RELAY_PART_BYTES {
+                    *after = Some(id.clone());
+                    return (Record::Snapshot(part), false);
+                }
+            }
+            self.at = Entity::Page(None);
+        }
+        if let Entity::Page(after) = &mut self.at {
+            let from = after.take().map_or(Unbounded, Excluded);
+            for (id, page) in configuration.pages.range((from, Unbounded)) {
+                bytes += serde_json::to_vec(page).map_or(0, |json| json.len());
+                part.pages.push(page.clone());
+                if bytes >= limits::RELAY_PART_BYTES {
+                    *after = Some(id.clone());
+                    return (Record::Snapshot(part), false);
+                }
+            }
+        }
+        part.last = true;
+        (Record::Snapshot(part), true)
+    }
+}
+
+/// A record as one chunk of an answer.
+pub(super) fn frame(record: &Record, id: Option<&str>) -> Bytes {
+    let data = record.data();
+    text_frame(record.kind(), id, &data)
+}
+
+/// A record as it came, as one chunk of an answer.
+pub(super) fn text_frame(kind: &str, id: Option<&str>, data: &str) -> Bytes {
+    let mut bytes = Vec::with_capacity(data.len() + kind.len() + 64);
+    let text = EventText { name: Some(kind), id, data: Some(data), retry_ms: None };
+    // What came as a kind or an id has no line breaks.
+    let written = event_chunk(&mut bytes, &text);
+    debug_assert!(written.is_ok());
+    bytes.into()
+}
+
+/// Pieces of one send: small ones are put together, large ones lent.
+#[derive(Default)]
+struct Gathered {
+    segments: Vec<Segment>,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn is_full(&self) -> bool {
+        self.bytes >= limits::RELAY_SEND_BYTES_MAX
+            || self.segments.len() + 1 >= limits::SEGMENTS_MAX
+    }
+
+    fn add(&mut self, frame: &Bytes) {
+        self.bytes += frame.len();
+        if frame.len() > limits::COPIED_BYTES_MAX {
+            return self.segments.push(Segment::Local(frame.clone()));
+        }
+        match self.segments.last_mut() {
+            Some(Segment::Owned(text)) => text.extend_from_slice(frame),
+            _ => self.segments.push(Segment::Owned(frame.to_vec())),
+        }
+    }
+
+    fn into_payload(mut self) -> Option<Payload> {
+        match self.segments.len() {
+            0 => None,
+            1 => Some(Payload::One(self.segments.remove(0))),
+            _ => Some(Payload::Many(self.segments)),
+        }
+    }
+}
