@@ -386,8 +386,7 @@ impl Feed {
             return;
         };
         if let Some(look) = &mut self.look {
-            if look.has_heard() {
-                let found = look.following().unwrap_or(0);
+            if let Some(found) = look.found() {
                 look.end(out);
                 (self.look, self.look_at) = (None, None);
                 tracing::info!(to = %self.links[found].host, "it can be followed again");
@@ -398,8 +397,11 @@ impl Feed {
             }
             return;
         }
-        let wait_ms = self.jitter.half_to_three_halves(limits::RELAY_LOOK_EVERY_MS);
-        let at = *self.look_at.get_or_insert(now.mono.after_ms(wait_ms));
+        let jitter = &mut self.jitter;
+        let at = *self.look_at.get_or_insert_with(|| {
+            let wait_ms = jitter.half_to_three_halves(limits::RELAY_LOOK_EVERY_MS);
+            now.mono.after_ms(wait_ms)
+        });
         if at <= now.mono {
             self.look_at = None;
             let links = self.links[..better].to_vec();

@@ -47,6 +47,8 @@ pub struct Session {
     /// Which of them is tried, or followed.
     at: usize,
     purpose: Purpose,
+    /// Of those looked for, one that has answered.
+    found: Option<usize>,
     /// This edge's name, told to those that relay.
     edge_id: Arc<str>,
     jitter: Jitter,
@@ -186,6 +188,7 @@ impl Session {
             links,
             at: 0,
             purpose,
+            found: None,
             edge_id: Arc::clone(edge_id),
             jitter: Jitter::new(seed, salt),
             state: State::Off,
@@ -215,9 +218,9 @@ impl Session {
         host_of(self.link())
     }
 
-    /// Whether an event has come on the connection that is open.
-    pub fn has_heard(&self) -> bool {
-        matches!(&self.state, State::Open(open) if open.heard_event)
+    /// Which of the links can be followed, once one has answered as if it were.
+    pub fn found(&self) -> Option<usize> {
+        self.found
     }
 
     /// Whether it has come to the end of what it had to do.
@@ -343,6 +346,7 @@ impl Session {
         let read = open.read(bytes, &mut take);
         if open.heard_event && !heard_before {
             self.counts.opened += 1;
+            self.found = Some(self.at);
         }
         if open.moved_on {
             self.failures = 0;
