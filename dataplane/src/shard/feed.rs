@@ -324,7 +324,8 @@ impl Feed {
             intake.take(&event.name, &event.data, id)?;
             if let Some(relay) = relay.as_mut().filter(|_| !is_broken) {
                 // What came with the event is what was received last.
-                let cursor = intake.received.as_ref().filter(|_| id.is_some_and(|id| id != ""));
+                let cursor =
+                    intake.received.as_ref().filter(|_| id.is_some_and(|id| !id.is_empty()));
                 relay.take(Taken {
                     kind: &event.name,
                     data: &event.data,

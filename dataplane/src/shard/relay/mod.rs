@@ -5,12 +5,12 @@
 //!                            └─▶ Log ─▶ Child, Child, … ─▶ their sessions
 //! ```
 //! One protocol: what an edge asks of another is what it asks of control, and what it gets is what
-//! control has sent, byte for byte and in the same order. It keeps its own fence, and so purges come
-//! before their events on every edge of a tree. A record is sent on as it comes, not when it is
-//! applied here: nobody waits for another edge's shards.
+//! control has sent, byte for byte and in the same order. It keeps its own fence, and so purges
+//! come before their events on every edge of a tree. A record is sent on as it comes, not when it
+//! is applied here: nobody waits for another edge's shards.
 //!
-//! Only beats are changed: each edge puts its own name in. Who finds himself among the names, or too
-//! many of them, follows someone else: that is how loops are seen, whoever made them.
+//! Only beats are changed: each edge puts its own name in. Who finds himself among the names, or
+//! too many of them, follows someone else: that is how loops are seen, whoever made them.
 //!
 //! Leaves to others: the connection to whom this edge follows (`session`), what is to be done here
 //! (`intake`), requests (`request`).
@@ -362,8 +362,8 @@ impl JoinRequest {
     fn of(head: &RequestHead<'_>) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let edge = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(EDGE_FIELD));
-        let mut edge = edge.map(|(_, value)| text(value)).unwrap_or_default();
-        edge.truncate(edge.floor_char_boundary(ID_BYTES_MAX));
+        let edge = edge.map(|(_, value)| text(value)).unwrap_or_default();
+        let edge: String = edge.chars().take(ID_BYTES_MAX).collect();
         let id = head.fields.known(Known::LastEventId);
         let says =
             |what| head.target.query().is_some_and(|query| query.split('&').any(|it| it == what));
