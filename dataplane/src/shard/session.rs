@@ -13,8 +13,8 @@
 //!
 //! Before control there may be other edges that relay its feed (`relay`), by the same protocol.
 //! They are tried in order, at once one after the other, control at last; a round without any is
-//! what the back-off counts. Who was followed and ends the connection is looked for anew from the first
-//! one on; who is silent, or refuses, is left for the next one.
+//! what the back-off counts. Who was followed and ends the connection is looked for anew from the
+//! first one on; who is silent, or refuses, is left for the next one.
 //!
 //! Leaves to others: what an event means and where to resume (`feed`).
 
