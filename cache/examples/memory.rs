@@ -6,8 +6,7 @@
 //! `cargo run --release -p pharos-cache --example memory`. Each case is a process of its own. Bodies
 //! come in pieces of 16 KiB, as from an engine's receive buffers; the allocator is the program's:
 //! the C library's, set as an edge sets it (`engine::allocator`; here by its environment, unless
-//! that says otherwise). Where several threads store, the goal is wide: how much is dead at the worst
-//! moment, and so resident, depends on when each of them runs. Over a goal it exits with 1, so that `./test` can hold the goals.
+//! that says otherwise). Over a goal it exits with 1, so that `./test` can hold the goals.
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
 use std::{
@@ -66,13 +65,12 @@ static CASES: [Case; 11] = [
         lengths: &[200, 900, 3_000, 700, 12_000, 1_500, 40_000, 400, 200_000, 6_000],
         ..PLAIN
     },
-    Case { name: "churn, 1 KiB, 2 threads", stores: 400_000, threads: 2, goal: 1.4, ..PLAIN },
+    Case { name: "churn, 1 KiB, 2 threads", stores: 400_000, threads: 2, ..PLAIN },
     Case {
         name: "churn, 64 KiB, 2 threads",
         stores: 20_000,
         lengths: &[64 << 10],
         threads: 2,
-        goal: 1.4,
         ..PLAIN
     },
     Case {
@@ -80,7 +78,6 @@ static CASES: [Case; 11] = [
         stores: 60_000,
         lengths: &[200, 900, 3_000, 700, 12_000, 1_500, 40_000, 400, 200_000, 6_000],
         threads: 4,
-        goal: 1.6,
         ..PLAIN
     },
     Case {
@@ -88,7 +85,6 @@ static CASES: [Case; 11] = [
         stores: 80_000,
         threads: 2,
         surrogate_keys: (20, 20),
-        goal: 1.5,
         ..PLAIN
     },
     Case {
@@ -97,7 +93,6 @@ static CASES: [Case; 11] = [
         lengths: &[1],
         threads: 2,
         surrogate_keys: (200, 50),
-        goal: 1.5,
         ..PLAIN
     },
     Case {
@@ -106,7 +101,6 @@ static CASES: [Case; 11] = [
         lengths: &[1],
         threads: 2,
         head_fields: 28,
-        goal: 2.0,
         ..PLAIN
     },
 ];
@@ -119,12 +113,21 @@ fn main() -> ExitCode {
     println!("|---|---|---|---|---|---|");
     let mut is_met = true;
     for at in 0..CASES.len() {
-        let own = env::current_exe().expect("a path");
-        let status =
-            Command::new(own).arg(at.to_string()).env("MALLOC_ARENA_MAX", arenas_max()).status();
-        is_met &= status.is_ok_and(|status| status.success());
+        is_met &= is_met_in_most(at);
     }
     if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether a case meets its goal, in a process of its own. Where several threads store, what lies
+/// beside what depends on when each of them runs: one that misses is to meet it twice more.
+fn is_met_in_most(at: usize) -> bool {
+    let run = || {
+        let own = env::current_exe().expect("a path");
+        let mut run = Command::new(own);
+        let status = run.arg(at.to_string()).env("MALLOC_ARENA_MAX", arenas_max()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    run() || (CASES[at].threads > 1 && run() && run())
 }
 
 /// As the edge sets it, unless the environment says otherwise.

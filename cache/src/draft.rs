@@ -12,7 +12,7 @@ use crate::{
     decision::NoStoreReason,
     entry::{Entry, Parts},
     freshness::Times,
-    head::{Head, first_hand, push_field},
+    head::{Head, first_hand},
     key::{CacheKey, CacheKeyRef},
     location,
     partial::Parts as Partial,
@@ -64,7 +64,7 @@ impl Draft {
         Ok(Self {
             variant: Variant::of(request, response.fields)?,
             surrogate_keys: SurrogateKeys::of(cache_key.host, response.fields)?,
-            head: Head::of(response, &policy),
+            head: Head::of(response, &policy, tail_bytes_max(cache, cache_key)),
             first_hand: first_hand(response, &policy),
             times,
             stale,
@@ -87,7 +87,9 @@ impl Draft {
         response: &Response<'_>,
     ) -> Result<(Self, Option<NoStoreReason>), NoStoreReason> {
         let config = cache.config();
-        let head = stored.head.updated(response);
+        let cache_key = stored.cache_key.borrowed();
+        let tail_bytes_max = tail_bytes_max(cache, &cache_key);
+        let head = stored.head.updated(response, tail_bytes_max);
         let policy = Policy::of(&head, &config.targets);
         let policy = policy.with_rule(rule, stored.status(), &head);
         let merged = Response { fields: &head, status: stored.status(), ..*response };
@@ -101,14 +103,14 @@ impl Draft {
         let is_same_choice = variant.same_names(&stored.variant);
         let draft = Self {
             variant: if is_same_choice { stored.variant.clone() } else { variant },
-            surrogate_keys: SurrogateKeys::of(stored.cache_key.borrowed().host, &head)?,
+            surrogate_keys: SurrogateKeys::of(cache_key.host, &head)?,
             times,
             stale,
             is_no_cache: policy.directives.no_cache.is_everything(),
             is_immutable: policy.directives.immutable,
             shares_authorized: storability::shares_authorized(&policy.directives),
             first_hand: first_hand(response, &policy),
-            head: head.without_named(&policy),
+            head: head.without_named(&policy, tail_bytes_max),
         };
         Ok((draft, refusal))
     }
@@ -137,11 +139,10 @@ impl Draft {
         let is_encodable =
             partial.is_none() && compression.suits(head.status, &head, body.length());
         // Behind the fields, because it is ours: the origin's own `Vary` says what selects it.
-        let mut tail = Vec::new();
-        if is_encodable && !variant.is_by("accept-encoding") {
-            push_field(&mut tail, b"Vary", b"Accept-Encoding");
-        }
-        tail.extend(cache_status::beginning(&cache.config().name, &cache_key.borrowed()));
+        let is_varied = is_encodable && !variant.is_by("accept-encoding");
+        let vary = if is_varied { VARY } else { b"" };
+        let beginning = cache_status::beginning(&cache.config().name, &cache_key.borrowed());
+        let head = head.with_tail(&[vary, &beginning]);
         let parts = Parts {
             cache_key,
             variant,
@@ -155,9 +156,19 @@ impl Draft {
             partial,
             is_encodable,
         };
-        Entry::new(cache.account(), head.with_tail(&tail), parts)
+        Entry::new(cache.account(), head, parts)
     }
 }
+
+/// At most what [`Draft::entry`] puts behind the fields.
+fn tail_bytes_max(cache: &Cache, cache_key: &CacheKeyRef<'_>) -> usize {
+    let config = cache.config();
+    let vary = if config.compression.codings.is_empty() { b"" } else { VARY };
+    vary.len() + cache_status::beginning(&config.name, cache_key).len()
+}
+
+/// For what may be had in several codings.
+const VARY: &[u8] = b"Vary: Accept-Encoding\r\n";
 
 /// Whether a response says that it is the representation of its own target.
 fn is_own_location(cache_key: &CacheKeyRef<'_>, scheme: &str, response: &Response<'_>) -> bool {

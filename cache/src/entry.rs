@@ -108,7 +108,7 @@ impl Entry {
         let last_modified_ms = date_field_ms(&head, "Last-Modified", times.response_at_ms);
         let bytes = OVERHEAD_BYTES
             + cache_key.text_bytes()
-            + head.bytes().len()
+            + head.heap_bytes()
             + variant.heap_bytes()
             + surrogate_keys.heap_bytes()
             + partial.as_ref().map_or(0, Partial::heap_bytes)
@@ -472,7 +472,7 @@ mod loom_tests {
             partial: None,
             is_encodable: false,
         };
-        Arc::new(Entry::new(account, Head::of(&response, &policy), parts))
+        Arc::new(Entry::new(account, Head::of(&response, &policy, 0), parts))
     }
 
     #[test]

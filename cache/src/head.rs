@@ -2,6 +2,10 @@
 //!
 //! What stands in it is constant on every hit. What changes, `Age` above all, is written behind it
 //! by the sender, and then the empty line.
+//!
+//! It is measured before it is written: one allocation of the right size. One that grew, and others
+//! for what is added behind, would leave holes between what is held for long
+//! (docs/adr/0010-allocator.md).
 
 use proto::field::{date, list};
 
@@ -15,7 +19,7 @@ use crate::{
 pub(crate) struct Head {
     pub(crate) status: u16,
     /// With what [`Head::with_tail`] put behind the fields.
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     /// Where the fields begin.
     fields_at: usize,
     /// Where they end.
@@ -42,37 +46,43 @@ pub(crate) fn first_hand(response: &Response<'_>, policy: &Policy) -> Box<[u8]> 
 }
 
 impl Head {
-    /// Of a response that brings its own body.
-    pub(crate) fn of(response: &Response<'_>, policy: &Policy) -> Self {
-        let mut bytes = status_line(response.status, response.reason);
-        let fields_at = bytes.len();
+    /// Of a response that brings its own body, with room for a tail of so many bytes.
+    pub(crate) fn of(response: &Response<'_>, policy: &Policy, tail_bytes_max: usize) -> Self {
         let unstored = Unstored::of(response.fields, policy);
-        let mut has_date = false;
-        response.fields.each(&mut |name, value| {
-            if !unstored.names(name) {
-                has_date |= name.eq_ignore_ascii_case(b"date");
-                push_field(&mut bytes, name, value);
+        let status_line = status_line(response.status, response.reason);
+        let date = date::format((response.response_at_ms / 1000) as i64);
+        let length = response.length.filter(|_| has_content_length(response.status));
+        let length = length.map(|length| length.to_string());
+        let bytes = exactly(tail_bytes_max, &|put| {
+            put(&status_line);
+            let mut has_date = false;
+            response.fields.each(&mut |name, value| {
+                if !unstored.names(name) {
+                    has_date |= name.eq_ignore_ascii_case(b"date");
+                    put_field(put, name, value);
+                }
+            });
+            if !has_date {
+                put_field(put, b"Date", &date);
+            }
+            put(response.append);
+            if let Some(length) = &length {
+                put_field(put, b"Content-Length", length.as_bytes());
             }
         });
-        if !has_date {
-            push_date(&mut bytes, response.response_at_ms);
-        }
-        bytes.extend_from_slice(response.append);
-        let head = Self {
+        Self {
             status: response.status,
+            fields_at: status_line.len(),
             fields_end: bytes.len(),
-            bytes: bytes.into_boxed_slice(),
-            fields_at,
-            has_length: false,
-        };
-        head.with_length(response.length)
+            bytes,
+            has_length: length.is_some(),
+        }
     }
 
     /// Of a stored head and the 304 (or the answer to HEAD) that updates it: every field of the
     /// answer replaces the stored ones of its name, except those that tell of the stored bytes
     /// (§3.2).
-    pub(crate) fn updated(&self, response: &Response<'_>) -> Self {
-        let mut bytes = self.bytes[..self.fields_at].to_vec();
+    pub(crate) fn updated(&self, response: &Response<'_>, tail_bytes_max: usize) -> Self {
         // What `no-cache` and `private` name is decided by the merged fields' own directives below.
         let unstored = Unstored::of(response.fields, &NO_POLICY);
         let is_new = |name: &[u8]| !unstored.names(name) && !tells_of_bytes(name);
@@ -86,51 +96,59 @@ impl Head {
             name.eq_ignore_ascii_case(b"date")
                 || newer.iter().any(|newer| newer.eq_ignore_ascii_case(name))
         };
-        self.each(&mut |name, value| {
-            if !is_replaced(name) {
-                push_field(&mut bytes, name, value);
+        let date = date::format((response.response_at_ms / 1000) as i64);
+        let bytes = exactly(tail_bytes_max, &|put| {
+            put(&self.bytes[..self.fields_at]);
+            self.each(&mut |name, value| {
+                if !is_replaced(name) {
+                    put_field(put, name, value);
+                }
+            });
+            let mut has_date = false;
+            response.fields.each(&mut |name, value| {
+                if is_new(name) {
+                    has_date |= name.eq_ignore_ascii_case(b"date");
+                    put_field(put, name, value);
+                }
+            });
+            if !has_date {
+                put_field(put, b"Date", &date);
             }
         });
-        let mut has_date = false;
-        response.fields.each(&mut |name, value| {
-            if is_new(name) {
-                has_date |= name.eq_ignore_ascii_case(b"date");
-                push_field(&mut bytes, name, value);
-            }
-        });
-        if !has_date {
-            push_date(&mut bytes, response.response_at_ms);
-        }
-        Self { fields_end: bytes.len(), bytes: bytes.into_boxed_slice(), ..*self }
+        Self { fields_end: bytes.len(), bytes, ..*self }
     }
 
-    /// Without the fields that `policy` names.
-    pub(crate) fn without_named(self, policy: &Policy) -> Self {
+    /// Without the fields that `policy` names, if it names any.
+    pub(crate) fn without_named(self, policy: &Policy, tail_bytes_max: usize) -> Self {
+        let Directives { no_cache, private, .. } = &policy.directives;
+        if !no_cache.is_some_fields() && !private.is_some_fields() {
+            return self;
+        }
         let unstored = Unstored { connection: Vec::new(), policy };
-        let mut bytes = self.bytes[..self.fields_at].to_vec();
-        self.each(&mut |name, value| {
-            // `Content-Length` is our own by now.
-            if name.eq_ignore_ascii_case(b"content-length") || !unstored.names(name) {
-                push_field(&mut bytes, name, value);
-            }
+        let bytes = exactly(tail_bytes_max, &|put| {
+            put(&self.bytes[..self.fields_at]);
+            self.each(&mut |name, value| {
+                // `Content-Length` is our own by now.
+                if name.eq_ignore_ascii_case(b"content-length") || !unstored.names(name) {
+                    put_field(put, name, value);
+                }
+            });
         });
-        Self { fields_end: bytes.len(), bytes: bytes.into_boxed_slice(), ..self }
+        Self { fields_end: bytes.len(), bytes, ..self }
     }
 
     /// With `Content-Length`, if the length is known, the status allows it and it is not there.
     pub(crate) fn with_length(&self, length: Option<u64>) -> Self {
-        let mut head = self.clone();
-        if let (Some(length), false, true) =
-            (length, self.has_length, has_content_length(self.status))
-        {
-            let mut bytes = self.fields().to_vec();
-            push_field(&mut bytes, b"Content-Length", length.to_string().as_bytes());
-            head.fields_end = bytes.len();
-            bytes.extend_from_slice(self.tail());
-            head.bytes = bytes.into_boxed_slice();
-            head.has_length = true;
-        }
-        head
+        let is_missing = !self.has_length && has_content_length(self.status);
+        let Some(length) = length.filter(|_| is_missing) else { return self.clone() };
+        let length = length.to_string();
+        let bytes = exactly(0, &|put| {
+            put(self.fields());
+            put_field(put, b"Content-Length", length.as_bytes());
+            put(self.tail());
+        });
+        let fields_end = bytes.len() - self.tail().len();
+        Self { bytes, fields_end, has_length: true, ..*self }
     }
 
     /// Of the same response with its content in a coding: its validator is weak, and what tells of
@@ -138,24 +156,40 @@ impl Head {
     pub(crate) fn encoded(&self, coding: Coding, length: Option<u64>) -> Self {
         const OF_THE_BYTES: [&str; 5] =
             ["content-length", "content-md5", "digest", "content-digest", "repr-digest"];
-        let mut bytes = self.bytes[..self.fields_at].to_vec();
-        self.each(&mut |name, value| {
-            if name.eq_ignore_ascii_case(b"etag") && !value.starts_with(b"W/") {
-                push_field(&mut bytes, name, &[b"W/", value].concat());
-            } else if !OF_THE_BYTES.iter().any(|gone| name.eq_ignore_ascii_case(gone.as_bytes())) {
-                push_field(&mut bytes, name, value);
+        let length = length.filter(|_| has_content_length(self.status));
+        let length = length.map(|length| length.to_string());
+        let bytes = exactly(0, &|put| {
+            put(&self.bytes[..self.fields_at]);
+            self.each(&mut |name, value| {
+                if name.eq_ignore_ascii_case(b"etag") && !value.starts_with(b"W/") {
+                    put_field(put, name, &[b"W/", value].concat());
+                } else if !OF_THE_BYTES
+                    .iter()
+                    .any(|gone| name.eq_ignore_ascii_case(gone.as_bytes()))
+                {
+                    put_field(put, name, value);
+                }
+            });
+            put_field(put, b"Content-Encoding", coding.token().as_bytes());
+            if let Some(length) = &length {
+                put_field(put, b"Content-Length", length.as_bytes());
             }
+            put(self.tail());
         });
-        push_field(&mut bytes, b"Content-Encoding", coding.token().as_bytes());
-        let fields_end = bytes.len();
-        bytes.extend_from_slice(self.tail());
-        let head = Self { bytes: bytes.into(), fields_end, has_length: false, ..*self };
-        head.with_length(length)
+        let fields_end = bytes.len() - self.tail().len();
+        Self { bytes, fields_end, has_length: length.is_some(), ..*self }
     }
 
     /// With the beginning of a line behind the fields, which the sender ends.
-    pub(crate) fn with_tail(self, tail: &[u8]) -> Self {
-        Self { bytes: [self.fields(), tail].concat().into(), ..self }
+    pub(crate) fn with_tail(mut self, tail: &[&[u8]]) -> Self {
+        self.bytes.truncate(self.fields_end);
+        tail.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self
+    }
+
+    /// Bytes of its allocation.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Status line and fields.
@@ -297,7 +331,7 @@ fn has_content_length(status: u16) -> bool {
 }
 
 fn status_line(status: u16, reason: &[u8]) -> Vec<u8> {
-    let mut line = Vec::with_capacity(512);
+    let mut line = Vec::with_capacity(16 + reason.len());
     line.extend_from_slice(b"HTTP/1.1 ");
     line.extend_from_slice(status.to_string().as_bytes());
     line.push(b' ');
@@ -306,15 +340,27 @@ fn status_line(status: u16, reason: &[u8]) -> Vec<u8> {
     line
 }
 
+/// Takes the next bytes of a head.
+type Put<'a> = dyn FnMut(&[u8]) + 'a;
+
+/// What `write` gives to its argument, in one allocation of exactly this size and `spare` bytes.
+fn exactly(spare: usize, write: &dyn Fn(&mut Put<'_>)) -> Vec<u8> {
+    let mut len = 0;
+    write(&mut |part| len += part.len());
+    let mut bytes = Vec::with_capacity(len + spare);
+    write(&mut |part| bytes.extend_from_slice(part));
+    bytes
+}
+
+fn put_field(put: &mut Put<'_>, name: &[u8], value: &[u8]) {
+    [name, b": ", value, b"\r\n"].iter().for_each(|part| put(part));
+}
+
 pub(crate) fn push_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     head.extend_from_slice(name);
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
     head.extend_from_slice(b"\r\n");
-}
-
-fn push_date(head: &mut Vec<u8>, at_ms: u64) {
-    push_field(head, b"Date", &date::format((at_ms / 1000) as i64));
 }
 
 #[cfg(all(test, not(loom)))]
@@ -348,7 +394,7 @@ mod tests {
 
     fn stored(fields: &[(&str, &str)]) -> Head {
         let policy = Policy::of(&fields, &[]);
-        Head::of(&response(200, fields), &policy)
+        Head::of(&response(200, fields), &policy, 0)
     }
 
     #[test]
@@ -401,7 +447,7 @@ mod tests {
             ("ETag", "\"x\""),
             ("Date", "Sun, 06 Nov 1994 08:49:38 GMT"),
         ];
-        let updated = head.updated(&response(304, &newer));
+        let updated = head.updated(&response(304, &newer), 0);
         assert_eq!(
             text(&updated),
             "HTTP/1.1 200 OK\r\nB: 3\r\nContent-Length: 3\r\na: 4\r\nContent-Type: text/html\r\n\
@@ -422,7 +468,7 @@ mod tests {
 
     #[test]
     fn rfc9110_8_6_no_content_length_on_204() {
-        let head = Head::of(&response(204, &[]), &Policy::NONE);
+        let head = Head::of(&response(204, &[]), &Policy::NONE, 0);
         assert!(!head.has_length && head.get("Content-Length").is_none());
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!   slots        cache key ─▶ its variants, newest last; leases out for it
 //!   nodes        number ─▶ entry            numbers stay put, so a purge in slices misses none
-//!   surrogates   surrogate key ─▶ numbers
+//!   surrogates   hash of a surrogate key ─▶ numbers
 //!   recents      purges that leases still out began before
 //!   memories     cache keys that do not collapse, or whose origin failed
 //! ```
@@ -233,7 +233,7 @@ impl Segment {
         self.slot_or_new(&cache_key).nodes.push(node);
         for surrogate_key in entry.surrogate_keys.iter() {
             let hash = self.hasher.surrogate_hash(cache_key.site, surrogate_key);
-            self.surrogates.insert(hash, cache_key.site, surrogate_key, node);
+            self.surrogates.insert(hash, node);
         }
     }
 
@@ -291,7 +291,7 @@ impl Segment {
         let cache_key = entry.cache_key.borrowed();
         for surrogate_key in entry.surrogate_keys.iter() {
             let hash = self.hasher.surrogate_hash(cache_key.site, surrogate_key);
-            self.surrogates.remove(hash, cache_key.site, surrogate_key, node);
+            self.surrogates.remove(hash, node);
         }
         if let Some(slot) = self.slot_mut(&cache_key) {
             slot.nodes.retain(|known| *known != node);
@@ -314,10 +314,9 @@ impl Segment {
         self.nodes.get(node as usize)?.as_ref().map(|node| &node.entry)
     }
 
-    /// Numbers of the entries with a surrogate key.
+    /// Numbers of the entries with a surrogate key, and maybe of others: the entries tell.
     pub(crate) fn with_surrogate_key(&self, site: &str, surrogate_key: &[u8]) -> &[u32] {
-        let hash = self.hasher.surrogate_hash(site, surrogate_key);
-        self.surrogates.nodes(hash, site, surrogate_key)
+        self.surrogates.nodes(self.hasher.surrogate_hash(site, surrogate_key))
     }
 
     fn node_of(&self, entry: &Arc<Entry>) -> Option<u32> {

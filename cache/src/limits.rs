@@ -30,8 +30,9 @@ pub const ORIGIN_FAILED_MS: u64 = 1_000;
 pub const DELTA_SECONDS_MAX: u64 = 1 << 31;
 /// Longest heuristic freshness lifetime (RFC 9111 §4.2.2 leaves it to us).
 pub const HEURISTIC_LIFETIME_MS_MAX: u64 = 24 * 3_600_000;
-/// Bodies up to this length that arrived in several chunks are made one when complete.
-pub const COMPACT_BYTES_MAX: u64 = 256 * 1024;
+/// Bodies up to this length that arrived in several chunks are made one when complete. Longer ones
+/// stay in chunks, which fit where shorter ones were (docs/adr/0010-allocator.md).
+pub const COMPACT_BYTES_MAX: u64 = 128 * 1024;
 /// Groups that one answer may outdate (RFC 9875 §3 wants 32). Beyond: the rest stays.
 pub const GROUPS_INVALIDATED_MAX: usize = 64;
 /// Ranges in one request. Beyond: the answer is the whole.

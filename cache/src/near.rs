@@ -4,11 +4,12 @@
 //! relaxed load of the entry's state word. The handles ([`Local`]) count their own copies; only
 //! making and dropping the last of them touches the shared `Arc`.
 //!
-//! The table is bounded. When it is full, an entry is taken in when it comes a second time within
-//! about as many others as the table holds (the [`Door`] remembers), so that a set far larger than
-//! the table does not churn through it; a hand goes round and gives up the first entry not used
-//! since it last came by. [`Near::sweep`] goes round a few buckets a turn and lets go of the dead,
-//! so that their memory is free in bounded time.
+//! The table is bounded. An entry is taken in when it comes a second time within about as many
+//! others as the table holds (the [`Door`] remembers): a set far larger than the table does not
+//! churn through it, and what is asked for once is held by the index alone, so that evicting it
+//! frees its memory at once. When the table is full, a hand goes round and gives up the first entry
+//! not used since it last came by. [`Near::sweep`] goes round a few buckets a turn and lets go of
+//! the dead, so that their memory is free in bounded time.
 
 use std::sync::{Arc, OnceLock};
 
@@ -40,20 +41,27 @@ pub struct Near {
     pub(crate) stats: ShardStats,
 }
 
-/// Which hashes came by lately: one mark of 16 bits for each of its places, the newest wins.
+/// Which hashes came by lately: marks of 16 bits in rows of two, the newer one first.
 #[derive(Debug)]
-struct Door(Box<[u16]>);
+struct Door(Box<[[u16; 2]]>);
 
 impl Door {
-    fn new(places: usize) -> Self {
-        Self(vec![0; places.next_power_of_two()].into())
+    /// So many rows that of as many hashes as the table holds, coming again and again in one order,
+    /// one in twenty shares its row with two others and is never known.
+    fn new(entries_max: usize) -> Self {
+        Self(vec![[0; 2]; entries_max.next_power_of_two() * 2].into())
     }
 
     /// Whether this hash came by lately. From now on it has.
     fn knows(&mut self, hash: u64) -> bool {
         // Neither bits of the segment nor those of the table's own tags.
         let (at, mark) = (hash as usize >> 8 & (self.0.len() - 1), (hash >> 24) as u16 | 1);
-        std::mem::replace(&mut self.0[at], mark) == mark
+        let row = &mut self.0[at];
+        let is_known = row.contains(&mark);
+        if row[0] != mark {
+            *row = [mark, row[0]];
+        }
+        is_known
     }
 }
 
@@ -92,8 +100,8 @@ impl Near {
         Some(&slot.local)
     }
 
-    /// Takes `entry` in, at once or when it comes again, and gives this shard's handle to it. What
-    /// it replaces is let go.
+    /// Takes `entry` in when it comes again, or at once in place of what it replaces, and gives this
+    /// shard's handle to it.
     pub fn adopt(&mut self, entry: &Arc<Entry>) -> Local {
         let hash = entry.cache_key.hash();
         let same = |slot: &Slot| {
@@ -102,17 +110,19 @@ impl Near {
                 && known.cache_key == entry.cache_key
                 && (!known.state().is_usable() || known.variant.same(&entry.variant))
         };
+        let mut was_here = false;
         while let Ok(found) = self.table.find_entry(hash, same) {
+            was_here = true;
             if Arc::ptr_eq(found.get().local.entry(), entry) {
                 return found.get().local.clone();
             }
             found.remove();
         }
         let local = Local::new(Arc::clone(entry));
+        if !self.door.knows(hash) && !was_here {
+            return local;
+        }
         if self.table.len() >= self.entries_max {
-            if !self.door.knows(hash) {
-                return local;
-            }
             self.give_up_one();
         }
         // The dead are not kept; those that were never in the index are dead from birth.

@@ -106,21 +106,19 @@ impl SurrogateKeys {
     }
 }
 
-/// Surrogate key → numbers of nodes, for the entries of one segment.
+/// Hash of a surrogate key and its site → numbers of nodes, for the entries of one segment. The
+/// texts stand in the entries: who is given numbers asks those which of them are meant.
 #[derive(Debug)]
 pub(crate) struct SurrogateIndex {
     groups: HashTable<Group>,
-    /// The table, the texts and the long lists.
+    /// The table and the long lists.
     charge: Charge,
 }
 
-/// All entries of a segment with one surrogate key of one site.
+/// All entries of a segment with surrogate keys of this hash.
 #[derive(Debug)]
 struct Group {
     hash: u64,
-    /// The site, and behind it the surrogate key.
-    text: Box<[u8]>,
-    site_len: u32,
     nodes: SmallVec<[u32; 4]>,
 }
 
@@ -131,29 +129,22 @@ impl SurrogateIndex {
         Self { groups: HashTable::new(), charge }
     }
 
-    pub(crate) fn insert(&mut self, hash: u64, site: &str, surrogate_key: &[u8], node: u32) {
-        let is_it = |group: &Group| group.is(hash, site, surrogate_key);
-        if let Some(group) = self.groups.find_mut(hash, is_it) {
+    pub(crate) fn insert(&mut self, hash: u64, node: u32) {
+        if let Some(group) = self.groups.find_mut(hash, |group| group.hash == hash) {
             let before = group.heap_bytes();
             group.nodes.push(node);
             self.charge.change(before, group.heap_bytes());
             return;
         }
         let before = self.groups.allocation_size();
-        let group = Group {
-            hash,
-            text: [site.as_bytes(), surrogate_key].concat().into(),
-            site_len: site.len() as u32,
-            nodes: SmallVec::from_slice(&[node]),
-        };
-        let added = group.heap_bytes();
+        let group = Group { hash, nodes: SmallVec::from_slice(&[node]) };
         self.groups.insert_unique(hash, group, |group| group.hash);
-        self.charge.change(before, self.groups.allocation_size() + added);
+        self.charge.change(before, self.groups.allocation_size());
     }
 
-    pub(crate) fn remove(&mut self, hash: u64, site: &str, surrogate_key: &[u8], node: u32) {
-        let is_it = |group: &Group| group.is(hash, site, surrogate_key);
-        let Ok(mut found) = self.groups.find_entry(hash, is_it) else { return };
+    pub(crate) fn remove(&mut self, hash: u64, node: u32) {
+        let found = self.groups.find_entry(hash, |group| group.hash == hash);
+        let Ok(mut found) = found else { return };
         let group = found.get_mut();
         let before = group.heap_bytes();
         if let Some(at) = group.nodes.iter().position(|&known| known == node) {
@@ -171,10 +162,9 @@ impl SurrogateIndex {
         self.charge.change(before, group.heap_bytes());
     }
 
-    /// The nodes with `surrogate_key` at this moment.
-    pub(crate) fn nodes(&self, hash: u64, site: &str, surrogate_key: &[u8]) -> &[u32] {
-        let is_it = |group: &Group| group.is(hash, site, surrogate_key);
-        self.groups.find(hash, is_it).map_or(&[], |group| &group.nodes)
+    /// The nodes with surrogate keys of this hash at this moment.
+    pub(crate) fn nodes(&self, hash: u64) -> &[u32] {
+        self.groups.find(hash, |group| group.hash == hash).map_or(&[], |group| &group.nodes)
     }
 
     /// Gives back most of a table that is mostly empty.
@@ -190,23 +180,11 @@ impl SurrogateIndex {
 }
 
 impl Group {
-    fn is(&self, hash: u64, site: &str, surrogate_key: &[u8]) -> bool {
-        let is_text = || {
-            let (own_site, own_key) = self.text.split_at(self.site_len as usize);
-            own_key == surrogate_key && own_site == site.as_bytes()
-        };
-        self.hash == hash && is_text()
-    }
-
     /// Bytes held beside its place in the table.
     fn heap_bytes(&self) -> usize {
         let nodes = &self.nodes;
-        let listed = if nodes.spilled() {
-            nodes.capacity() * size_of::<u32>() + ALLOCATION_BYTES
-        } else {
-            0
-        };
-        self.text.len() + ALLOCATION_BYTES + listed
+        let bytes = nodes.capacity() * size_of::<u32>() + ALLOCATION_BYTES;
+        if nodes.spilled() { bytes } else { 0 }
     }
 }
 
@@ -245,13 +223,16 @@ mod tests {
     }
 
     #[test]
-    fn the_same_surrogate_key_of_two_sites_is_two() {
+    fn what_shares_a_hash_is_listed_together_and_leaves_one_by_one() {
         let mut index = SurrogateIndex::new(&Arc::default());
-        index.insert(1, "a", b"k", 7);
-        index.insert(1, "b", b"k", 8);
-        assert_eq!(index.nodes(1, "a", b"k"), [7]);
-        index.remove(1, "a", b"k", 7);
-        index.remove(1, "b", b"k", 8);
+        index.insert(1, 7);
+        index.insert(1, 8);
+        index.insert(2, 9);
+        assert_eq!((index.nodes(1), index.nodes(2)), (&[7, 8][..], &[9][..]));
+        index.remove(1, 7);
+        assert_eq!(index.nodes(1), [8]);
+        index.remove(1, 8);
+        index.remove(2, 9);
         assert!(index.groups.is_empty());
     }
 
@@ -273,19 +254,17 @@ mod tests {
     fn what_the_index_holds_is_counted_and_given_back() {
         let account = Arc::new(Account::default());
         let mut index = SurrogateIndex::new(&account);
-        let keys: Vec<Vec<u8>> = (0..1_000).map(|at| format!("own-{at}").into_bytes()).collect();
-        for (at, key) in keys.iter().enumerate() {
-            index.insert(at as u64, "site", key, at as u32);
-            index.insert(u64::MAX, "site", b"shared", at as u32);
+        for at in 0..1_000 {
+            index.insert(u64::from(at), at);
+            index.insert(u64::MAX, at);
         }
-        let texts: usize = keys.iter().map(|key| key.len() + "site".len()).sum();
-        let least = texts + 1_001 * size_of::<Group>() + 1_000 * size_of::<u32>();
+        let least = 1_001 * size_of::<Group>() + 1_000 * size_of::<u32>();
         let used = account.used_bytes() as usize;
         assert!((least..4 * least).contains(&used), "{least} <= {used}");
         assert_eq!(account.dead_bytes(), 0);
-        for (at, key) in keys.iter().enumerate() {
-            index.remove(at as u64, "site", key, at as u32);
-            index.remove(u64::MAX, "site", b"shared", at as u32);
+        for at in 0..1_000 {
+            index.remove(u64::from(at), at);
+            index.remove(u64::MAX, at);
         }
         assert_eq!(account.used_bytes(), 0);
     }

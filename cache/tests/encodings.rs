@@ -72,7 +72,7 @@ fn the_first_who_wants_it_gets_it_as_it_is_and_orders_what_the_next_one_gets() {
         assert_eq!((body(&next).as_str(), next.order.is_none()), ("gzip of it", true));
     }
     assert_eq!(body(&hit(&mut world, &[])), long());
-    assert_eq!(world.near[0].stats().near_hits, 3);
+    assert_eq!(world.near[0].stats().near_hits, 2);
 }
 
 #[test]

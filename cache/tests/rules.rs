@@ -28,7 +28,7 @@ fn a_stored_response_is_served_on_every_shard_with_its_age() {
     let mut world = World::new();
     world.store("/a", HOUR, "hello");
     world.pass_s(7);
-    for shard in [1, 1, 2] {
+    for shard in [1, 1, 1, 2] {
         let hit = fresh(world.get(shard, "/a", &[]));
         assert_eq!((body(&hit).as_str(), hit.age_s), ("hello", 7));
         assert_eq!(hit.freshness, Freshness::Fresh);
@@ -36,11 +36,11 @@ fn a_stored_response_is_served_on_every_shard_with_its_age() {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nDate: "));
         assert!(head.ends_with("GMT\r\nVia: 1.1 pharos\r\nContent-Length: 5\r\n"), "{head}");
     }
-    assert_eq!(world.near[1].stats().near_hits, 1, "the second look-up took no lock");
+    assert_eq!(world.near[1].stats().near_hits, 1, "the third look-up took no lock");
 }
 
 #[test]
-fn a_full_near_table_takes_in_what_comes_again_and_not_what_goes_by() {
+fn a_near_table_takes_in_what_comes_again_and_not_what_goes_by() {
     let mut world = World::new();
     let near_entries = 64;
     let target = |at: usize| format!("/{at}");
@@ -50,13 +50,18 @@ fn a_full_near_table_takes_in_what_comes_again_and_not_what_goes_by() {
     let mut round = |range: std::ops::Range<usize>| {
         let before = world.near[1].stats().near_hits;
         range.clone().for_each(|at| drop(fresh(world.get(1, &target(at), &[]))));
-        (world.near[1].stats().near_hits - before, world.near[1].len())
+        ((world.near[1].stats().near_hits - before) as usize, world.near[1].len())
     };
-    assert_eq!(round(0..near_entries), (0, near_entries));
-    assert_eq!(round(0..near_entries), (near_entries as u64, near_entries));
-    // Hundreds of others, each once: all but a few that look alike find what was here still here.
-    assert_eq!(round(near_entries..19 * near_entries).1, near_entries);
-    assert!(round(0..near_entries).0 >= near_entries as u64 - 4);
+    // Of some that look alike, or stand in one row of its door, some are late or left out.
+    let most = near_entries - 10;
+    let (hits, len) = round(0..near_entries);
+    assert_eq!(hits, 0);
+    assert!(len < 4, "nothing was asked for twice, and {len} were taken in");
+    assert!(round(0..near_entries).1 >= most);
+    assert!(round(0..near_entries).0 >= most);
+    // Hundreds of others, each once: what was here is still here.
+    round(near_entries..19 * near_entries);
+    assert!(round(0..near_entries).0 >= most - 4);
     // What comes three times in a row is taken in by then.
     for _ in 0..2 {
         assert_eq!(round(19 * near_entries..19 * near_entries + 1).0, 0);
@@ -939,7 +944,9 @@ fn nothing_is_accounted_when_everything_is_gone() {
     for at in 0..300 {
         let target = format!("/{at}");
         world.store(&target, &[HOUR[0], ("Surrogate-Key", "a b c")], "hello");
-        fresh(world.get(at % 3, &target, &[]));
+        for _ in 0..2 {
+            fresh(world.get(at % 3, &target, &[]));
+        }
     }
     world.purge(Scope::Everything, false);
     assert!(world.cache.stats().dead_bytes > 0, "near tables still hold some");
@@ -949,13 +956,28 @@ fn nothing_is_accounted_when_everything_is_gone() {
 }
 
 #[test]
+fn what_was_asked_for_once_is_free_as_soon_as_it_is_gone() {
+    let mut world = World::new();
+    for at in 0..300 {
+        let target = format!("/{at}");
+        world.store(&target, HOUR, "hello");
+        fresh(world.get(1, &target, &[]));
+    }
+    world.purge(Scope::Everything, false);
+    let stats = world.cache.stats();
+    assert!(stats.used_bytes < stats.memory_bytes / 1_000, "no near table holds it: {stats:?}");
+}
+
+#[test]
 fn a_body_that_came_in_pieces_is_held_once_as_soon_as_it_is_one() {
     let mut world = World::new();
     let lease = lease(world.get(0, "/", &[]));
     let fields = &[("Cache-Control", "max-age=60")];
     let outcome = world.answer(lease, &[], 200, fields, Some(20_000));
     let HeadOutcome::Fill { mut writer, entry, .. } = outcome else { panic!("stored") };
-    world.near[0].adopt(&entry);
+    for _ in 0..2 {
+        world.near[0].adopt(&entry);
+    }
     drop(entry);
     for _ in 0..2 {
         writer.append(&[b'x'; 10_000], &mut Vec::new()).expect("room");

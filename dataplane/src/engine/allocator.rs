@@ -1,6 +1,7 @@
 //! The C library's allocator, set for what an edge does with memory: what one shard stored another
 //! evicts. With an arena a thread, glibc's default, each keeps the room that others gave back to it
-//! and asks the kernel for more. `docs/measurements.md` ("Memory") has what each setting costs.
+//! and asks the kernel for more. `docs/measurements.md` ("Memory") has what each setting costs, and
+//! `docs/adr/0010-allocator.md` why it is this allocator.
 
 use std::env;
 

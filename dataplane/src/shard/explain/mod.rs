@@ -437,6 +437,8 @@ mod tests {
         assert_eq!(told_miss["origin"], serde_json::json!({"attempts": [attempt], "count": 1}));
         world.wait_ms(5_000);
         let ours = "X-Request-Id: mine-7\r\nAccept-Language: de\r\n";
+        ask(&mut world, client, &get("/s/a?token=x&v=1", &ours.replace('7', "6")));
+        assert_eq!(told(&mut world, "mine-6")["tier"], "shared");
         ask(&mut world, client, &get("/s/a?token=x&v=1", ours));
         let told_hit = told(&mut world, "mine-7");
         assert_eq!((&told_hit["result"], &told_hit["tier"]), (&"HIT".into(), &"near".into()));
