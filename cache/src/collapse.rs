@@ -99,6 +99,8 @@ pub struct Lease {
     range: Option<Spec>,
     /// Whether that is to be joined with what is stored.
     joins: bool,
+    /// Whether the origin is asked on condition that it has something else than what is stored.
+    is_conditional: bool,
     /// The client's condition on `range`.
     if_range: Option<Box<[u8]>>,
     /// What a rule of the site says of lifetimes.
@@ -134,7 +136,8 @@ pub enum HeadOutcome {
     Stale(Arc<Entry>),
     /// Pass the response on, store nothing.
     NotStored(NoStoreReason),
-    /// What came is of no use with what was stored, which is gone: drop it and ask again.
+    /// What came is of no use with what is stored: drop it and ask again, for a whole now. What is
+    /// stored stays, as what may be served meanwhile or if the origin fails.
     Again,
 }
 
@@ -174,7 +177,7 @@ impl Lease {
             if let Some(value) = &self.if_range {
                 push_field(out, b"If-Range", value);
             }
-        } else if let Some(stored) = &self.stored {
+        } else if let Some(stored) = self.stored.as_ref().filter(|_| self.is_conditional) {
             validation::push_conditions(stored, out);
         }
     }
@@ -211,12 +214,15 @@ impl Lease {
             // It tells of something that is not stored, and must not update what is (§4.3.4). Nor
             // does one that nobody asked for: what was to be joined still lacks what is wanted.
             (304, _, Some(stored))
-                if self.range.is_some()
-                    || !validation::selects(&stored, response.fields, now_ms) =>
+                if self.joins
+                    || self.is_conditional
+                        && !validation::selects(&stored, response.fields, now_ms) =>
             {
                 self.again(&stored, response, wakes)
             }
-            (304, _, Some(stored)) => self.updated(&stored, request, response, wakes),
+            (304, _, Some(stored)) if self.is_conditional => {
+                self.updated(&stored, request, response, wakes)
+            }
             (206, Method::Get, _) => self.part(request, response, wakes),
             (416, _, Some(stored)) if self.joins => self.again(&stored, response, wakes),
             (200, Method::Head, Some(stored)) => {
@@ -387,8 +393,27 @@ impl Lease {
         }
     }
 
-    /// What is stored cannot be completed: it goes, and everyone asks again.
+    /// What came is of no use with what is stored, and says nothing against serving that as it may
+    /// be served: it stays, everyone asks again, and from now on for a whole. A 304 about something
+    /// else updates nothing (RFC 9111 §4.3.4), and a part of something else joins nothing (§3.4);
+    /// neither makes invalid what was stored under its own rules.
     fn again(
+        &self,
+        stored: &Arc<Entry>,
+        response: &Response<'_>,
+        wakes: &mut Vec<Wake>,
+    ) -> HeadOutcome {
+        stored.doubt();
+        let mut segment = self.cache.segment_of(&self.cache_key);
+        let released = self.release(&mut segment, response.response_at_ms, Release::Retry);
+        drop(segment);
+        wakes.extend(released);
+        HeadOutcome::Again
+    }
+
+    /// What is stored has been updated to what may not be chosen by its key, or not be purged by
+    /// all of its surrogate keys: it goes, and everyone asks again.
+    fn again_without(
         &self,
         stored: &Arc<Entry>,
         response: &Response<'_>,
@@ -430,7 +455,9 @@ impl Lease {
         let rule = self.rule.as_deref();
         let draft = Draft::of_update(&self.cache, stored, self.asked, rule, request, response);
         // A 304 is no answer to one who may not have asked on condition.
-        let Ok((mut draft, refusal)) = draft else { return self.again(stored, response, wakes) };
+        let Ok((mut draft, refusal)) = draft else {
+            return self.again_without(stored, response, wakes);
+        };
         let first_hand = std::mem::take(&mut draft.first_hand);
         let body = Arc::clone(stored.body());
         let partial = stored.partial.clone();
@@ -511,11 +538,14 @@ impl Lease {
     /// * it had to be asked for: what is stored was not fresh. A reload (`no-cache`, `max-age=0`)
     ///   of what is fresh shows its answer to the one who reloads;
     /// * it is the resource's word: success, a redirection, or that it is gone (404, 410, 451).
-    ///   Other 4xx find fault with the request, 5xx with the origin.
+    ///   Other 4xx find fault with the request (416 with its range), 5xx with the origin; a 304
+    ///   that comes here was not asked for, and tells of nothing that is stored.
     ///
     /// So `no-store`, `private` or 404 to an ordinary validation end what was stored before them.
     fn outdates(&self, stored: &Entry, response: &Response<'_>) -> bool {
+        let is_unasked = response.status == 304 && !self.is_conditional;
         self.asked.is_for_others()
+            && !is_unasked
             && !stored.is_fresh(response.response_at_ms)
             && matches!(response.status, 200..400 | 404 | 410 | 451)
     }
@@ -717,6 +747,8 @@ impl Ticket {
         asked: Asked,
         stored: Option<Arc<Entry>>,
     ) -> Lease {
+        let is_conditional = self.range.is_none()
+            && stored.as_ref().is_some_and(|stored| !stored.state().is_doubted());
         Lease {
             cache: Arc::clone(cache),
             cache_key: self.cache_key,
@@ -726,6 +758,7 @@ impl Ticket {
             forward: self.forward,
             range: self.range,
             joins: self.joins,
+            is_conditional,
             if_range: None,
             rule: None,
             stored,

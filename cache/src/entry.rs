@@ -6,7 +6,8 @@
 //!     │  ▲
 //!     │  └ it failed ────────┐
 //!     ├ newer one filling ─▶ SUPERSEDED   not chosen, unless the newer one fails
-//!     └ soft purge ────────▶ SOFT         never fresh again, served when the origin fails
+//!     ├ soft purge ────────▶ SOFT         never fresh again, served when the origin fails
+//!     └ origin's odd answer ▶ DOUBTED      served as it may be, and not asked about again
 //! ```
 //! Everything else is immutable: a 304 or a HEAD makes a new entry that shares the body. The state
 //! word is read with one relaxed load on every near hit; whoever orders a purge tells the shards by
@@ -371,6 +372,11 @@ impl Entry {
         self.state.fetch_or(SOFT, Ordering::Relaxed);
     }
 
+    /// What came of asking the origin about it was of no use: it is not asked about it again.
+    pub(crate) fn doubt(&self) {
+        self.state.fetch_or(DOUBTED, Ordering::Relaxed);
+    }
+
     /// A newer one is being filled, or has failed.
     pub(crate) fn set_superseded(&self, superseded: bool) {
         if superseded {
@@ -420,6 +426,12 @@ impl State {
         self.0 >> USES_SHIFT
     }
 
+    /// Whether the origin is asked for a whole in its place, and neither for a validation nor for
+    /// what is missing of it.
+    pub(crate) fn is_doubted(self) -> bool {
+        self.0 & DOUBTED != 0
+    }
+
     /// Whether it was soft-purged.
     pub(crate) fn is_soft(self) -> bool {
         self.0 & SOFT != 0
@@ -429,6 +441,7 @@ impl State {
 const DEAD: u32 = 1;
 const SOFT: u32 = 2;
 const SUPERSEDED: u32 = 4;
+const DOUBTED: u32 = 8;
 /// The rest counts uses: up to [`USES_MAX`], and as many more as there are cores that count at
 /// once.
 const USES: u32 = !0 << USES_SHIFT;

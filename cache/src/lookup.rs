@@ -333,7 +333,10 @@ fn judge(entry: &Entry, request: &Request<'_>, asking: &Asking<'_>) -> Verdict {
         // validator that could tell it is tried only where nothing needs validation.
         let is_fresh = entry.times.is_fresh(asking.now_ms) && !request.directives.no_cache;
         let may_join = is_fresh || validation::can_join(entry);
-        return Verdict::Incomplete { may_join: may_join && !state.is_soft() };
+        // What is soft or doubted may be of another representation.
+        return Verdict::Incomplete {
+            may_join: may_join && !state.is_soft() && !state.is_doubted(),
+        };
     }
     let asks = &request.directives;
     let now_ms = asking.now_ms;

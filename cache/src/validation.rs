@@ -144,7 +144,7 @@ fn not_modified_since(value: &[u8], entry: &Entry) -> bool {
 
 /// Whether the origin can be asked if `entry` still holds.
 pub(crate) fn can_validate(entry: &Entry) -> bool {
-    entry.get("ETag").is_some() || entry.last_modified_ms.is_some()
+    !entry.state().is_doubted() && (entry.get("ETag").is_some() || entry.last_modified_ms.is_some())
 }
 
 /// Writes the conditions to ask the origin with: `If-None-Match` and `If-Modified-Since` (RFC 9111

@@ -147,6 +147,75 @@ fn rfc9111_4_3_4_a_304_about_something_else_updates_nothing() {
 }
 
 #[test]
+fn rfc9111_4_3_4_a_304_about_something_else_takes_nothing_away() {
+    let mut world = World::new();
+    world.store("/a", SECOND, "hello");
+    world.pass_s(5);
+    let validating = lease(world.get(0, "/a", &[]));
+    let other = [("ETag", "\"b\"")];
+    let outcome = world.answer(validating, &[], 304, &other, None);
+    assert!(matches!(outcome, HeadOutcome::Again));
+    // The origin is asked without a condition, so a 304 is nobody's answer, and no reason to drop.
+    let whole = lease(world.get(0, "/a", &[]));
+    let mut fields = Vec::new();
+    whole.conditional_fields(&mut fields);
+    assert!(fields.is_empty(), "{:?}", String::from_utf8_lossy(&fields));
+    let outcome = world.answer(whole, &[], 304, &other, None);
+    assert!(matches!(outcome, HeadOutcome::NotStored(_)), "not again and again: {outcome:?}");
+    // It still serves where the origin fails.
+    let failing = lease(world.get(0, "/a", &[]));
+    let stale = failing.fail(world.now_ms, 502, &mut Vec::new());
+    assert!(stale.is_some_and(|entry| !entry.is_dead()));
+}
+
+#[test]
+fn rfc9111_5_2_1_4_a_304_about_something_else_to_a_reload_leaves_what_is_fresh() {
+    let mut world = World::new();
+    world.store("/a", HOUR, "hello");
+    let reload = lease(world.get(0, "/a", &[("Cache-Control", "no-cache")]));
+    let outcome = world.answer(reload, &[], 304, &[("ETag", "\"other\"")], None);
+    assert!(matches!(outcome, HeadOutcome::Again));
+    assert_eq!(body(&fresh(world.get(1, "/a", &[]))), "hello");
+}
+
+#[test]
+fn rfc9111_3_4_what_cannot_be_joined_takes_no_stored_part_away() {
+    let told = ("Content-Range", "bytes 0-3/10");
+    let other =
+        [("Cache-Control", "max-age=60"), ("ETag", "\"y\""), ("Content-Range", "bytes 4-9/10")];
+    for (status, fields, length) in
+        [(206, &other[..], Some(6)), (416, &other[..1], Some(0)), (304, &other[..2], None)]
+    {
+        let mut world = World::new();
+        let first = lease(world.get(0, "/", &[("Range", "bytes=0-3")]));
+        let stored = [("Cache-Control", "max-age=60"), ("ETag", "\"x\""), told];
+        let HeadOutcome::Fill { mut writer, .. } =
+            world.answer(first, &[("Range", "bytes=0-3")], 206, &stored, Some(4))
+        else {
+            panic!("stored")
+        };
+        writer.append(b"0123", &mut Vec::new()).expect("room");
+        writer.finish(&mut Vec::new()).expect("whole");
+        let rest = lease(world.get(0, "/", &[("Range", "bytes=0-9")]));
+        let mut asked = Vec::new();
+        rest.conditional_fields(&mut asked);
+        assert!(asked.starts_with(b"Range: bytes=4-"), "{}", String::from_utf8_lossy(&asked));
+        let outcome = world.answer(rest, &[("Range", "bytes=0-9")], status, fields, length);
+        assert!(matches!(outcome, HeadOutcome::Again), "{status}: {outcome:?}");
+        let part = fresh(world.get(0, "/", &[("Range", "bytes=1-2")]));
+        assert!(matches!(&part.answer, Answer::Parts(parts) if parts.len() == 1), "{status}");
+        let again = lease(world.get(0, "/", &[("Range", "bytes=0-9")]));
+        let mut asked = Vec::new();
+        again.conditional_fields(&mut asked);
+        assert_eq!(asked, b"Range: bytes=0-9\r\n", "{status}: as the visitor asked");
+        // 416 says of this range only that it cannot be had.
+        let outcome = world.answer(again, &[("Range", "bytes=0-9")], 416, &other[..1], Some(0));
+        assert!(matches!(outcome, HeadOutcome::NotStored(_)), "{outcome:?}");
+        fresh(world.get(0, "/", &[("Range", "bytes=1-2")]));
+    }
+}
+
+#[test]
 fn rfc9111_5_2_1_2_max_stale_allows_stale_unless_the_response_forbids() {
     for (control, request, is_served) in [
         ("max-age=1", "max-stale=2", true),

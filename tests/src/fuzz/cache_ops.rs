@@ -385,6 +385,8 @@ impl Model {
         let version = self.versions.len();
         let now_ms = self.now_ms;
         let wanted = wanted_of(&lease);
+        // A 304 that nobody asked for tells of nothing that is stored, and takes nothing away.
+        let is_unasked = kind == Kind::NotModified && stored.is_some() && !is_conditional(&lease);
         let kind = match (kind, stored, &wanted) {
             (Kind::NotModified, None, _) => Kind::Fresh { max_age_s: 3, announced: true },
             (Kind::Part { max_age_s, .. }, _, None) => Kind::Fresh { max_age_s, announced: true },
@@ -457,7 +459,7 @@ impl Model {
             body,
             is_part,
         });
-        if matches!(kind, Kind::NoCache | Kind::Private | Kind::Error) {
+        if is_unasked || matches!(kind, Kind::NoCache | Kind::Private | Kind::Error) {
             self.unshared_until_ms.insert(target, now_ms + 60_000);
         }
         let is_mistaken = matches!(kind, Kind::Part { of: PartOf::TheSameAndMistaken, .. });
@@ -485,16 +487,17 @@ impl Model {
             }
             HeadOutcome::NotStored(_) => {
                 let is_part = matches!(kind, Kind::Part { .. });
-                assert!(is_part || matches!(kind, Kind::Private | Kind::Error), "{kind:?}");
+                let may_be = is_part || is_unasked;
+                assert!(may_be || matches!(kind, Kind::Private | Kind::Error), "{kind:?}");
                 // What was fresh, and still is, stays: the answer is for the one who reloaded.
-                if kind != Kind::Error && !stored.is_some_and(|it| self.is_surely_fresh(it)) {
+                let is_word = kind != Kind::Error && !is_unasked;
+                if is_word && !stored.is_some_and(|it| self.is_surely_fresh(it)) {
                     self.forget(stored);
                 }
             }
             HeadOutcome::Again => {
                 let is_part = matches!(kind, Kind::Part { .. } | Kind::NotModified);
                 assert!(wanted.is_some() && is_part && stored.is_some(), "{kind:?}");
-                self.forget(stored);
                 let asked = Waiting { shard: 0, target, language, range, asked: self.now };
                 let decision = self.ask(&asked, false, None);
                 self.take(decision, asked);
@@ -731,6 +734,13 @@ impl Model {
         let stats = self.cache.stats();
         assert_eq!((stats.entries, stats.used_bytes, stats.dead_bytes), (0, 0, 0));
     }
+}
+
+/// Whether the origin was asked on condition.
+fn is_conditional(lease: &Lease) -> bool {
+    let mut fields = Vec::new();
+    lease.conditional_fields(&mut fields);
+    fields.starts_with(b"If-None-Match")
 }
 
 /// What the origin is asked for, if not for the whole: first and last.

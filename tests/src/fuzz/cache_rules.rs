@@ -410,7 +410,8 @@ impl World<'_> {
     fn may_join(&self, stored: &Stored, asking: &AskedFor<'_>) -> bool {
         let is_fresh = stored.is_fresh(self.now_ms) && !asking.asks.no_cache;
         let may_be_another = asking.asks.authorization;
-        !stored.is_soft && (is_fresh || stored.is_strong()) && !may_be_another
+        let is_good = !stored.is_soft && !stored.is_doubted;
+        is_good && (is_fresh || stored.is_strong()) && !may_be_another
     }
 
     /// What was asked for is a part: a part comes, or something else.
@@ -467,7 +468,7 @@ impl World<'_> {
             said.keep_unsaid(older, now_ms);
         }
         let is_stored = lease.stored().is_some();
-        let new = Stored { said, version, body, arrived_ms: now_ms, is_soft: false, held };
+        let new = Stored::new(said, (version, body), now_ms, held);
         let context = format!("{joins} {is_same} {told:?} {range:?} {stored:?} {new:?}");
         match lease.head(asking.fields, &response, &mut Vec::new()) {
             HeadOutcome::Fill { mut writer, entry, not_stored, .. } => {
@@ -504,7 +505,7 @@ impl World<'_> {
                 let must = is_good && new.must_be_stored() && !self.is_small;
                 assert!(!must, "it could be joined: {context}");
                 self.note("part: of no use, asked again");
-                self.forget(place);
+                self.doubt(place);
                 Next::Again
             }
             HeadOutcome::NotStored(reason) => {
@@ -545,15 +546,13 @@ impl World<'_> {
             HeadOutcome::Again => {
                 assert!(is_stored);
                 self.note("part: of no use, asked again");
-                self.forget(place);
+                self.doubt(place);
                 Next::Again
             }
             HeadOutcome::NotStored(_) => {
                 assert!(!joins);
+                // Neither says anything of what is stored: it stays.
                 self.note("part: nothing came");
-                if is_stored {
-                    self.forget_outdated(place, status, asking.asks);
-                }
                 Next::Done
             }
             other => panic!("{status} for a part, {joins}: {other:?}"),
@@ -726,7 +725,7 @@ impl World<'_> {
         (version, body): (usize, usize),
         held: Option<Held>,
     ) {
-        let stored = Stored { said, version, body, arrived_ms: self.now_ms, is_soft: false, held };
+        let stored = Stored::new(said, (version, body), self.now_ms, held);
         self.stored.insert(place, stored);
     }
 
@@ -738,6 +737,13 @@ impl World<'_> {
             self.note("not stored: what was stored is outdated");
         } else {
             self.note("not stored: what was stored stays");
+        }
+    }
+
+    /// It stays, and is asked for as a whole from now on.
+    fn doubt(&mut self, place: (u64, u64)) {
+        if let Some(stored) = self.stored.get_mut(&place) {
+            stored.is_doubted = true;
         }
     }
 

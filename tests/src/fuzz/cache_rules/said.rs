@@ -174,11 +174,23 @@ pub(super) struct Stored {
     pub(super) body: usize,
     pub(super) arrived_ms: u64,
     pub(super) is_soft: bool,
+    /// What came of asking for what is missing of it was of no use: it is not asked for again.
+    pub(super) is_doubted: bool,
     /// Which of its bytes are there; `None` for all, stored whole.
     pub(super) held: Option<Held>,
 }
 
 impl Stored {
+    /// Of a version, with the body of one.
+    pub(super) fn new(
+        said: Said,
+        (version, body): (usize, usize),
+        arrived_ms: u64,
+        held: Option<Held>,
+    ) -> Self {
+        Self { said, version, body, arrived_ms, is_soft: false, is_doubted: false, held }
+    }
+
     pub(super) fn group(&self) -> usize {
         self.version % 2
     }
@@ -200,7 +212,7 @@ impl Stored {
 
     /// Whether there is anything to validate it by (RFC 9111 §4.3.1).
     pub(super) fn can_validate(&self) -> bool {
-        self.said.has_etag || self.said.modified_before_s.is_some()
+        !self.is_doubted && (self.said.has_etag || self.said.modified_before_s.is_some())
     }
 
     /// Whether the validators of `said` are strong and its own (RFC 9110 §15.3.7.3).
