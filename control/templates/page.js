@@ -1,7 +1,10 @@
 "use strict";
 (() => {
-  /* The stream beats at least this often when nothing else is sent. */
-  const BEAT_MS = 55000, SILENCE_MS = 2.5 * BEAT_MS, STALE_AFTER_MS = 60000, JITTER_MS = 3000, RETRY_MAX_MS = 60000;
+  /* A stream that has missed a beat, and half of the time to the next, is dead: whoever was cut off has another one within
+     two beats, and not all at once. */
+  const PATIENCE_BEATS = 1.4 + 0.2 * Math.random();
+  /* One that does not open is given longer than the longest `retry:` before another is tried. */
+  const OPENING_MS = 90000, LOOK_MS = 5000, STALE_AFTER_MS = 60000, JITTER_MS = 3000, RETRY_MAX_MS = 60000;
   const STEPS = { investigating: "Investigating", identified: "Identified", monitoring: "Monitoring", resolved: "Resolved" };
   const STATES = {
     operational: ["ok", "Operational"], under_maintenance: ["care", "Under maintenance"],
@@ -50,6 +53,8 @@
   let seen = parse(main.dataset.version);      /* what this page shows */
   let updatedAt = new Date(main.dataset.rendered);
   let heardAt = Date.now(), state = "connecting", source = null, wanted = null, refetchTimer = 0, tries = 0;
+  /* The stream beats at least this often when nothing else is sent; it says how often. */
+  let beatMs = 55000, triedAt = 0;
 
   const show = (next) => {
     state = next;
@@ -268,8 +273,17 @@
     refetch(version);
   };
 
+  const beat = (event) => {
+    heard();
+    try {
+      const everyMs = JSON.parse(event.data).every_ms;
+      if (everyMs > 0) beatMs = everyMs;
+    } catch { /* it is a sign of life without it */ }
+  };
+
   const connect = () => {
     if (source) source.close();
+    triedAt = Date.now();
     source = new EventSource("events?last_event_id=" + encodeURIComponent(print(seen)));
     source.onopen = heard;
     source.onerror = () => {
@@ -279,17 +293,21 @@
     };
     for (const kind of ["incident", "component", "page"]) source.addEventListener(kind, receive);
     source.addEventListener("gap", gap);
-    source.addEventListener("beat", heard);
+    source.addEventListener("beat", beat);
   };
 
-  setInterval(() => {
-    if (state === "live" && Date.now() - heardAt > SILENCE_MS) {
+  const look = () => {
+    const silenceMs = PATIENCE_BEATS * beatMs, isLive = state === "live";
+    const patienceMs = isLive ? silenceMs : Math.max(silenceMs, OPENING_MS);
+    if (Date.now() - Math.max(heardAt, triedAt) > patienceMs) {
       show("reconnecting");
       connect();
-    } else if (state !== "live") show(state);
-  }, 5000);
+    } else if (!isLive) show(state);
+    setTimeout(look, Math.min(LOOK_MS, beatMs / 8));
+  };
   addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
   addEventListener("pagehide", () => { if (source) source.close(); });
   localise();
   connect();
+  setTimeout(look, LOOK_MS);
 })();

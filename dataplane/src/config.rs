@@ -323,6 +323,8 @@ pub struct Timeouts {
     pub drain_ms: u64,
     /// From a drain's beginning, when `/readyz` says so, until anything else of it happens.
     pub drain_notice_ms: u64,
+    /// Longest silence on a live stream: then comes an `event: beat`.
+    pub beat_ms: u64,
 }
 
 impl Timeouts {
@@ -336,6 +338,7 @@ impl Timeouts {
             ("origin_body_ms", self.origin_body_ms),
             ("origin_idle_ms", self.origin_idle_ms),
             ("drain_ms", self.drain_ms),
+            ("beat_ms", self.beat_ms),
         ] {
             if !(1..=TIMEOUT_MS_MAX).contains(&value) {
                 return refuse(
@@ -364,6 +367,7 @@ impl Default for Timeouts {
             origin_idle_ms: 20_000,
             drain_ms: 30_000,
             drain_notice_ms: 0,
+            beat_ms: limits::BEAT_MS,
         }
     }
 }

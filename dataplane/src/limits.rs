@@ -238,7 +238,8 @@ pub const EXPIRE_A_TURN_MAX: usize = 4096;
 pub const BLOCKED_STREAMS_MAX: usize = 65_536;
 /// Time a stream's socket may stay full. Beyond: it is closed, and resumes by its cursor.
 pub const BLOCKED_MS_MAX: u64 = 60_000;
-/// Longest silence on a stream: then comes an `event: beat`.
+/// Longest silence on a stream, then comes an `event: beat`; unless `timeouts.beat_ms` says
+/// otherwise.
 pub const BEAT_MS: u64 = 55_000;
 /// `retry:` of a stream, in the middle; each gets half to one and a half times this.
 pub const RETRY_MS: u64 = 2_000;

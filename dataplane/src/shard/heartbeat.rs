@@ -34,8 +34,13 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// With the longest silence, at least 32 ms.
     pub fn new(silence_ms_max: u64) -> Self {
-        let silence_ms_max = silence_ms_max.max(u64::from(VISITS) * 2);
+        let silence_ms_max = silence_ms_max.max(SILENCE_MS_MIN);
         Self { silence_ms_max, ticked_at: Mono(0), hand: 0, due: 0, owed: 0, round: 0 }
+    }
+
+    /// Another longest silence: the hand goes on from where it is, faster or slower.
+    pub fn set(&mut self, silence_ms_max: u64) {
+        self.silence_ms_max = silence_ms_max.max(SILENCE_MS_MIN);
     }
 
     /// The first stream opens: time counts from here.
@@ -102,6 +107,8 @@ impl Heartbeat {
 
 /// Visits of a slot in a cycle: each costs a look at a record, a beat a send.
 const VISITS: u32 = 16;
+/// Below, a visit would be due more often than the clock ticks.
+const SILENCE_MS_MIN: u64 = VISITS as u64 * 2;
 
 /// Milliseconds, wrapping after 49 days: enough to tell a silence, in the four bytes that a
 /// stream's record has left.

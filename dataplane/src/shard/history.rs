@@ -371,6 +371,12 @@ pub fn event_frame(id: Option<&VersionVector>, event: &str, data: &str) -> Bytes
     frame.into()
 }
 
+/// The heartbeat as one chunk: it says how long a silence may last, so that whoever reads it knows
+/// when a stream is dead.
+pub fn beat_frame(id: Option<&VersionVector>, every_ms: u64) -> Bytes {
+    event_frame(id, "beat", &format!("{{\"every_ms\":{every_ms}}}"))
+}
+
 /// Whether an event may have this name.
 pub fn is_event_name(name: &str) -> bool {
     !name.is_empty() && !name.bytes().any(|b| matches!(b, b'\r' | b'\n' | 0))

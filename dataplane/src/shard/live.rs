@@ -65,6 +65,7 @@ impl Edge {
         let shards = u64::from(self.settings.shard_count.max(1));
         self.held.set_max(live.limits.request_memory / shards);
         self.streams.set_max(live.streams_max);
+        self.streams.set_beat_ms(live.timeouts.beat_ms);
         self.rates = live.rates;
         self.place_pages(live.pages);
         self.streams.set_rates(live.rates, self.settings.shard_count);

@@ -61,7 +61,7 @@ use super::{
     audience::{Audience, Audiences},
     fanout::{Budget, Turns},
     heartbeat::{Heartbeat, stamp},
-    history::{Reader, event_frame},
+    history::{Reader, beat_frame},
     jitter::Jitter,
     mail::{Advance, ConfigChange},
     observe::{Metric, Observe},
@@ -212,7 +212,8 @@ impl Streams {
     /// None yet.
     pub fn new(settings: &Settings) -> Self {
         let openings = Interval::share(settings.rates.opens_per_s, settings.shard_count);
-        let limits = StreamLimits { openings, ..StreamLimits::new(settings.streams_max) };
+        let beat_ms = settings.timeouts.beat_ms;
+        let limits = StreamLimits { openings, beat_ms, ..StreamLimits::new(settings.streams_max) };
         Self::with_limits(limits, settings.seed)
     }
 
@@ -230,7 +231,7 @@ impl Streams {
             turns: Turns::default(),
             woken: VecDeque::new(),
             heartbeat: Heartbeat::new(limits.beat_ms),
-            beat: event_frame(None, "beat", "{}"),
+            beat: beat_frame(None, limits.beat_ms),
             last_turn: Turn::Events,
             moving: None,
             openings: Openings::new(limits.openings),
@@ -248,6 +249,13 @@ impl Streams {
     /// Another limit; streams above it stay open.
     pub fn set_max(&mut self, streams_max: u32) {
         self.limits.streams_max = streams_max;
+    }
+
+    /// Another longest silence, told to the streams with their next beat.
+    pub fn set_beat_ms(&mut self, beat_ms: u64) {
+        self.limits.beat_ms = beat_ms;
+        self.heartbeat.set(beat_ms);
+        self.beat = beat_frame(None, beat_ms);
     }
 
     /// Another budget, for the streams that open from now on.
@@ -386,7 +394,7 @@ impl Streams {
         audience.read(&self.topics, &mut reader, frames);
         if let Some(present) = self.topics.present(audience.members(), &reader) {
             let id = (!present.is_empty()).then_some(&*present);
-            frames.push(event_frame(id, "beat", "{}"));
+            frames.push(beat_frame(id, self.limits.beat_ms));
             reader.cursor = present;
         }
         reader

@@ -316,6 +316,21 @@ fn a_silent_stream_hears_a_beat_without_id() {
 }
 
 #[test]
+fn a_beat_says_how_long_a_silence_may_last_and_that_may_change() {
+    let mut world = World::new(small());
+    world.open(1, "page/p", None);
+    let text = String::from_utf8_lossy(&world.clients[&1].bytes).into_owned();
+    assert!(text.contains("data: {\"every_ms\":55000}\n"), "{text}");
+    world.streams.set_beat_ms(2_000);
+    for _ in 0..4 * 10 {
+        world.pass_ms(250);
+    }
+    let text = String::from_utf8_lossy(&world.clients[&1].bytes).into_owned();
+    let beats = text.matches("event: beat\ndata: {\"every_ms\":2000}\n").count();
+    assert!((5..=8).contains(&beats), "{beats} in ten seconds");
+}
+
+#[test]
 fn one_stream_too_many_is_refused_in_a_way_that_lets_it_come_back() {
     let mut world = World::new(StreamLimits { streams_max: 1, ..small() });
     world.open(1, "page/p", None);
@@ -477,7 +492,11 @@ fn a_fresh_stream_is_told_the_present_state_first_and_a_resumed_one_is_not() {
     let told: Vec<_> = seen.iter().map(|seen| (&*seen.data, seen.id.as_deref())).collect();
     assert_eq!(
         told,
-        [("a-00000000:2", None), ("a-00000000:3", None), ("{}", Some("a-00000000:9"))],
+        [
+            ("a-00000000:2", None),
+            ("a-00000000:3", None),
+            ("{\"every_ms\":55000}", Some("a-00000000:9"))
+        ],
         "though the history has let go of them"
     );
     world.open_by(2, &["t"], &route, Some("a-00000000:8"), None);
