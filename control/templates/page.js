@@ -55,6 +55,8 @@
   let heardAt = Date.now(), state = "connecting", source = null, wanted = null, refetchTimer = 0, tries = 0;
   /* The stream beats at least this often when nothing else is sent; it says how often. */
   let beatMs = 55000, triedAt = 0;
+  /* Another edge's name, that this stream was led to: a browser comes back there, even when nobody is there any more. */
+  let isLed = false, backTimer = 0;
 
   const show = (next) => {
     state = next;
@@ -218,12 +220,13 @@
     }, backOff + Math.random() * JITTER_MS);
   };
 
-  const heard = () => {
+  const heard = (event) => {
     heardAt = Date.now();
+    if (event && event.origin) isLed = event.origin !== location.origin;
     if (state !== "live") show("live");
   };
   const receive = (event) => {
-    heard();
+    heard(event);
     let data;
     try { data = JSON.parse(event.data); } catch { return refetch(null); }
     const version = parse(data.version);
@@ -256,7 +259,7 @@
     show("live");
   };
   const gap = (event) => {
-    heard();
+    heard(event);
     let version = null, reset = false;
     try {
       const data = JSON.parse(event.data);
@@ -274,7 +277,7 @@
   };
 
   const beat = (event) => {
-    heard();
+    heard(event);
     try {
       const everyMs = JSON.parse(event.data).every_ms;
       if (everyMs > 0) beatMs = everyMs;
@@ -284,10 +287,19 @@
   const connect = () => {
     if (source) source.close();
     triedAt = Date.now();
+    clearTimeout(backTimer);
+    isLed = false;
     source = new EventSource("events?last_event_id=" + encodeURIComponent(print(seen)));
-    source.onopen = heard;
+    source.onopen = () => heard();
     source.onerror = () => {
       show("reconnecting");
+      if (isLed) {
+        /* To where it was led from, after as long as a stream is usually told to wait. */
+        source.close();
+        clearTimeout(backTimer);
+        backTimer = setTimeout(connect, 1000 + Math.random() * 2000);
+        return;
+      }
       /* A browser gives up for good after a permanent error; we do not. */
       if (source.readyState === EventSource.CLOSED) setTimeout(connect, 15000 + Math.random() * 30000);
     };

@@ -2,6 +2,7 @@
 //! processes.
 #![deny(unsafe_code)]
 
+pub mod chaos;
 pub mod check;
 pub mod client;
 pub mod fuzz;

@@ -1,11 +1,7 @@
 //! Control put back to an older state of itself, on real processes: everyone who watches is told,
 //! and nobody is left waiting for what is not there any more.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use pharos_tests::{
     check::ledger::covers,
@@ -14,35 +10,11 @@ use pharos_tests::{
         browser::{Browser, Page},
         client::{Client, EventStream},
         cluster::{Cluster, Edge},
+        kept::{copy, put_back},
         wait::until,
     },
 };
 use serde_json::Value;
-
-/// What `pharos` keeps of control in its folder.
-fn is_controls(name: &str) -> bool {
-    name == "epoch" || name.starts_with("control.db")
-}
-
-fn copy(from: &Path, to: &Path) {
-    for file in fs::read_dir(from).expect("a folder").flatten() {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if is_controls(&name) {
-            // Over what is there, as a machine's snapshot is: the same files, with what they held.
-            fs::copy(file.path(), to.join(name)).expect("copied");
-        }
-    }
-}
-
-fn put_back(kept: &Path, data: &Path) {
-    for file in fs::read_dir(data).expect("a folder").flatten() {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if is_controls(&name) && !kept.join(&name).exists() {
-            fs::remove_file(file.path()).expect("removed");
-        }
-    }
-    copy(kept, data);
-}
 
 /// A cluster, its data folder, and a copy of that as it was at the beginning.
 fn begun() -> (Cluster, PathBuf, PathBuf) {

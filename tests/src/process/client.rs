@@ -61,6 +61,18 @@ impl Client {
         fields: &[(&str, &str)],
         body: &[u8],
     ) {
+        self.try_ask(method, host, target, fields, body).expect("the request goes out");
+    }
+
+    /// The same to somebody who may be gone.
+    pub fn try_ask(
+        &mut self,
+        method: &str,
+        host: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<()> {
         let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
         for (name, value) in fields {
             text += &format!("{name}: {value}\r\n");
@@ -70,7 +82,7 @@ impl Client {
         }
         text += "\r\n";
         self.reader.expect(method == "HEAD");
-        self.stream.write_all(&[text.as_bytes(), body].concat()).expect("the request goes out");
+        self.stream.write_all(&[text.as_bytes(), body].concat())
     }
 
     /// The next answer.

@@ -36,21 +36,20 @@ pub struct Process {
 impl Process {
     /// Starts the program with its output in files of `folder`, named after `name`.
     pub fn start(folder: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(program()), folder, name, arguments)
+    }
+
+    /// The same by a command that becomes the program, on another host for one.
+    pub fn start_by(mut command: Command, folder: &Path, name: &str, arguments: &[&str]) -> Self {
         let file = |end: &str| {
             let path = folder.join(format!("{name}.{end}"));
             Stdio::from(
                 std::fs::OpenOptions::new().create(true).append(true).open(path).expect("a log"),
             )
         };
-        let child = Command::new(program())
-            .args(arguments)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(file("out"))
-            .stderr(file("err"))
-            .spawn()
-            .expect("the program starts");
-        Self { child }
+        command.args(arguments).current_dir(folder).stdin(Stdio::null());
+        command.stdout(file("out")).stderr(file("err"));
+        Self { child: command.spawn().expect("the program starts") }
     }
 
     /// Its process id.
