@@ -258,7 +258,7 @@ fn wanted(streams: u16, topics: u16) -> Vec<Wanted> {
             0 => (format!("/{route}/?topic=t{first}&topic=t{second}"), vec![first, second]),
             _ => (format!("/{route}/t{first}"), vec![first]),
         };
-        let (follows, is_scripted) = (route == "led", number % 2 == 0);
+        let (follows, is_scripted) = (route == "led", number.is_multiple_of(2));
         Wanted { target, topics, follows, is_scripted }
     };
     (0..streams).map(one).collect()
@@ -408,7 +408,7 @@ fn tens_of_thousands_of_streams_are_live_again_in_time() {
         let one = |number: u32| {
             let topic = (number % 100) as u16;
             let (target, topics) = (format!("/live/t{topic}"), vec![topic]);
-            Wanted { target, topics, follows: false, is_scripted: number % 2 == 0 }
+            Wanted { target, topics, follows: false, is_scripted: number.is_multiple_of(2) }
         };
         let mut stage = Stage::new(&setting, (0..streams).map(one).collect(), &[0, 1]);
         stage.publish(Duration::from_millis(100));
