@@ -66,11 +66,15 @@ impl Hosts {
     pub fn new(edges: usize, shards: u16, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let control = Namespace::new();
-        control.order(&["ip link add name inner type bridge", "ip addr add 10.7.0.1/24 dev inner"]);
+        // Without an address of its own a bridge takes that of a port, and another with each cable.
+        control.order(&[
+            "ip link add name inner address 02:00:00:00:07:01 type bridge",
+            "ip addr add 10.7.0.1/24 dev inner",
+        ]);
         control.order(&["ip link set dev inner up"]);
         let to_control = control.id();
         order(&[
-            "ip link add name outer type bridge".to_owned(),
+            "ip link add name outer address 02:00:00:00:09:01 type bridge".to_owned(),
             "ip addr add 10.9.0.1/16 dev outer".to_owned(),
             "ip link set dev outer up".to_owned(),
             format!("ip link add name oper type veth peer name oper netns {to_control}"),
