@@ -39,7 +39,6 @@ use super::{
     slab::Ref,
     stream::{Subscribe, Wanted},
     stream_route::StreamRoute,
-    timers::Timer,
 };
 use crate::{
     config::Timeouts,
@@ -70,7 +69,8 @@ pub struct Conn {
     wait_since: Mono,
     /// Bytes counted in the shard's budget.
     held: usize,
-    /// When the timer fires that counts; earlier ones may still be set and are ignored.
+    /// When it is to look at its deadline; the timer of its row may fire earlier, for an earlier
+    /// tenant.
     timer_at: Mono,
 }
 
@@ -134,7 +134,7 @@ impl Conn {
         edge: &mut Edge,
     ) -> Self {
         let timer_at = now.mono.after_ms(edge.timeouts.request_head_ms);
-        edge.timers.set(timer_at, Timer::Conn(at));
+        edge.timers.set_conn(at.slot, timer_at);
         Self {
             at,
             socket,
@@ -268,7 +268,8 @@ impl Conn {
     /// A timer of the connection has fired.
     pub fn timer(&mut self, edge: &mut Edge, now: Now) {
         if now.mono < self.timer_at {
-            return;
+            // An earlier tenant's of this row.
+            return self.set_timer(edge, self.timer_at);
         }
         match self.deadline(&edge.timeouts) {
             Some(at) if now.mono < at => self.set_timer(edge, at),
@@ -280,7 +281,7 @@ impl Conn {
 
     fn set_timer(&mut self, edge: &mut Edge, at: Mono) {
         self.timer_at = at;
-        edge.timers.set(at, Timer::Conn(self.at));
+        edge.timers.set_conn(self.at.slot, at);
     }
 
     /// The process drains: no more requests after what is under way.

@@ -600,7 +600,11 @@ impl Shard {
         self.edge.timers.expire(now.mono, &mut due);
         for timer in due.drain(..) {
             match timer {
-                Timer::Conn(at) => self.with_conn(at, |conn, edge| conn.timer(edge, now)),
+                Timer::Conn(row) => {
+                    if let Some(at) = self.conns.at_slot(row) {
+                        self.with_conn(at, |conn, edge| conn.timer(edge, now));
+                    }
+                }
                 Timer::Fetch(at) => self.edge.fetch_timer(now, at),
                 Timer::FetchLook(at) => self.edge.fetch_look(now, at),
                 Timer::Origin(row, serial) => {

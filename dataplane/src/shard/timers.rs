@@ -3,6 +3,10 @@
 //! A timer is never cancelled. Its owner notes its own deadline and looks at it when the timer
 //! fires: if it moved on, the owner sets the timer again. So a request on a kept-alive connection
 //! costs a store, not a wheel operation.
+//!
+//! Connections come and go faster than their timers, so a timer is not of a connection but of its
+//! row: whoever has the row when it fires is asked. A thousand streams opened through one row leave
+//! one timer behind, not a thousand.
 
 use super::slab::Ref;
 use crate::seam::Mono;
@@ -10,8 +14,8 @@ use crate::seam::Mono;
 /// Whose timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
-    /// A downstream connection.
-    Conn(Ref),
+    /// The row of a downstream connection; set by [`Timers::set_conn`].
+    Conn(u32),
     /// A fetch.
     Fetch(Ref),
     /// A fetch that waits for the readers of an overflow.
@@ -28,6 +32,9 @@ pub struct Timers {
     /// Ticks up to and including this one have fired.
     fired_tick: u64,
     count: usize,
+    /// By row of a connection: when the timer fires that counts, [`NEVER`] for none. Later ones may
+    /// be set too and are ignored.
+    conns: Vec<Mono>,
 }
 
 const TICK_NS: u64 = 50_000_000;
@@ -41,6 +48,7 @@ impl Timers {
             occupied: [0; SLOTS / 64],
             fired_tick: now.0 / TICK_NS,
             count: 0,
+            conns: Vec::new(),
         }
     }
 
@@ -59,6 +67,19 @@ impl Timers {
         self.count += 1;
     }
 
+    /// Sets the timer of a connection's row, unless one is set that fires no later: whoever has the
+    /// row then looks at his own deadline, and sets it again.
+    pub fn set_conn(&mut self, row: u32, at: Mono) {
+        let index = row as usize;
+        if self.conns.len() <= index {
+            self.conns.resize(index + 1, NEVER);
+        }
+        if at < self.conns[index] {
+            self.conns[index] = at;
+            self.set(at, Timer::Conn(row));
+        }
+    }
+
     /// Takes out the timers that are due.
     pub fn expire(&mut self, now: Mono, due: &mut Vec<Timer>) {
         let to = now.0 / TICK_NS;
@@ -69,15 +90,17 @@ impl Timers {
             if self.occupied[slot / 64] & (1 << (slot % 64)) == 0 {
                 continue;
             }
-            let before = due.len();
-            self.slots[slot].retain(|&(at, timer)| {
+            let Self { slots, conns, count, .. } = self;
+            slots[slot].retain(|&(at, timer)| {
                 let stays = at > now;
                 if !stays {
-                    due.push(timer);
+                    *count -= 1;
+                    if counts(conns, timer, now) {
+                        due.push(timer);
+                    }
                 }
                 stays
             });
-            self.count -= due.len() - before;
             if self.slots[slot].is_empty() {
                 self.occupied[slot / 64] &= !(1 << (slot % 64));
                 self.slots[slot].shrink_to(SLOT_KEPT);
@@ -113,6 +136,18 @@ impl Timers {
     }
 }
 
+/// Whether a timer that fires means something; a connection's is no more set then.
+fn counts(conns: &mut [Mono], timer: Timer, now: Mono) -> bool {
+    let Timer::Conn(row) = timer else { return true };
+    let Some(at) = conns.get_mut(row as usize) else { return false };
+    let counts = *at <= now;
+    if counts {
+        *at = NEVER;
+    }
+    counts
+}
+
+const NEVER: Mono = Mono(u64::MAX);
 /// Room kept by an emptied slot.
 const SLOT_KEPT: usize = 64;
 
@@ -157,5 +192,24 @@ mod tests {
         let mut due = Vec::new();
         timers.expire(Mono(0).after_ms(599_100), &mut due);
         assert_eq!(due.len(), 600);
+    }
+
+    #[test]
+    fn a_row_has_one_timer_that_counts_however_often_its_tenant_changes() {
+        let mut timers = Timers::new(Mono(0));
+        let mut due = Vec::new();
+        for tenant in 0..1_000 {
+            timers.set_conn(3, Mono(0).after_ms(10_000 + tenant));
+        }
+        assert_eq!(timers.count(), 1);
+        timers.expire(Mono(0).after_ms(10_100), &mut due);
+        assert_eq!(std::mem::take(&mut due), [Timer::Conn(3)]);
+        // An earlier deadline counts at once, and the later timer is then nobody's.
+        timers.set_conn(3, Mono(0).after_ms(20_000));
+        timers.set_conn(3, Mono(0).after_ms(15_000));
+        timers.expire(Mono(0).after_ms(15_100), &mut due);
+        assert_eq!(std::mem::take(&mut due), [Timer::Conn(3)]);
+        timers.expire(Mono(0).after_ms(20_100), &mut due);
+        assert_eq!((due.len(), timers.count()), (0, 0));
     }
 }
