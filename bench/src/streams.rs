@@ -291,7 +291,15 @@ impl Course<'_, '_> {
     fn sample(&mut self, pid: u32) -> Result<Sample, Failure> {
         self.mute(true)?;
         clock::pause(SETTLE);
-        let sample = Sample::take(pid)?;
+        let mut sample = Sample::take(pid)?;
+        // A million receives take seconds to be called back.
+        for _ in 0..SETTLE_LOOKS_MAX {
+            clock::pause(SETTLE);
+            let last = std::mem::replace(&mut sample, Sample::take(pid)?);
+            if sample.is_like(&last) {
+                break;
+            }
+        }
         self.mute(false)?;
         Ok(sample)
     }
@@ -488,6 +496,8 @@ const LOOK: Duration = Duration::from_millis(5);
 const LOOK_SLOWLY: Duration = Duration::from_millis(50);
 /// From the last open to the look at memory.
 const SETTLE: Duration = Duration::from_secs(1);
+/// So often at most until it does not change any more.
+const SETTLE_LOOKS_MAX: u32 = 30;
 /// No delivery for so long means that the last one has come.
 const QUIET: Duration = Duration::from_secs(1);
 /// A server that uses less than a tenth of so much time rests.

@@ -66,6 +66,13 @@ impl Sample {
             available_bytes: field("MemAvailable"),
         })
     }
+
+    /// Whether the kernel's part is the same to a thousandth.
+    pub(super) fn is_like(&self, earlier: &Self) -> bool {
+        let total =
+            |sample: &Self| sample.slab.as_ref().map_or(0, |slab| slab.bytes.values().sum::<u64>());
+        total(self).abs_diff(total(earlier)) <= total(earlier) / 1_000
+    }
 }
 
 impl Memory {

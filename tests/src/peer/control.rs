@@ -333,10 +333,10 @@ impl Control {
 
     /// Sends every follower what it lacks, as far as its pipe and its hold allow.
     fn pump(&mut self, now: Now, net: &mut Net) {
-        let ends: Vec<End> = self.followers.keys().copied().collect();
-        for end in ends {
+        let head = self.log.len();
+        let behind = self.followers.iter().filter(|(_, follower)| follower.sent < head);
+        for end in behind.map(|(end, _)| *end).collect::<Vec<_>>() {
             loop {
-                let head = self.log.len();
                 let Some(follower) = self.followers.get_mut(&end) else { break };
                 if follower.sent >= head || self.wires.unsent(end) > 8192 {
                     break;
@@ -379,6 +379,9 @@ impl Control {
     }
 
     fn answer_pages(&mut self, now: Now, net: &mut Net) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let present = self.vector_at(self.log.len());
         let mut index = 0;
         while index < self.waiting.len() {
