@@ -338,7 +338,7 @@ impl Control {
         for end in behind.map(|(end, _)| *end).collect::<Vec<_>>() {
             loop {
                 let Some(follower) = self.followers.get_mut(&end) else { break };
-                if follower.sent >= head || self.wires.unsent(end) > 8192 {
+                if follower.sent >= head || self.wires.unsent(end) > UNSENT_BYTES_MAX {
                     break;
                 }
                 if let Some(hold_ms) = self.hold.get(&follower.edge) {
@@ -453,6 +453,8 @@ impl Control {
     }
 }
 
+/// A follower with more on its way gets nothing until it has read.
+const UNSENT_BYTES_MAX: usize = 8192;
 /// How often a feed beats.
 const BEAT_MS: u64 = 5000;
 /// From its start until it tells which edges there are.
@@ -504,9 +506,12 @@ impl Peer for Control {
             return None;
         }
         let pages = self.waiting.iter().map(|waiting| waiting.at_ns.max(1));
-        let holds = self.followers.values().map(|follower| follower.held_until_ns);
+        // Who reads nothing is gone on with when he does, not at a time.
+        let reads = |end: &End| self.wires.unsent(*end) <= UNSENT_BYTES_MAX;
+        let held = self.followers.iter().filter(|(_, follower)| follower.held_until_ns > 0);
+        let holds = held.filter(|(end, _)| reads(end)).map(|(_, it)| it.held_until_ns);
         let beat = (!self.followers.is_empty()).then_some(self.next_beat_ns);
-        pages.chain(holds.filter(|at| *at > 0)).chain(beat).min()
+        pages.chain(holds).chain(beat).min()
     }
 
     fn as_any(&mut self) -> &mut dyn Any {
