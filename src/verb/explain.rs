@@ -83,6 +83,9 @@ fn told(record: &Value) -> String {
         put("encoding", format!("{coding}, by the {}", text(record, "/encoding/by")));
     }
     put("tier", text(record, "/tier"));
+    put("stream", text(record, "/stream/decision"));
+    put("cursor", text(record, "/stream/cursor"));
+    put("topics", text(record, "/stream/topics"));
     let freshness = &record["freshness"];
     if freshness.is_object() {
         let left = match freshness["left_s"].as_i64() {
@@ -164,6 +167,27 @@ freshness  fresh; lifetime 60 s by the rule, age 0 s, 60 s left
 asked      uri-miss
 stored     yes
 origin     o:80 (kept connection): 200, after 30.000 ms
+position   purges and configuration up to 7
+";
+        assert_eq!(told(&record), expected);
+    }
+
+    #[test]
+    fn what_was_decided_of_a_stream_is_told() {
+        let record = json!({
+            "status": 200, "result": null, "took_us": 41, "waits": 0, "tier": "edge",
+            "key": {"text": "a.example/live/", "digest": null, "cut": false}, "collapsed": false,
+            "stream": {"decision": "open; a gap; 2 from history", "cursor": "a7:5",
+                "topics": ["news", "orders"]},
+            "position": 7,
+        });
+        let expected = "\
+answer     200 answered by the edge itself, after 0.041 ms
+url        a.example/live/
+tier       edge
+stream     open; a gap; 2 from history
+cursor     a7:5
+topics     news orders
 position   purges and configuration up to 7
 ";
         assert_eq!(told(&record), expected);

@@ -37,7 +37,7 @@ use super::{
     request::{Asked, Door, Scene},
     respond::{Own, Persistence, Writer, id_text},
     slab::Ref,
-    stream::{Subscribe, Wanted},
+    stream::{Opening, Subscribe, Wanted},
     stream_route::StreamRoute,
 };
 use crate::{
@@ -586,9 +586,12 @@ impl Conn {
             http10: request.asked.persistence.http10,
         };
         // A refused stream is being closed already, which the table learns at the end of this turn.
-        if let Some(stream) = edge.streams.subscribe(now, subscribe, &mut edge.out) {
+        let opening = edge.streams.subscribe(now, subscribe, &mut edge.out);
+        if let Opening::Open { stream, .. } = opening {
             edge.sockets.set_owner(self.socket, Owner::Stream(stream));
         }
+        edge.explain_resumes(now, request.asked.telling);
+        edge.explain_opening(opening, &request);
         edge.streams.report(&edge.observe);
         if let Some(entry) = &mut self.access {
             entry.note_stream();

@@ -152,7 +152,7 @@ mod tests {
     use proto::feed::record::CircleEdge;
 
     use super::*;
-    use crate::shard::{mail::Mail, testing::World};
+    use crate::shard::{mail::Mail, stream_rules::explained, testing::World};
 
     const SITE: &str = r#"{"id": "s9", "name": "s9", "hosts": ["live.example"],
         "origins": [{"url": "http://127.0.0.1:9000"}], "routes": [
@@ -217,7 +217,7 @@ mod tests {
         );
         tell(&mut world, Some(news));
         assert!(ask(&mut world, &format!("/live/{here}"), "").contains("event: beat"));
-        let fields = "Last-Event-ID: a-00000000:7\r\n";
+        let fields = "Last-Event-ID: a-00000000:7\r\nX-Request-Id: led-1\r\n";
         let answer = ask(&mut world, &format!("/live/{there}?x=1"), fields);
         let to = format!(
             "http://edge-b/.pharos/at/live.example/live/{there}?x=1&last_event_id=a-00000000:7"
@@ -225,6 +225,11 @@ mod tests {
         assert_eq!(location(&answer), Some(&*to));
         assert!(answer.contains("Access-Control-Allow-Origin: *\r\n"), "{answer}");
         assert_eq!(world.metric(Metric::StreamsLed), 1);
+        let (stream, record) = explained(&mut world, "led-1");
+        let told = serde_json::json!({
+            "decision": "led to http://edge-b", "cursor": "a-00000000:7", "topics": [there],
+        });
+        assert_eq!((stream, &record["status"]), (told, &307.into()));
         // Where the route does not ask for it, and while control is gone or cannot tell: here.
         assert!(ask(&mut world, &format!("/here/{there}"), "").contains("event: beat"));
         tell(&mut world, None);

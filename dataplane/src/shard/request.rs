@@ -347,10 +347,11 @@ impl Edge {
                 if !self.routes.loaded() && asks_for_stream(head) =>
             {
                 // Whatever it asks for may exist as soon as the configuration is here.
+                self.explain_opens(None, [head.authority.host, head.target.path_and_query()], 0);
                 Exchange::Stream(Box::new(StreamRequest {
                     wanted: None,
                     last_event_id: None,
-                    asked: asked.keep(),
+                    asked: Asked { telling: self.telling(), ..asked.keep() },
                 }))
             }
             Routed::NotFound | Routed::UnknownHost if !self.routes.loaded() => {

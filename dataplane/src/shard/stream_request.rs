@@ -22,7 +22,7 @@ use super::{
     conn::{Exchange, StreamRequest, WantedTopics},
     lead::was_led,
     observe::Metric,
-    request::{AskedRef, only_get},
+    request::{Asked, AskedRef, only_get},
     respond::{Own, Writer},
     route::PageRoute,
     stream_route::{NoTopics, StreamRoute},
@@ -41,8 +41,11 @@ impl Edge {
         page: &PageRoute,
         writer: &mut Writer,
     ) -> Exchange {
+        let head = &request.head;
+        self.explain_opens(None, [head.authority.host, head.target.path_and_query()], 0);
         match request.head.method {
             Method::Get if !is_topic_name(&page.topic) => {
+                self.explain_stream("refused: no such topic", None, &[]);
                 let own = Own::text(404, "This page can have no stream: its id is no topic.");
                 self.own(now, &own, asked, writer)
             }
@@ -50,11 +53,11 @@ impl Edge {
                 let topics = vec![page.topic.clone()];
                 let route = self.page_streams.clone();
                 if let Some(to) = self.lead_elsewhere(&request.head, &topics, &route) {
-                    return self.led(now, &to, asked, writer);
+                    return self.led(now, (&to, &topics), &request.head, asked, writer);
                 }
                 let was_led = was_led(&request.head);
                 let wanted = WantedTopics { topics, route, expires_at_ms: None, was_led };
-                stream(&request.head, asked, wanted)
+                self.stream(&request.head, asked, wanted)
             }
             _ => self.no_stream(now, request, asked, writer),
         }
@@ -73,11 +76,17 @@ impl Edge {
         if head.method != Method::Get {
             return self.no_stream(now, request, asked, writer);
         }
+        self.explain_opens(None, [head.authority.host, head.target.path_and_query()], 0);
         let (route, rest) = found;
         let query = head.target.query();
         let topics = match route.topics(rest, query_values(query, "topic").collect()) {
             Ok(topics) => topics,
-            Err(why) => return self.own(now, &no_topics(why), asked, writer),
+            Err(why) => {
+                let own = no_topics(why);
+                let text = std::str::from_utf8(own.body).unwrap_or_default();
+                self.explain_stream(&format!("refused: {}", text.trim_end()), None, &[]);
+                return self.own(now, &own, asked, writer);
+            }
         };
         let mut expires_at_ms = None;
         if route.rules.private {
@@ -86,19 +95,43 @@ impl Edge {
                 Ok(at_ms) => expires_at_ms = Some(at_ms),
                 Err(why) => {
                     self.observe.count(Metric::TokensRefused);
+                    let text = why.text();
+                    self.explain_stream(&format!("refused: {}", text.trim_end()), None, &topics);
                     return self.own(now, &refused(why), asked, writer);
                 }
             }
         }
         if let Some(to) = self.lead_elsewhere(head, &topics, route) {
-            return self.led(now, &to, asked, writer);
+            return self.led(now, (&to, &topics), head, asked, writer);
         }
         let (route, was_led) = (Rc::clone(route), was_led(head));
-        stream(head, asked, WantedTopics { topics, route, expires_at_ms, was_led })
+        self.stream(head, asked, WantedTopics { topics, route, expires_at_ms, was_led })
+    }
+
+    /// The connection becomes a stream.
+    fn stream(
+        &mut self,
+        head: &RequestHead<'_>,
+        asked: AskedRef<'_>,
+        wanted: WantedTopics,
+    ) -> Exchange {
+        let (wanted, last_event_id) = (Some(wanted), last_event_id(head));
+        let asked = Asked { telling: self.telling(), ..asked.keep() };
+        Exchange::Stream(Box::new(StreamRequest { wanted, last_event_id, asked }))
     }
 
     /// The stream is at another address.
-    fn led(&mut self, now: Now, to: &str, asked: AskedRef<'_>, writer: &mut Writer) -> Exchange {
+    fn led(
+        &mut self,
+        now: Now,
+        (to, topics): (&str, &[String]),
+        head: &RequestHead<'_>,
+        asked: AskedRef<'_>,
+        writer: &mut Writer,
+    ) -> Exchange {
+        // Only which edge: what is behind it may hold a token.
+        let edge = to.split("/.pharos/").next().unwrap_or_default();
+        self.explain_stream(&format!("led to {edge}"), last_event_id(head).as_deref(), topics);
         let fields = format!(
             "Location: {to}\r\nCache-Control: no-store\r\nAccess-Control-Allow-Origin: *\r\n"
         );
@@ -122,15 +155,14 @@ impl Edge {
     }
 }
 
-fn stream(head: &RequestHead<'_>, asked: AskedRef<'_>, wanted: WantedTopics) -> Exchange {
-    // Bytes that are no text are an id that nobody here gave, as other garbage is: told as a gap.
+/// The cursor that a client comes back with. Bytes that are no text are an id that nobody here
+/// gave, as other garbage is: told as a gap.
+fn last_event_id(head: &RequestHead<'_>) -> Option<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let last_event_id = match head.fields.known(Known::LastEventId) {
+    match head.fields.known(Known::LastEventId) {
         Some(value) => Some(text(value)),
         None => query_bytes(head.target.query(), "last_event_id").next().map(|id| text(&id)),
-    };
-    let wanted = Some(wanted);
-    Exchange::Stream(Box::new(StreamRequest { wanted, last_event_id, asked: asked.keep() }))
+    }
 }
 
 fn no_topics(why: NoTopics) -> Own<'static> {

@@ -233,3 +233,76 @@ fn a_last_event_id_that_is_no_text_is_told_a_gap_as_any_other_garbage() {
     let (_, answer) = ask(&mut world, EVENTS);
     assert!(!answer.contains("event: gap\n"), "who begins has missed nothing: {answer}");
 }
+
+/// What the operator is told of the request with this id: the stream, and the whole record.
+pub(super) fn explained(world: &mut World, id: &str) -> (serde_json::Value, serde_json::Value) {
+    let operator = world.accept(0, 1);
+    world.say(operator, &format!("GET /v1/explain/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let answer = world.take(operator);
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let record: serde_json::Value = serde_json::from_str(body).expect(body);
+    (record["stream"].clone(), record)
+}
+
+fn with_id(request: &str, id: &str) -> String {
+    let head = request.strip_suffix("\r\n").expect("an empty line");
+    format!("{head}X-Request-Id: {id}\r\n\r\n")
+}
+
+#[test]
+fn a_request_for_a_stream_is_explained_whatever_came_of_it() {
+    let mut world = with_live();
+    let two = "/live/?topic=news&topic=orders%2Feu&last_event_id=garb%07age";
+    for (id, request, status, decision, cursor, topics) in [
+        ("one", get("/live/news"), 200, "open; 0 from history", None, &["news"][..]),
+        (
+            "two",
+            get(two),
+            200,
+            "open; a gap; 0 from history",
+            Some("garbage"),
+            &["news", "orders/eu"],
+        ),
+        (
+            "none",
+            get("/live/?access_token=hunter2"),
+            404,
+            "refused: Name a topic, behind this path or as ?topic=, up to 16 times.",
+            None,
+            &[],
+        ),
+        ("other", get("/live/other"), 404, "refused: There is no such topic here.", None, &[]),
+    ] {
+        ask(&mut world, &with_id(&request, id));
+        let (stream, record) = explained(&mut world, id);
+        assert_eq!(stream["decision"], decision, "{record}");
+        assert_eq!(stream["cursor"], serde_json::json!(cursor), "{record}");
+        assert_eq!(stream["topics"], serde_json::json!(topics), "{record}");
+        assert_eq!((&record["status"], &record["tier"]), (&status.into(), &"edge".into()));
+        let url = record["key"]["text"].as_str().expect("a URL");
+        assert!(url.starts_with("live.example/live/") && !url.contains("hunter2"), "{record}");
+    }
+    ask(&mut world, &with_id(&get("/mine/mail/7"), "token"));
+    let (stream, record) = explained(&mut world, "token");
+    let decision = stream["decision"].as_str().expect("a text");
+    assert!(decision.starts_with("refused: ") && record["status"] == 401, "{record}");
+    assert_eq!(stream["topics"], serde_json::json!(["mail/7"]));
+    ask(&mut world, &with_id(&get("/elsewhere"), "origin"));
+    assert!(explained(&mut world, "origin").0.is_null(), "no stream was asked for");
+}
+
+#[test]
+fn a_stream_that_is_to_come_back_is_explained_with_the_reason() {
+    let mut world = World::unconfigured(1);
+    ask(&mut world, &with_id(EVENTS, "early"));
+    let (stream, _) = explained(&mut world, "early");
+    assert_eq!(stream["decision"], "refused, to come back: no configuration yet");
+    let mut world = World::with_control(1);
+    for _ in 0..STREAMS_MAX {
+        ask(&mut world, EVENTS);
+    }
+    ask(&mut world, &with_id(EVENTS, "many"));
+    let (stream, record) = explained(&mut world, "many");
+    assert_eq!(stream["decision"], "refused, to come back: streams.max is reached", "{record}");
+    assert_eq!(record["status"], 200);
+}

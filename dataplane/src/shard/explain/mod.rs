@@ -25,7 +25,10 @@ use self::{
     record::{Attempt, Part, Record, Ring, Story},
     told::Teller,
 };
-use super::{Edge, observe::Metric, outcome::Failure, request::CacheLabel, secret::SecretHash};
+use super::{
+    Edge, conn::StreamRequest, observe::Metric, outcome::Failure, request::CacheLabel,
+    secret::SecretHash, stream::Opening,
+};
 use crate::{
     config,
     seam::{Mono, Now},
@@ -274,6 +277,49 @@ impl Edge {
             let watermark = self.watermark;
             self.explain.record(false, watermark).status = status;
         }
+    }
+
+    /// What was decided of a request for a stream, and what it asked for.
+    pub(super) fn explain_stream(
+        &mut self,
+        decision: &str,
+        cursor: Option<&str>,
+        topics: &[String],
+    ) {
+        if !self.explain.pen.is_told {
+            return;
+        }
+        let watermark = self.watermark;
+        let record = self.explain.record(false, watermark);
+        let known = *record;
+        let find = |wanted| known.parts().find(|(part, _)| *part == wanted).map(|(_, text)| text);
+        record.clear_text();
+        if let Some(rule) = find(Part::Rule) {
+            record.push(Part::Rule, &[rule]);
+        }
+        record.push(Part::Stream, &[decision.as_bytes()]);
+        if let Some(cursor) = cursor {
+            // A query may bring any byte.
+            let cursor: String = cursor.chars().filter(|c| !c.is_control()).take(48).collect();
+            record.push(Part::Cursor, &[cursor.as_bytes()]);
+        }
+        for topic in topics {
+            record.push(Part::Topic, &[topic.as_bytes()]);
+        }
+        // Last, because it may be long.
+        if let Some(url) = find(Part::Key) {
+            record.push(Part::Key, &[url]);
+        }
+    }
+
+    /// A stream has begun, or was refused at the last step.
+    pub(super) fn explain_opening(&mut self, opening: Opening, request: &StreamRequest) {
+        if !self.explain.pen.is_told {
+            return;
+        }
+        let topics = request.wanted.as_ref().map_or(&[][..], |wanted| &wanted.topics);
+        self.explain_stream(&opening.told(), request.last_event_id.as_deref(), topics);
+        self.explain_own(opening.status());
     }
 
     /// The debug field, for who may see it.

@@ -100,11 +100,25 @@ pub enum Part {
     OwnCoding = 4,
     /// The coding in which it came.
     OriginCoding = 5,
+    /// What was decided of a request for a stream.
+    Stream = 6,
+    /// The cursor that it came with.
+    Cursor = 7,
+    /// One of its topics.
+    Topic = 8,
 }
 
 impl Part {
-    const ALL: [Self; 5] =
-        [Self::Rule, Self::Key, Self::Variant, Self::OwnCoding, Self::OriginCoding];
+    const ALL: [Self; 8] = [
+        Self::Rule,
+        Self::Key,
+        Self::Variant,
+        Self::OwnCoding,
+        Self::OriginCoding,
+        Self::Stream,
+        Self::Cursor,
+        Self::Topic,
+    ];
 }
 
 /// The newest of something, in memory that was set aside. What is full is written over.
@@ -213,7 +227,7 @@ impl Record {
         let text = &self.text[..usize::from(self.text_len)];
         // Neither names nor values, hosts nor targets have control bytes but tab and, between
         // lines of a key, line feed.
-        let pieces = text.chunk_by(|_, &next| !(1..=5).contains(&next));
+        let pieces = text.chunk_by(|_, &next| !(1..=8).contains(&next));
         pieces.filter_map(|piece| {
             let (&tag, text) = piece.split_first()?;
             Some((Part::ALL.into_iter().find(|part| *part as u8 == tag)?, text))

@@ -44,6 +44,7 @@ impl Teller<'_> {
             "variant": variant,
             "encoding": encoding(record).map(|(coding, by)| json!({"coding": coding, "by": by})),
             "tier": tier(record),
+            "stream": stream(record),
             "freshness": record.freshness.map(|freshness| json!({
                 "decision": decision(freshness),
                 "lifetime_s": record.lifetime_s,
@@ -95,6 +96,9 @@ impl Teller<'_> {
         if let Some((coding, by)) = encoding(record) {
             put("encoding", &format!("{coding} by the {by}"));
         }
+        if let Some(stream) = stream(record) {
+            put("stream", stream["decision"].as_str().unwrap_or_default());
+        }
         put("tier", tier(record));
         if let Some(freshness) = record.freshness {
             put("freshness", decision(freshness));
@@ -136,7 +140,7 @@ impl Teller<'_> {
                     key = Some([first].into_iter().chain(added).collect::<Vec<_>>().join("\n"));
                 }
                 Part::Variant => variant.push(self.without_secret(&text)),
-                Part::OwnCoding | Part::OriginCoding => {}
+                _ => {}
             }
         }
         (rule, key, variant)
@@ -186,13 +190,24 @@ impl Teller<'_> {
     }
 }
 
+/// What was decided of a request for a stream; `None` of another request.
+fn stream(record: &Record) -> Option<Value> {
+    let all = |wanted| {
+        let parts = record.parts().filter(move |(part, _)| *part == wanted);
+        parts.map(|(_, text)| String::from_utf8_lossy(text).into_owned())
+    };
+    let decision = all(Part::Stream).next()?;
+    let topics: Vec<_> = all(Part::Topic).collect();
+    Some(json!({"decision": decision, "cursor": all(Part::Cursor).next(), "topics": topics}))
+}
+
 /// The content coding of what was sent, and who has encoded it.
 fn encoding(record: &Record) -> Option<(String, &'static str)> {
     record.parts().find_map(|(part, text)| {
         let by = match part {
             Part::OwnCoding => "edge",
             Part::OriginCoding => "origin",
-            Part::Rule | Part::Key | Part::Variant => return None,
+            _ => return None,
         };
         Some((String::from_utf8_lossy(text).into_owned(), by))
     })

@@ -12,6 +12,82 @@ use crate::{
     shard::{history::chunk, out::Out},
 };
 
+/// What became of a request for a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opening {
+    /// It is open.
+    Open {
+        /// The number kept in `Owner::Stream`.
+        stream: u32,
+        /// What it was told first.
+        first: First,
+    },
+    /// It is not, and its socket is being closed already.
+    Refused(Refused),
+}
+
+/// What a new stream was told first.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct First {
+    /// That events are missing which its cursor does not cover.
+    pub gap: bool,
+    /// Newest values of its topics.
+    pub snapshots: usize,
+    /// Events of the history.
+    pub events: usize,
+}
+
+/// Why a stream was refused. All but the first are to come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// An HTTP/1.0 client.
+    Http10,
+    /// Nobody knows yet what there is.
+    NotConfigured,
+    /// Streams are being moved elsewhere.
+    Draining,
+    /// As many are open as may be.
+    Full,
+    /// As many were opened this second as may be.
+    OverBudget,
+    /// As many topics are listened to as may be.
+    TopicsFull,
+}
+
+impl Opening {
+    /// In words, for who asks about the request.
+    pub fn told(self) -> String {
+        let First { gap, snapshots, events } = match self {
+            Self::Open { first, .. } => first,
+            Self::Refused(why) => return why.told().to_owned(),
+        };
+        let gap = if gap { "; a gap" } else { "" };
+        let snapshots = match snapshots {
+            0 => String::new(),
+            count => format!("; {count} snapshots"),
+        };
+        format!("open{gap}{snapshots}; {events} from history")
+    }
+
+    /// Status of the answer.
+    pub fn status(self) -> u16 {
+        if self == Self::Refused(Refused::Http10) { 505 } else { 200 }
+    }
+}
+
+impl Refused {
+    fn told(self) -> &'static str {
+        match self {
+            Self::Http10 => "refused: needs HTTP/1.1",
+            Self::NotConfigured => "refused, to come back: no configuration yet",
+            Self::Draining => "refused, to come back: this edge drains",
+            Self::Full => "refused, to come back: streams.max is reached",
+            Self::OverBudget => "refused, to come back: streams.opens_per_s is used up",
+            Self::TopicsFull => "refused, to come back: no room for more topics",
+        }
+    }
+}
+
 impl Streams {
     /// Response head and the first lines of the stream.
     pub(super) fn head(

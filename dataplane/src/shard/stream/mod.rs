@@ -49,8 +49,9 @@ use proto::feed::{
     site::{Page, SlowPolicy, page_key},
 };
 
+pub use self::answer::{Opening, Refused};
 use self::{
-    answer::{NEEDS_HTTP11, payload},
+    answer::{First, NEEDS_HTTP11, payload},
     lifetime::Lifetimes,
     migrate::Moving,
     table::{Place, Record, Records},
@@ -308,31 +309,35 @@ impl Streams {
         }
     }
 
-    /// Takes over a connection: sends the response head and what the cursor does not cover. Returns
-    /// the number kept in `Owner::Stream`; `None` when the stream was refused and the socket is
-    /// already being closed.
-    pub fn subscribe(&mut self, now: Now, request: Subscribe<'_>, out: &mut Out) -> Option<u32> {
+    /// Takes over a connection: sends the response head and what the cursor does not cover, or
+    /// refuses.
+    pub fn subscribe(&mut self, now: Now, request: Subscribe<'_>, out: &mut Out) -> Opening {
         let socket = request.socket;
         if request.http10 {
             out.send(socket, Payload::One(Segment::Static(NEEDS_HTTP11)));
             out.close(socket, Close::Graceful);
-            return None;
+            return Opening::Refused(Refused::Http10);
         }
-        let full = self.count >= self.limits.streams_max || self.drains();
-        let wanted = request.wanted.filter(|_| !full);
+        let refused = match request.wanted {
+            None => Some(Refused::NotConfigured),
+            Some(_) if self.drains() => Some(Refused::Draining),
+            Some(_) if self.count >= self.limits.streams_max => Some(Refused::Full),
+            Some(_) => None,
+        };
+        let wanted = request.wanted.filter(|_| refused.is_none());
         if wanted.is_some() && !self.openings.take(now.mono) {
             self.counts.over_budget += 1;
             let queue_ms = self.openings.queue(now.mono);
             self.refuse(now, socket, queue_ms, out);
-            return None;
+            return Opening::Refused(Refused::OverBudget);
         }
         let audience = wanted.and_then(|wanted| self.audience_of(wanted));
         let (Some(audience), Some(wanted)) = (audience, wanted) else {
             self.refuse(now, socket, 0, out);
-            return None;
+            return Opening::Refused(refused.unwrap_or(Refused::TopicsFull));
         };
         let mut frames = Vec::new();
-        let reader = self.opening(audience, request.last_event_id, &mut frames);
+        let (reader, first) = self.opening(audience, request.last_event_id, &mut frames);
         let retry_ms = wanted.route.rules.retry_ms.unwrap_or(self.limits.retry_ms);
         let head = self.head(now, request.request_id, retry_ms, wanted.was_led, out);
         out.send(socket, payload(Some(Segment::Owned(head)), Bytes::new(), frames));
@@ -359,7 +364,7 @@ impl Streams {
         self.tally.streams += u32::from(!wanted.route.site_id.is_empty());
         self.counts.opened += 1;
         self.limit_lifetime(now, socket, wanted);
-        Some(socket.slot)
+        Opening::Open { stream: socket.slot, first }
     }
 
     /// The audience that a new stream joins; `None` when there is no room for another.
@@ -382,22 +387,26 @@ impl Streams {
         audience: u32,
         last_event_id: Option<&str>,
         frames: &mut Vec<Bytes>,
-    ) -> Reader {
+    ) -> (Reader, First) {
         let audience = self.audiences.at(audience);
         let mut reader = audience.open(&self.topics, last_event_id, frames);
-        self.counts.opened_with_gap += u64::from(!frames.is_empty());
+        let gap = !frames.is_empty();
+        self.counts.opened_with_gap += u64::from(gap);
+        let told = frames.len();
         let fresh = last_event_id.is_none_or(str::is_empty);
         if fresh && audience.route().rules.snapshot {
             let topics = audience.members().iter();
             frames.extend(topics.filter_map(|&topic| self.topics.snapshot(topic)));
         }
+        let snapshots = frames.len() - told;
         audience.read(&self.topics, &mut reader, frames);
+        let events = frames.len() - told - snapshots;
         if let Some(present) = self.topics.present(audience.members(), &reader) {
             let id = (!present.is_empty()).then_some(&*present);
             frames.push(beat_frame(id, self.limits.beat_ms));
             reader.cursor = present;
         }
-        reader
+        (reader, First { gap, snapshots, events })
     }
 
     /// A send of a stream ended.
