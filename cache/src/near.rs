@@ -100,8 +100,8 @@ impl Near {
         Some(&slot.local)
     }
 
-    /// Takes `entry` in when it comes again, or at once in place of what it replaces, and gives this
-    /// shard's handle to it.
+    /// Takes `entry` in when it comes again, or at once in place of what it replaces, and gives
+    /// this shard's handle to it.
     pub fn adopt(&mut self, entry: &Arc<Entry>) -> Local {
         let hash = entry.cache_key.hash();
         let same = |slot: &Slot| {
