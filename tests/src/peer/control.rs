@@ -506,8 +506,8 @@ impl Peer for Control {
             return None;
         }
         let pages = self.waiting.iter().map(|waiting| waiting.at_ns.max(1));
-        // A time that has passed and brings nothing would be due at every step: who lacks nothing is
-        // held back from nothing, and who reads nothing is gone on with when he does.
+        // A time that has passed and brings nothing would be due at every step: who lacks nothing
+        // is held back from nothing, and who reads nothing is gone on with when he does.
         let lacks = |it: &Follower| it.held_until_ns > 0 && it.sent < self.log.len();
         let reads = |end: &End| self.wires.unsent(*end) <= UNSENT_BYTES_MAX;
         let held = self.followers.iter().filter(|(end, it)| lacks(it) && reads(end));
