@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-use proto::feed::record::CircleEdge;
+use proto::feed::record::{CircleEdge, Position};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     Config,
-    app::receipt::Heard,
+    app::receipt::{Heard, is_away},
     clock,
     feed::circle,
     limits,
@@ -157,16 +157,21 @@ impl App {
     }
 
     /// Notes what an edge reports.
-    pub(crate) fn report(&self, edge: String, report: Report, children: Vec<String>) {
+    pub(crate) fn report(&self, edge: String, report: Report) {
         let mut edges = self.edges();
         edges.unsaved.insert(edge.clone(), report.clone());
         // Who follows through another edge has something stored, whether it was heard of or not.
-        for child in children {
-            edges.feeds.entry(child).or_default();
+        for child in &report.position.children {
+            edges.feeds.entry(child.clone()).or_default();
         }
-        let old = edges.reports.get(&edge).map(|old| (&old.position.url, old.position.draining));
-        let told = (&report.position.url, report.position.draining);
-        let changed = report.position.url.is_some() && old != Some(told);
+        let told = |report: &Report| {
+            let Position { url, draining, children, .. } = &report.position;
+            (url.clone(), *draining, children.clone())
+        };
+        let old = edges.reports.get(&edge).map(told);
+        let matters = report.position.url.is_some() || !report.position.children.is_empty();
+        let had_children = old.as_ref().is_some_and(|(_, _, children)| !children.is_empty());
+        let changed = (matters || had_children) && old != Some(told(&report));
         edges.reports.insert(edge, report);
         drop(edges);
         if changed {
@@ -180,12 +185,15 @@ impl App {
             return None;
         }
         let edges = self.edges();
+        let now_ms = clock::wall_ms();
+        // Whom another edge has is told by that one, at once when it is gone.
+        let here = edges.reports.values().filter(|report| !is_away(Some(report), now_ms));
+        let relayed: HashSet<&str> =
+            here.flat_map(|report| &report.position.children).map(String::as_str).collect();
         let follows = |edge: &str| {
-            let itself = edges.feeds.get(edge).is_some_and(|count| *count > 0);
-            let relayed = |report: &Report| !report.position.path.is_empty();
-            itself || edges.reports.get(edge).is_some_and(relayed)
+            relayed.contains(edge) || edges.feeds.get(edge).is_some_and(|count| *count > 0)
         };
-        Some(circle::members(&edges.reports, follows, clock::wall_ms()))
+        Some(circle::members(&edges.reports, follows, now_ms))
     }
 
     /// Wakes when they may be others.

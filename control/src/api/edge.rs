@@ -100,7 +100,7 @@ pub async fn revoke(Path(name): Path<String>, call: Call) -> Result<Response, Fa
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub async fn position(Path(name): Path<String>, call: Call) -> Result<Response, Failure> {
     let call = call.allowed(Scope::Edge)?;
-    let position: Position = serde_json::from_slice(call.body()).map_err(|error| {
+    let mut position: Position = serde_json::from_slice(call.body()).map_err(|error| {
         let expected = format!("{{cursor, version, streams, hits, lookups}} ({error})");
         Failure::bad_request("", "position", expected)
     })?;
@@ -120,8 +120,8 @@ pub async fn position(Path(name): Path<String>, call: Call) -> Result<Response, 
         let detail = "an edge's API key speaks for its own edge only";
         return Err(Failure::new(StatusCode::FORBIDDEN, detail));
     }
-    let report = Report { position, seen_at_ms: clock::wall_ms() };
-    call.app().report(edge.id, report, children);
+    position.children = children;
+    call.app().report(edge.id, Report { position, seen_at_ms: clock::wall_ms() });
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

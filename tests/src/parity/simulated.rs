@@ -134,6 +134,7 @@ impl Harness for Simulated {
             short_per_mille: 0,
             buffers_max: 1024,
             late_per_mille: 0,
+            first_listeners: 0,
         };
         let actors =
             (0..setup.shards).map(|shard| ParityActor::new(shard, setup.shards, journal)).collect();

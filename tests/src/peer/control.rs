@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
 };
 
-use dataplane::seam::Now;
+use dataplane::seam::{Mono, Now};
 
 use super::{
     rules::SiteRules,
@@ -86,6 +86,8 @@ pub struct Control {
     pub rules: Option<Rc<SiteRules>>,
     /// Which edges have told a name of their own, and how many streams; none that drains.
     named: BTreeMap<String, (String, u64)>,
+    /// When each edge last reported, and which edges follow it.
+    relays: BTreeMap<String, (u64, Vec<String>)>,
     /// Before, edges are still coming back: nobody is told who there is. `None`: it has just
     /// started.
     circle_from_ns: Option<u64>,
@@ -112,6 +114,7 @@ impl Control {
             site,
             rules: None,
             named: BTreeMap::new(),
+            relays: BTreeMap::new(),
             circle_from_ns: None,
             hold: BTreeMap::new(),
         }
@@ -290,7 +293,13 @@ impl Control {
         if self.circle_from_ns.is_none_or(|from_ns| from_ns > now.mono.0) {
             return String::new();
         }
-        let follows = |edge: &String| self.followers.values().any(|it| it.edge == *edge);
+        let here = |at_ns: u64| now.mono.since_ns(Mono(at_ns)) < AWAY_MS * 1_000_000;
+        let follows = |edge: &String| {
+            let relayed =
+                |(at_ns, children): &(u64, Vec<String>)| here(*at_ns) && children.contains(edge);
+            let is_relayed = self.relays.values().any(relayed);
+            is_relayed || self.followers.values().any(|it| it.edge == *edge)
+        };
         let edges = self
             .named
             .iter()
@@ -348,8 +357,8 @@ impl Control {
                     if follower.held_until_ns > now.mono.0 {
                         break;
                     }
-                    follower.held_until_ns = 0;
                 }
+                follower.held_until_ns = 0;
                 let at = follower.sent;
                 follower.sent += 1;
                 // A cut between two chunks is the same to a reader as one between two events.
@@ -449,12 +458,17 @@ impl Control {
                 self.named.remove(&edge);
             }
         }
+        let children = body["children"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let children = children.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect();
+        self.relays.insert(edge.clone(), (now.mono.0, children));
         self.positions.insert(edge, (store, position));
     }
 }
 
 /// A follower with more on its way gets nothing until it has read.
 const UNSENT_BYTES_MAX: usize = 8192;
+/// An edge that has not reported for so long is away.
+const AWAY_MS: u64 = 15_000;
 /// How often a feed beats.
 const BEAT_MS: u64 = 5000;
 /// From its start until it tells which edges there are.

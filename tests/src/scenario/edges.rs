@@ -6,7 +6,8 @@
 //!                          ▲ /readyz, /v1/drain              │ where to?
 //!                          └──────────── steward ◀───────────┘
 //! ```
-//! In half of the runs edges have names and lead streams to each other's.
+//! In half of the runs edges have names and lead streams to each other's. In half of them they
+//! relay the feed: as a star around the first, as a chain, or each to the next one all around.
 //!
 //! Besides the ledger's and the visitors' checks (no untold gap, nothing again at or below the
 //! cursor that was presented, no status but 200): no edge lets more streams in than its budget, no
@@ -31,6 +32,8 @@ use dataplane::{
         live::Live,
         observe::{Board, Metric},
         opening::Rates,
+        relay::RelaySettings,
+        secret::SecretHash,
     },
 };
 use proto::feed::site::Placement;
@@ -71,6 +74,31 @@ struct Process {
     looks: VecDeque<(u64, u64, u64)>,
 }
 
+/// Whom edges follow before control.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Relays {
+    /// Nobody.
+    None,
+    /// All the first one.
+    Star,
+    /// Each the one before it, then the one before that.
+    Chain,
+    /// Each the one before it, the first one the last.
+    Round,
+}
+
+impl Relays {
+    fn parents(self, at: usize) -> Vec<usize> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Star if at == 0 => Vec::new(),
+            Self::Star => vec![0],
+            Self::Chain => (0..at).rev().collect(),
+            Self::Round => vec![(at + EDGES - 1) % EDGES],
+        }
+    }
+}
+
 struct Run {
     world: World<Shard>,
     ledger: Rc<RefCell<Ledger>>,
@@ -85,6 +113,7 @@ struct Run {
     control_down: bool,
     /// Streams are led to the edge that the circle prefers.
     leads: bool,
+    relays: Relays,
     draw: Rng,
     /// What every process counted, the dead ones too.
     counted: Vec<Arc<Board>>,
@@ -96,6 +125,10 @@ fn address(last: [u8; 2], port: u16) -> SocketAddr {
 
 fn edge_address(at: usize) -> SocketAddr {
     address([1, at as u8 + 1], 8080)
+}
+
+fn relay_address(at: usize) -> SocketAddr {
+    address([1, at as u8 + 1], 7410)
 }
 
 fn admin_address(at: usize) -> SocketAddr {
@@ -152,6 +185,15 @@ impl Run {
             ending: vec![false; EDGES],
             control_down: false,
             leads: draw.chance(500),
+            // Not drawn from the run's own numbers: seeds from before mean what they meant.
+            relays: *Rng::new(seed ^ 0x7265_6c61_7973).pick(&[
+                Relays::None,
+                Relays::None,
+                Relays::None,
+                Relays::Star,
+                Relays::Chain,
+                Relays::Round,
+            ]),
             draw,
             counted: Vec::new(),
         };
@@ -180,7 +222,11 @@ impl Run {
     fn start_edge(&mut self, at: usize) {
         let shards = self.draw.between(1, 3) as u16;
         let seed = self.draw.draw();
-        let options = Options { sockets_max: 1024, ..Options::draw(&mut self.draw) };
+        let options = Options {
+            sockets_max: 1024,
+            first_listeners: usize::from(self.relays != Relays::None),
+            ..Options::draw(&mut self.draw)
+        };
         let rates = Rates {
             opens_per_s: *self.draw.pick(&[4, 10, 30]),
             drain_per_s: *self.draw.pick(&[0, 1, 5]),
@@ -191,6 +237,16 @@ impl Run {
             port: CONTROL.1,
             authorization: format!("Bearer {}", edge_name(at)).into(),
         };
+        let parents = self.relays.parents(at).into_iter().map(|parent| ControlLink {
+            host: relay_address(parent).ip().to_string().into(),
+            port: relay_address(parent).port(),
+            authorization: "Bearer relay".into(),
+        });
+        let relay = (self.relays != Relays::None).then(|| RelaySettings {
+            listener: 2,
+            key: SecretHash::of(b"relay"),
+            children_max: 2,
+        });
         let drain_ms = *self.draw.pick(&[3_000, 10_000, 30_000]);
         let drain_notice_ms = *self.draw.pick(&[0, 2_000]);
         let settings = Settings {
@@ -201,8 +257,8 @@ impl Run {
             explain: Default::default(),
             edge_id: edge_name(at).into(),
             url: Some(format!("http://{}", edge_address(at)).into()),
-            parents: Arc::from([]),
-            relay: None,
+            parents: parents.collect(),
+            relay,
             pop: "pop".into(),
             engine: "simulated".into(),
             control: Some(control),
@@ -237,7 +293,10 @@ impl Run {
                 Shard::new(Settings { shard, seed, ..settings.clone() }, now)
             })
             .collect();
-        let listeners = vec![edge_address(at), admin_address(at)];
+        let mut listeners = vec![edge_address(at), admin_address(at)];
+        if self.relays != Relays::None {
+            listeners.push(relay_address(at));
+        }
         self.world.start(self.edges[at], listeners, actors, options);
         self.running[at] = Some(Process { board, shards, rates, looks: VecDeque::new() });
         self.ending[at] = false;
@@ -356,6 +415,9 @@ impl Run {
     fn partition(&mut self, at: usize) {
         let mut others = vec![self.control, self.steward];
         others.extend(&self.visitors);
+        if self.relays != Relays::None {
+            others.extend(self.edges.iter().filter(|edge| **edge != self.edges[at]));
+        }
         if self.draw.chance(500) {
             let other = *self.draw.pick(&others);
             self.world.net.partition(self.edges[at], other, true);
@@ -533,4 +595,9 @@ const REACHED: &[(Metric, &str)] = &[
     (Metric::StreamsCut, "stream: cut by the deadline"),
     (Metric::StreamsOpenedWithGap, "stream: opened with a gap"),
     (Metric::FeedLost, "feed: session lost"),
+    (Metric::RelayJoined, "relay: an edge follows another"),
+    (Metric::RelayRefused, "relay: refused"),
+    (Metric::RelayCutUnplaced, "relay: sent elsewhere, not placed"),
+    (Metric::RelayCutDraining, "relay: sent elsewhere, draining"),
+    (Metric::RelaySentBytes, "relay: bytes sent on"),
 ];

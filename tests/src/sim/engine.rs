@@ -45,6 +45,8 @@ pub struct Options {
     pub buffers_max: usize,
     /// Parts in a thousand of the sends whose completion comes late.
     pub late_per_mille: u32,
+    /// So many listeners, the last ones, are shard 0's alone.
+    pub first_listeners: usize,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             short_per_mille: *rng.pick(&[0, 20, 300]),
             buffers_max: *rng.pick(&[2, 8, 64]),
             late_per_mille: *rng.pick(&[0, 50, 400]),
+            first_listeners: 0,
         }
     }
 }
@@ -271,6 +274,8 @@ impl<A: Actor> Process<A> {
                 let listener = self.listeners.iter().position(|known| *known == address);
                 let shard = self.rng.below(self.shards.len());
                 if let Some(listener) = listener {
+                    let is_shared = listener + self.options.first_listeners < self.listeners.len();
+                    let shard = if is_shared { shard } else { 0 };
                     self.shards[shard].backlog.push_back((end, listener as u16));
                 }
             }

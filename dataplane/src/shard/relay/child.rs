@@ -132,12 +132,12 @@ impl Child {
 
     /// When it is to be looked at for time alone.
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        let stalled = self.sending.map(|since| since.after_ms(limits::RELAY_STALL_MS_MAX));
-        let waited = match &self.phase {
-            Phase::Waiting { until, .. } => Some(*until),
-            _ => None,
-        };
-        stalled.into_iter().chain(waited).min()
+        match (self.sending, &self.phase) {
+            // Nothing else is looked at before the send has ended.
+            (Some(since), _) => Some(since.after_ms(limits::RELAY_STALL_MS_MAX)),
+            (None, Phase::Waiting { until, .. }) => Some(*until),
+            (None, _) => None,
+        }
     }
 
     /// What it is sent now, if anything; or why it is served no longer.
