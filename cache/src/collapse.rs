@@ -35,6 +35,7 @@ use crate::{
     key::{CacheKey, CacheKeyRef},
     limits,
     lookup::may_serve_on_error,
+    memories::Failed,
     partial::Parts,
     purge::Since,
     range::{self, ByteRange, Selection, Spec},
@@ -269,7 +270,8 @@ impl Lease {
     /// as stale: not what was purged, because the origin has something newer.
     pub fn busy(mut self, now_ms: u64, wakes: &mut Vec<Wake>) -> Option<Arc<Entry>> {
         self.is_open = false;
-        let stale = self.stale_for_error(now_ms).filter(|stale| !stale.state().is_soft());
+        let stale =
+            self.stored.clone().filter(|stored| !self.joins && holds_meanwhile(stored, now_ms));
         let mut segment = self.cache.segment_of(&self.cache_key);
         let released = self.release(&mut segment, now_ms, Release::Busy(stale.as_ref()));
         drop(segment);
@@ -303,7 +305,7 @@ impl Lease {
         request: &dyn FieldSource,
         response: &Response<'_>,
     ) -> Result<PartDraft, NoStoreReason> {
-        let told = response.fields.get("Content-Range").and_then(range::parse_content_range);
+        let told = one_content_range(response.fields).and_then(range::parse_content_range);
         let Some((range, length)) = told else { return Err(NoStoreReason::Partial) };
         // A 206 to `If-Range` may leave out fields that the client has already.
         let is_odd = response.length.is_some_and(|length| length != range.length())
@@ -610,7 +612,10 @@ impl Lease {
             Release::Unshared { for_ms } if self.asked.is_plain() => {
                 segment.memories.remember_unshared(hash, now_ms.saturating_add(for_ms));
             }
-            Release::FailedWith(_) => segment.memories.remember_failed(hash, now_ms),
+            Release::FailedWith(_) => {
+                let is_undisturbed = segment.recents.count() == self.began;
+                segment.memories.remember_failed(hash, Failed { at_ms: now_ms, is_undisturbed });
+            }
             Release::Unshared { .. }
             | Release::Failed { .. }
             | Release::Busy(_)
@@ -644,8 +649,15 @@ impl Lease {
                 Release::FailedWith(stale) | Release::Busy(Some(stale)) => {
                     WakeWith::Stale(Arc::clone(stale))
                 }
-                Release::Busy(None) => WakeWith::Busy,
-                Release::Failed { status } => WakeWith::Failed { status },
+                // The holder wanted something newer than is stored; this one need not.
+                Release::Failed { status } => match waiting.fallback {
+                    Some(stale) if may_serve_on_error(&stale, now_ms) => WakeWith::Stale(stale),
+                    _ => WakeWith::Failed { status },
+                },
+                Release::Busy(None) => match waiting.fallback {
+                    Some(stale) if holds_meanwhile(&stale, now_ms) => WakeWith::Stale(stale),
+                    _ => WakeWith::Busy,
+                },
                 _ => WakeWith::Retry,
             };
             Wake { waiter: waiting.waiter, with }
@@ -676,6 +688,20 @@ struct PartDraft {
     older: Option<Arc<Entry>>,
 }
 
+/// The value of `Content-Range` where there is one, of one part: several lines contradict each
+/// other, and a response of several parts has none of its own (RFC 9110 §14.4, §15.3.7.2).
+fn one_content_range(fields: &dyn FieldSource) -> Option<&[u8]> {
+    let mut lines = 0;
+    fields.get_all("Content-Range", &mut |_| lines += 1);
+    let is_multipart = |kind: &[u8]| {
+        kind.get(..MULTIPART.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(MULTIPART))
+    };
+    let is_one = lines == 1 && !fields.get("Content-Type").is_some_and(is_multipart);
+    fields.get("Content-Range").filter(|_| is_one)
+}
+
+const MULTIPART: &[u8] = b"multipart/byteranges";
+
 /// The fields of a 206 as those of the whole.
 struct WithoutRange<'a>(&'a dyn FieldSource);
 
@@ -687,6 +713,12 @@ impl FieldSource for WithoutRange<'_> {
             }
         });
     }
+}
+
+/// Whether a stored response may be served while the origin, which lives, has no answer: not what
+/// was purged, because it has something newer.
+fn holds_meanwhile(stored: &Entry, now_ms: u64) -> bool {
+    may_serve_on_error(stored, now_ms) && !stored.state().is_soft()
 }
 
 /// How a lease ends for those who wait for it.
@@ -719,9 +751,11 @@ pub(crate) struct LeaseState {
     waiting: Vec<Waiting>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     waiter: Waiter,
+    /// What is stored that it may be given if the fetch fails.
+    fallback: Option<Arc<Entry>>,
     /// Purges the segment had seen when it came.
     began: u64,
 }
@@ -809,7 +843,7 @@ impl Segment {
         &mut self,
         key: &CacheKeyRef<'_>,
         request: &Request<'_>,
-        waiter: Waiter,
+        (waiter, fallback): (Waiter, Option<Arc<Entry>>),
         waiters_max: usize,
     ) -> bool {
         let began = self.recents.count();
@@ -817,7 +851,7 @@ impl Segment {
         let lease = self.slot_mut(key).and_then(|slot| slot.leases.get_mut(at));
         match lease {
             Some(lease) if lease.waiting.len() < waiters_max => {
-                lease.waiting.push(Waiting { waiter, began });
+                lease.waiting.push(Waiting { waiter, fallback, began });
                 true
             }
             _ => false,

@@ -251,7 +251,9 @@ impl Segment {
             && !request.is_alone
             && asking.waits < limits::WAITS_MAX
             && !self.memories.is_unshared(key.hash, asking.now_ms);
-        if has_lease && may_wait && self.wait(key, request, asking.waiter, waiters_max) {
+        let fallback = stored.as_ref().filter(|_| joins.is_none());
+        let waiter = (asking.waiter, fallback.cloned());
+        if has_lease && may_wait && self.wait(key, request, waiter, waiters_max) {
             return Decided::Wait;
         }
         // Who asks for the head of what is not stored will soon be followed by one who asks for the
@@ -276,8 +278,9 @@ impl Segment {
     }
 
     /// Whether the origin failed so recently, or is being asked again at this moment after it
-    /// failed, that what is stored is served without asking. Not what was purged: the first request
-    /// after control returns must see the new state (DESIGN §6).
+    /// failed, that what is stored is served without asking. What was purged only the latter, if
+    /// what failed was to bring the new: the first request after control returns must see the new
+    /// state (DESIGN §6), and where control hangs no more than one at a time waits to find that out.
     fn origin_fails(
         &self,
         entry: &Entry,
@@ -285,11 +288,13 @@ impl Segment {
         now_ms: u64,
         has_lease: bool,
     ) -> bool {
-        let Some(failed_at_ms) = self.memories.failed_at_ms(request.cache_key.hash) else {
-            return false;
+        let Some(failed) = self.memories.failed(request.cache_key.hash) else { return false };
+        let is_recent = now_ms.saturating_sub(failed.at_ms) < limits::ORIGIN_FAILED_MS;
+        let fails = match entry.state().is_soft() {
+            true => has_lease && failed.is_undisturbed,
+            false => has_lease || is_recent,
         };
-        let is_recent = now_ms.saturating_sub(failed_at_ms) < limits::ORIGIN_FAILED_MS;
-        (is_recent || has_lease) && !entry.state().is_soft() && may_serve_on_error(entry, now_ms)
+        fails && may_serve_on_error(entry, now_ms)
     }
 }
 

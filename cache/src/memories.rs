@@ -16,8 +16,17 @@ struct Memory {
     hash: u64,
     /// Until then, nobody waits for another's fetch of this.
     unshared_until_ms: u64,
-    /// When a fetch failed last, if none succeeded since.
-    failed_at_ms: Option<u64>,
+    /// The last fetch that failed, if none succeeded since.
+    failed: Option<Failed>,
+}
+
+/// A fetch that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Failed {
+    /// When.
+    pub(crate) at_ms: u64,
+    /// No purge came while it went on: it was asked for what is wanted now.
+    pub(crate) is_undisturbed: bool,
 }
 
 impl Memories {
@@ -26,9 +35,9 @@ impl Memories {
         self.get(hash).is_some_and(|memory| now_ms < memory.unshared_until_ms)
     }
 
-    /// When a fetch failed last, if none succeeded since.
-    pub(crate) fn failed_at_ms(&self, hash: u64) -> Option<u64> {
-        self.get(hash).and_then(|memory| memory.failed_at_ms)
+    /// The last fetch that failed, if none succeeded since, and nothing was purged there.
+    pub(crate) fn failed(&self, hash: u64) -> Option<Failed> {
+        self.get(hash).and_then(|memory| memory.failed)
     }
 
     fn get(&self, hash: u64) -> Option<&Memory> {
@@ -37,16 +46,16 @@ impl Memories {
 
     /// The answer was not for sharing; the next ones will not be either, until then.
     pub(crate) fn remember_unshared(&mut self, hash: u64, unshared_until_ms: u64) {
-        self.put(Memory { hash, unshared_until_ms, failed_at_ms: None });
+        self.put(Memory { hash, unshared_until_ms, failed: None });
     }
 
     /// A fetch failed.
-    pub(crate) fn remember_failed(&mut self, hash: u64, now_ms: u64) {
+    pub(crate) fn remember_failed(&mut self, hash: u64, failed: Failed) {
         let unshared_until_ms = self.get(hash).map_or(0, |memory| memory.unshared_until_ms);
-        self.put(Memory { hash, unshared_until_ms, failed_at_ms: Some(now_ms) });
+        self.put(Memory { hash, unshared_until_ms, failed: Some(failed) });
     }
 
-    /// A fetch succeeded and its answer was for sharing.
+    /// A fetch succeeded and its answer was for sharing, or what is stored was purged.
     pub(crate) fn forget(&mut self, hash: u64) {
         if let Ok(found) = self.0.find_entry(hash, |memory| memory.hash == hash) {
             found.remove();
@@ -58,7 +67,7 @@ impl Memories {
         if self.0.len() >= limits::MEMORIES_MAX {
             // Rare, and a few hundred at most.
             let oldest = self.0.iter().min_by_key(|memory| {
-                memory.unshared_until_ms.max(memory.failed_at_ms.unwrap_or(0))
+                memory.unshared_until_ms.max(memory.failed.map_or(0, |failed| failed.at_ms))
             });
             if let Some(hash) = oldest.map(|memory| memory.hash) {
                 self.forget(hash);
@@ -85,9 +94,10 @@ mod tests {
     #[test]
     fn a_failure_is_remembered_until_a_success() {
         let mut memories = Memories::default();
-        memories.remember_failed(1, 50);
-        assert_eq!(memories.failed_at_ms(1), Some(50));
+        let failed = Failed { at_ms: 50, is_undisturbed: true };
+        memories.remember_failed(1, failed);
+        assert_eq!(memories.failed(1), Some(failed));
         memories.forget(1);
-        assert_eq!(memories.failed_at_ms(1), None);
+        assert_eq!(memories.failed(1), None);
     }
 }

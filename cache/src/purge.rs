@@ -144,6 +144,8 @@ impl PurgeCursor {
         self.purged_count += 1;
         if self.soft {
             entry.soften();
+            // Who fails from now on fails to bring the new.
+            segment.memories.forget(entry.cache_key.borrowed().hash);
             return None;
         }
         segment.remove(node)

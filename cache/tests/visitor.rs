@@ -5,7 +5,8 @@ mod world;
 
 use std::sync::Arc;
 
-use pharos_cache::{Decision, Entry, Freshness, HeadOutcome, NoStoreReason};
+use pharos_cache::{Decision, Entry, Freshness, HeadOutcome, Method, NoStoreReason, WakeWith};
+use proto::feed::{cursor::VersionVector, record::Scope};
 use world::{Fields, World, body, field, fresh, lease, stale};
 
 const HOUR: Fields<'_> = &[("Cache-Control", "max-age=3600"), ("ETag", "\"a\"")];
@@ -182,5 +183,66 @@ fn rfc9111_3_5_credentials_fetch_behind_their_answer_only_what_may_be_shared() {
         let outcome = world.answer(behind, AUTHORIZED, 401, &[], Some(0));
         assert!(matches!(outcome, HeadOutcome::NotStored(_)), "{outcome:?}");
         stale(world.get(1, "/a", &[]));
+    }
+}
+
+fn version(text: &str) -> VersionVector {
+    text.parse().expect("a version")
+}
+
+/// A page of version 1, purged for a version 2 that the origin does not bring.
+fn outdated() -> World {
+    let mut world = World::new();
+    world.store("/a", &[HOUR[0], ("Pharos-Version", "eu-00000001:1")], "page");
+    assert_eq!(world.purge(Scope::Everything, true), 1);
+    world
+}
+
+#[test]
+fn who_wants_something_newer_takes_nobodys_stale_page() {
+    let mut world = outdated();
+    let newer = version("eu-00000001:2");
+    let fetch = lease(world.ask(0, Method::Get, "/a", &[], Some(&newer)));
+    // One who takes what there is, and one who does not, wait for the same fetch.
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait));
+    assert!(matches!(world.ask(1, Method::Get, "/a", &[], Some(&newer)), Decision::Wait));
+    assert!(world.fail(fetch).is_none(), "the holder wants something newer");
+    let [plain, demanding] = &world.wakes[..] else { panic!("{:?}", world.wakes) };
+    assert!(matches!(demanding.with, WakeWith::Failed { status: 502 }), "{demanding:?}");
+    let with = plain.with.clone();
+    let (hit, _) = stale(world.woken(1, "/a", &[], &with));
+    assert_eq!(body(&hit), "page");
+}
+
+#[test]
+fn while_an_origin_hangs_one_at_a_time_waits_for_what_was_purged() {
+    let mut world = outdated();
+    let fetch = lease(world.get(0, "/a", &[]));
+    assert!(matches!(world.get(1, "/a", &[]), Decision::Wait), "nothing has failed yet");
+    assert!(world.fail(fetch).is_some());
+    // The next one asks again: the origin may be back. Who comes meanwhile need not wait.
+    let fetch = lease(world.get(0, "/a", &[]));
+    assert_eq!(body(&stale(world.get(1, "/a", &[])).0), "page");
+    // What is purged again has not failed yet.
+    assert_eq!(world.purge(Scope::Everything, true), 1);
+    let newer = lease(world.get(1, "/a", &[]));
+    assert!(matches!(world.get(2, "/a", &[]), Decision::Wait));
+    // Nor does the failure of a fetch that is older than the purge count.
+    assert!(world.fail(fetch).is_some());
+    assert!(matches!(world.get(2, "/a", &[]), Decision::Wait));
+    drop(newer);
+}
+
+#[test]
+fn rfc9110_14_4_a_part_with_two_content_ranges_or_of_several_parts_is_not_stored() {
+    for extra in
+        [("Content-Range", "bytes 5-14/20"), ("Content-Type", "multipart/byteranges; boundary=b")]
+    {
+        let mut world = World::new();
+        let range = &[("Range", "bytes=0-9")];
+        let fetch = lease(world.get(0, "/a", range));
+        let fields = [HOUR[0], ("ETag", "\"x\""), ("Content-Range", "bytes 0-9/20"), extra];
+        let outcome = world.answer(fetch, range, 206, &fields, Some(10));
+        assert!(matches!(outcome, HeadOutcome::NotStored(_)), "{extra:?}: {outcome:?}");
     }
 }
