@@ -107,7 +107,7 @@ pub(crate) fn parse_date_ms(value: &[u8], now_ms: u64) -> Option<u64> {
 
 /// Status codes that may be given a lifetime by heuristics (RFC 9110 §15.1).
 pub(crate) fn is_heuristically_cacheable(status: u16) -> bool {
-    matches!(status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+    matches!(status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 451 | 501)
 }
 
 fn lifetime_ms(response: &Response<'_>, policy: &Policy) -> (u64, LifetimeSource) {
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(times(418, &[modified]).source, LifetimeSource::None);
         let public = times(418, &[modified, ("Cache-Control", "public")]);
         assert_eq!(public.source, LifetimeSource::Heuristic);
-        for status in [203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+        for status in [203, 204, 300, 301, 308, 404, 405, 410, 414, 451, 501] {
             assert_eq!(times(status, &[modified]).source, LifetimeSource::Heuristic, "{status}");
         }
     }

@@ -84,10 +84,10 @@ impl Spec {
         let dash = text.iter().position(|&b| b == b'-')?;
         let (first, last) = (&text[..dash], &text[dash + 1..]);
         match (first, last) {
-            ([], last) => Some(Self::Last(offset(last)?)),
-            (first, []) => Some(Self::From(offset(first)?)),
+            ([], last) => Some(Self::Last(position(last)?)),
+            (first, []) => Some(Self::From(position(first)?)),
             (first, last) => {
-                let (first, last) = (offset(first)?, offset(last)?);
+                let (first, last) = (position(first)?, position(last)?);
                 (first <= last).then_some(Self::Between(first, last))
             }
         }
@@ -147,6 +147,18 @@ fn strip_unit(value: &[u8], separator: u8) -> Option<&[u8]> {
     unit.eq_ignore_ascii_case(b"bytes").then(|| list::trim(rest))
 }
 
+/// A number of any length (RFC 9110 §14.1.2); what is beyond every representation is all the same.
+fn position(digits: &[u8]) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| {
+        let zeros = digits.iter().take_while(|&&b| b == b'0').count();
+        offset(&digits[zeros.min(digits.len() - 1)..]).unwrap_or(POSITION_MAX)
+    })
+}
+
+/// As many digits as [`offset`] reads.
+const POSITION_MAX: u64 = 999_999_999_999_999_999;
+
 /// Up to 18 digits, so that nothing computed from it overflows.
 fn offset(digits: &[u8]) -> Option<u64> {
     if !(1..=18).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
@@ -200,13 +212,22 @@ mod tests {
             "bytes=0-0;1-1",
             "items=0-1",
             "bytes 0-1",
-            "bytes=9999999999999999999-",
+            "bytes=99999999999999999999-2",
             &many,
         ] {
             assert_eq!(parse(value.as_bytes()), None, "{value}");
         }
         let specs = parse(b"bytes=0-,0-,0-").expect("well-formed");
         assert_eq!(select(&specs, 10), Selection::Whole);
+    }
+
+    #[test]
+    fn rfc9110_14_1_2_numbers_of_any_length_are_numbers() {
+        check("bytes=5-9223372036854775807", 20, &[(5, 19)]);
+        check("bytes=-18446744073709551616", 20, &[(0, 19)]);
+        check("bytes=0000000000000000000005-6", 20, &[(5, 6)]);
+        let beyond = parse(b"bytes=99999999999999999999-").expect("well-formed");
+        assert_eq!(select(&beyond, 20), Selection::Unsatisfiable);
     }
 
     #[test]

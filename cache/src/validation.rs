@@ -4,6 +4,7 @@
 use proto::field::{date, list};
 
 use crate::{
+    coding::{Coding, Wanted},
     decision::Answer,
     entry::Entry,
     freshness::{date_field_ms, parse_date_ms},
@@ -51,7 +52,8 @@ pub(crate) fn answer(entry: &Entry, request: &Request<'_>) -> Option<Answer> {
 
 /// What a request with `Range` wants of a stored response.
 fn selected_parts(entry: &Entry, request: &Request<'_>) -> Selection {
-    let holds = request.conditions.if_range.is_none_or(|value| if_range_holds(value, entry));
+    let holds =
+        request.conditions.if_range.is_none_or(|value| if_range_holds(value, entry, request));
     match (request.ranges(), entry.length()) {
         (Some(ranges), Some(length)) if holds => range::select(&ranges, length),
         _ => Selection::Whole,
@@ -72,12 +74,16 @@ pub(crate) fn missing(entry: &Entry, request: &Request<'_>) -> Option<Spec> {
 }
 
 /// `If-Range` against a stored response: strong comparison of entity tags, or the very same date
-/// where that is a strong validator (RFC 9110 §13.1.5).
-fn if_range_holds(value: &[u8], entry: &Entry) -> bool {
+/// where that is a strong validator (RFC 9110 §13.1.5). A date is that of all codings: whoever may
+/// have been given an encoded one gets the whole, or its parts would be joined with other bytes.
+fn if_range_holds(value: &[u8], entry: &Entry, request: &Request<'_>) -> bool {
     if value.starts_with(b"\"") || value.starts_with(b"W/") {
         return strong_etag(entry).is_some_and(|etag| etag == value);
     }
-    entry.get("Last-Modified").is_some_and(|modified| modified == value)
+    let may_be_encoded = entry.encodings().is_some()
+        && Wanted::of(request.fields, &Coding::ALL).iter().next().is_some();
+    !may_be_encoded
+        && entry.get("Last-Modified").is_some_and(|modified| modified == value)
         && strong_modified_ms(entry, entry.times.response_at_ms).is_some()
 }
 

@@ -160,6 +160,18 @@ fn a_range_is_of_the_whole_as_it_came() {
 }
 
 #[test]
+fn rfc9110_13_1_5_a_date_is_no_condition_for_parts_of_what_may_have_come_encoded() {
+    let modified = "Sun, 06 Nov 1994 08:00:00 GMT";
+    let date = ("Date", "Sun, 06 Nov 1994 08:49:37 GMT");
+    let mut world = world();
+    stored(&mut world, &[TEXT, FRESH, date, ("Last-Modified", modified)]);
+    let part = [("Range", "bytes=3-5"), ("If-Range", modified)];
+    assert_eq!(body(&hit(&mut world, &[GZIP, &part[..]].concat())), long());
+    // Who takes no coding has been given none.
+    assert!(matches!(hit(&mut world, &part).answer, Answer::Parts(_)));
+}
+
+#[test]
 fn head_tells_what_get_would_send() {
     let mut world = world();
     encoded(&mut world);

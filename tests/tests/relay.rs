@@ -12,8 +12,6 @@ use pharos_tests::process::{
 use serde_json::Value;
 
 const HOST: &str = "live.example";
-/// Times that a stream comes back before a test gives up.
-const RETURNS_MAX: usize = 200;
 const KEY: &str = "a-key-that-edges-of-one-pop-share";
 
 /// A stream of one edge that comes back with its cursor, and counts.
@@ -25,48 +23,41 @@ struct Watcher {
 
 impl Watcher {
     fn open(address: SocketAddr) -> Self {
-        for _ in 0..RETURNS_MAX {
+        // Its first beat gives it a cursor.
+        let stream = until("a stream has begun", 60, || {
             let mut stream = open(address, "");
-            // Its first beat gives it a cursor.
-            if stream.next_event().is_some() {
-                return Self { address, stream, seen: 0 };
-            }
-        }
-        panic!("no stream opens");
+            stream.next_event().map(|_| stream)
+        });
+        Self { address, stream, seen: 0 }
     }
 
     /// Reads on until it has this event.
     fn read_to(&mut self, number: u64) {
-        let mut returns = 0;
-        while self.seen < number {
-            match self.stream.next_told() {
-                Some(event) => {
-                    assert_eq!(event.name, "n", "no gap, nothing else: {event:?}");
-                    let told: u64 = event.data.parse().expect("a number");
-                    assert_eq!(told, self.seen + 1, "every event once, in order");
-                    self.seen = told;
-                }
-                None => {
-                    returns += 1;
-                    assert!(returns < RETURNS_MAX, "{number} never comes");
+        until("all events", 120, || {
+            while self.seen < number {
+                let Some(event) = self.stream.next_told() else {
                     self.stream = open(self.address, self.stream.last_event_id());
-                }
+                    return None;
+                };
+                assert_eq!(event.name, "n", "no gap, nothing else: {event:?}");
+                let told: u64 = event.data.parse().expect("a number");
+                assert_eq!(told, self.seen + 1, "every event once, in order");
+                self.seen = told;
             }
-        }
+            Some(())
+        });
     }
 }
 
 fn open(address: SocketAddr, cursor: &str) -> EventStream {
-    for _ in 0..RETURNS_MAX {
-        let Ok(client) = Client::connect(address) else { continue };
-        let mut stream = client.into_stream(HOST, "/live/t", cursor);
+    until("the edge takes a stream", 60, || {
+        let stream = Client::connect(address).ok()?.into_stream(HOST, "/live/t", cursor);
         match stream.status() {
-            0 => {}
-            200 => return stream,
+            0 => None,
+            200 => Some(stream),
             status => panic!("{status} ends an EventSource for good"),
         }
-    }
-    panic!("the edge takes no stream");
+    })
 }
 
 /// Control, and edges of which the first relays to the others.

@@ -253,7 +253,10 @@ fn passes_to_origin(name: &str, for_cache: bool) -> bool {
         None => {
             let ours = ["HTTP2-Settings", DEBUG_FIELD, PURGE_KEY_FIELD];
             let is_one_of = |names: &[&str]| names.iter().any(|it| same(name, it));
+            // Many origins take an underscore for a hyphen: such a name would be another spelling of
+            // any field that is dropped, replaced or part of a key here.
             let is_dropped = is_one_of(&ours)
+                || name.contains('_')
                 || tells_of_another_url(name)
                 || for_cache && is_one_of(&ANOTHER_METHOD);
             !is_dropped
@@ -271,13 +274,16 @@ fn tells_of_another_url(name: &str) -> bool {
 }
 
 /// Beside `X-Forwarded-…`: what frameworks and servers rewrite the URL by.
-const ANOTHER_URL: [&str; 7] = [
+const ANOTHER_URL: [&str; 10] = [
     "Front-End-Https",
+    "X-Backend-Host",
+    "X-Envoy-Original-Path",
     "X-Host",
     "X-HTTP-Host-Override",
     "X-Original-Host",
     "X-Original-URL",
     "X-Rewrite-URL",
+    "X-Scheme",
     "X-Url-Scheme",
 ];
 
@@ -409,8 +415,15 @@ mod tests {
 
     #[test]
     fn no_client_tells_an_origin_of_another_url() {
-        for name in ["X-Forwarded-Port", "x-forwarded-prefix", "X-Forwarded-Ssl", "X-Original-URL"]
-        {
+        for name in [
+            "X-Forwarded-Port",
+            "x-forwarded-prefix",
+            "X-Forwarded-Ssl",
+            "X-Original-URL",
+            "X_Original_URL",
+            "X_Forwarded-Host",
+            "x-tenant_id",
+        ] {
             for forward in
                 [Forward::default(), Forward { x_forwarded: false, ..Forward::default() }]
             {
