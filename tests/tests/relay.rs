@@ -6,6 +6,7 @@ use std::{fs, net::SocketAddr, time::Duration};
 use pharos_tests::process::{
     client::{Client, EventStream},
     cluster::Cluster,
+    load::metric,
     node::{Process, get},
     wait::{free_address, until},
 };
@@ -235,6 +236,9 @@ fn who_has_no_key_follows_control() {
     tree.wait_for_path(1, &["edge-0"]);
     tree.cluster.edges[1].process.kill();
     fs::write(tree.cluster.folder.path().join("edge-1/relay.key"), "another").expect("written");
+    let parent = tree.cluster.edges[0].admin;
+    let before = metric(parent, "pharos_relay_refused_total");
     tree.start_edge(1);
     tree.wait_for_path(1, &[]);
+    assert!(metric(parent, "pharos_relay_refused_total") > before, "the parent was asked");
 }
