@@ -100,8 +100,7 @@ fn rfc9111_3_5_a_304_to_credentials_answers_their_request_and_updates_nothing() 
         let HeadOutcome::Updated { entry, .. } = outcome else { panic!("{outcome:?}") };
         let hit = {
             let cache_key = entry.cache_key().borrowed();
-            let request =
-                pharos_cache::Request::new(pharos_cache::Method::Get, cache_key, &AUTHORIZED);
+            let request = pharos_cache::Request::new(Method::Get, cache_key, &AUTHORIZED);
             let now_ms = world.now_ms;
             world.cache.serve(&mut world.near[0], &request, now_ms, &entry, Freshness::Fresh)
         };
