@@ -345,8 +345,7 @@ impl Control {
         let head = self.log.len();
         let behind = self.followers.iter().filter(|(_, follower)| follower.sent < head);
         for end in behind.map(|(end, _)| *end).collect::<Vec<_>>() {
-            loop {
-                let Some(follower) = self.followers.get_mut(&end) else { break };
+            while let Some(follower) = self.followers.get_mut(&end) {
                 if follower.sent >= head || self.wires.unsent(end) > UNSENT_BYTES_MAX {
                     break;
                 }
