@@ -52,7 +52,7 @@ impl Watcher {
 
 fn open(address: SocketAddr, cursor: &str) -> EventStream {
     until("the edge takes a stream", 60, || {
-        let stream = Client::connect(address).ok()?.into_stream(HOST, "/live/t", cursor);
+        let mut stream = Client::connect(address).ok()?.into_stream(HOST, "/live/t", cursor);
         match stream.status() {
             0 => None,
             200 => Some(stream),
