@@ -280,7 +280,8 @@ impl Segment {
     /// Whether the origin failed so recently, or is being asked again at this moment after it
     /// failed, that what is stored is served without asking. What was purged only the latter, if
     /// what failed was to bring the new: the first request after control returns must see the new
-    /// state (DESIGN §6), and where control hangs no more than one at a time waits to find that out.
+    /// state (DESIGN §6), and where control hangs no more than one at a time waits to find that
+    /// out.
     fn origin_fails(
         &self,
         entry: &Entry,

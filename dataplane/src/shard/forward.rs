@@ -253,8 +253,8 @@ fn passes_to_origin(name: &str, for_cache: bool) -> bool {
         None => {
             let ours = ["HTTP2-Settings", DEBUG_FIELD, PURGE_KEY_FIELD];
             let is_one_of = |names: &[&str]| names.iter().any(|it| same(name, it));
-            // Many origins take an underscore for a hyphen: such a name would be another spelling of
-            // any field that is dropped, replaced or part of a key here.
+            // Many origins take an underscore for a hyphen: such a name would be another spelling
+            // of any field that is dropped, replaced or part of a key here.
             let is_dropped = is_one_of(&ours)
                 || name.contains('_')
                 || tells_of_another_url(name)
