@@ -78,6 +78,7 @@ static CASES: [Case; 11] = [
         stores: 60_000,
         lengths: &[200, 900, 3_000, 700, 12_000, 1_500, 40_000, 400, 200_000, 6_000],
         threads: 4,
+        goal: 1.25,
         ..PLAIN
     },
     Case {
