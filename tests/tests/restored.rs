@@ -16,9 +16,9 @@ use pharos_tests::{
 };
 use serde_json::Value;
 
-/// A cluster, its data folder, and a copy of that as it was at the beginning.
-fn begun() -> (Cluster, PathBuf, PathBuf) {
-    let mut cluster = Cluster::start(&[Duration::ZERO]);
+/// A cluster of so many edges, its data folder, and a copy of that as it was at the beginning.
+fn begun(edges: usize) -> (Cluster, PathBuf, PathBuf) {
+    let mut cluster = Cluster::start(&vec![Duration::ZERO; edges]);
     let data = cluster.folder.path().join("data");
     let kept = cluster.folder.path().join("kept");
     fs::create_dir(&kept).expect("a folder");
@@ -69,13 +69,7 @@ fn check_gap(edge: &Edge, event: &Event, lost: &str) {
 
 #[test]
 fn whoever_watches_a_page_is_told_that_control_was_put_back() {
-    let mut cluster = Cluster::start(&[Duration::ZERO; 2]);
-    let data = cluster.folder.path().join("data");
-    let kept = cluster.folder.path().join("kept");
-    fs::create_dir(&kept).expect("a folder");
-    cluster.kill_control();
-    copy(&data, &kept);
-    cluster.restart_control();
+    let (mut cluster, data, kept) = begun(2);
     let mut streams: Vec<_> = cluster.edges.iter().map(|edge| watch(edge, "")).collect();
     for stream in &mut streams {
         until("the stream has begun", 30, || stream.next_event().map(|_| ()));
@@ -108,7 +102,7 @@ fn whoever_watches_a_page_is_told_that_control_was_put_back() {
 
 #[test]
 fn what_is_written_before_an_edge_comes_back_is_not_taken_for_what_was_lost() {
-    let (mut cluster, data, kept) = begun();
+    let (mut cluster, data, kept) = begun(1);
     let mut stream = watch(&cluster.edges[0], "");
     until("the stream has begun", 30, || stream.next_event().map(|_| ()));
     let mut lost = String::new();
@@ -141,7 +135,7 @@ fn an_open_page_in_a_browser_goes_back_with_control() {
         println!("SKIPPED an_open_page_in_a_browser_goes_back_with_control: no chromium here");
         return;
     };
-    let (mut cluster, data, kept) = begun();
+    let (mut cluster, data, kept) = begun(1);
     let page = browser.open(&format!("http://{}/demo/", cluster.edges[0].address));
     wait_for(&page, "the page is live", "document.getElementById('live').dataset.state === 'live'");
     assert_eq!(page.run("window.kept = true"), Some(Value::Bool(true)));
