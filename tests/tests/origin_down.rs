@@ -3,155 +3,220 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
 };
 
 use pharos_tests::{
     client::http::Reply,
-    process::{client::Client, node::Node, origin::Origin, wait::until},
+    process::{
+        client::Client,
+        edge::Edge,
+        gate::{Answer, Asked, Gate},
+        load::metric,
+        origin::Origin,
+        wait::until,
+    },
 };
 
 const HOST: &str = "shop.example";
 
-/// What is asked for: fresh for long, stale at once, and stale at once but never to be served so.
-const KINDS: [(&str, &str); 3] =
-    [("fresh", "max-age=3600"), ("stale", "max-age=1"), ("strict", "max-age=1, must-revalidate")];
-const KEYS: usize = 30;
+/// What becomes of an answer whose origin is gone, once its lifetime is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// It is fresh for long.
+    Hit,
+    /// Served, and marked.
+    Stale,
+    /// 504: it must not be served without being validated.
+    Refused,
+}
+
+/// The working set: a name, what the origin says of caching, and what that comes to.
+const KINDS: [(&str, &str, Fate); 7] = [
+    ("fresh", "max-age=3600", Fate::Hit),
+    ("silent", "max-age=1", Fate::Stale),
+    ("allowed", "max-age=1, stale-if-error=600", Fate::Stale),
+    ("must", "max-age=1, must-revalidate", Fate::Refused),
+    ("proxy", "max-age=1, proxy-revalidate", Fate::Refused),
+    ("shared", "s-maxage=1", Fate::Refused),
+    ("forbidden", "max-age=1, stale-if-error=0", Fate::Refused),
+];
+const KEYS: usize = 10;
+const LOADS: usize = 4;
+/// Who asks for each key at once when the origin is back.
+const HERD: usize = 12;
 
 fn target(kind: usize, key: usize) -> String {
-    let (name, control) = KINDS[kind];
+    let (name, control, _) = KINDS[kind];
     let control = control.replace(", ", "%2C%20").replace('=', "%3D");
     format!("/bytes/{}/{name}/{key}?cache_control={control}&etag=v{key}", 100 + key)
+}
+
+fn all() -> impl Iterator<Item = (usize, usize)> {
+    (0..KINDS.len()).flat_map(|kind| (0..KEYS).map(move |key| (kind, key)))
+}
+
+/// Those that are not fresh any more.
+fn old() -> impl Iterator<Item = (usize, usize)> {
+    all().filter(|&(kind, _)| KINDS[kind].2 != Fate::Hit)
+}
+
+/// What came of a request, which is whole and says what it is; anything else is a failure.
+fn fate(reply: &Reply, kind: usize, key: usize) -> Option<Fate> {
+    let (name, _, expected) = KINDS[kind];
+    let status = reply.field("x-cache-status");
+    if reply.status == 504 {
+        assert_eq!(expected, Fate::Refused, "{name}/{key} could have been served: {reply:?}");
+        return Some(Fate::Refused);
+    }
+    assert_eq!((reply.status, reply.body.len()), (200, 100 + key), "{name}/{key}: {reply:?}");
+    let warned = reply.field("warning") == Some("110 - \"Response is Stale\"");
+    assert_eq!(warned, status == Some("STALE"), "{name}/{key}: {reply:?}");
+    match status {
+        Some("STALE") => {
+            assert_eq!(expected, Fate::Stale, "{name}/{key} may not be served stale");
+            Some(Fate::Stale)
+        }
+        Some("HIT") => Some(Fate::Hit),
+        // From the origin, or with its consent.
+        _ => None,
+    }
+}
+
+/// When the origin is there, when it dies, and when every key has met its fate.
+const UP: usize = 0;
+const DYING: usize = 1;
+const DOWN: usize = 2;
+const OVER: usize = 3;
+
+/// Asks for the whole set again and again. Once the origin is down for all keys, each answer is
+/// exactly what it has to be; how many there were then of each key.
+fn load(edge: &Edge, phase: &Arc<AtomicUsize>) -> JoinHandle<Vec<usize>> {
+    let (address, phase) = (edge.address, Arc::clone(phase));
+    let run = move || {
+        let mut counts = vec![0; KINDS.len() * KEYS];
+        let mut client = Client::connect(address).expect("connects");
+        while phase.load(Ordering::SeqCst) != OVER {
+            for (kind, key) in all() {
+                let asked_in = phase.load(Ordering::SeqCst);
+                let found = fate(&client.get(HOST, &target(kind, key)), kind, key);
+                if asked_in == DOWN {
+                    assert_eq!(found, Some(KINDS[kind].2), "{}/{key}", KINDS[kind].0);
+                    counts[kind * KEYS + key] += 1;
+                } else if asked_in == UP {
+                    let gone = [Some(Fate::Stale), Some(Fate::Refused)].contains(&found);
+                    let dies = phase.load(Ordering::SeqCst) != UP;
+                    assert!(!gone || dies, "{}/{key}: the origin is there", KINDS[kind].0);
+                }
+            }
+        }
+        counts
+    };
+    std::thread::Builder::new().spawn(run).expect("a thread")
+}
+
+/// The origin of afterwards: validates what is stored, for long, and answers nothing before the
+/// gate opens.
+fn validated(asked: &Asked) -> Answer {
+    let head = asked.head.to_ascii_lowercase();
+    let tag = |key: usize| format!("\r\nif-none-match: \"v{key}\"\r\n");
+    let known = all().find(|&(kind, key)| asked.target == target(kind, key));
+    let text = match known.filter(|&(_, key)| head.contains(&tag(key))) {
+        Some((_, key)) => format!(
+            "HTTP/1.1 304 Not Modified\r\nETag: \"v{key}\"\r\nCache-Control: max-age=3600\r\n\r\n"
+        ),
+        None => "HTTP/1.1 400 No Validation\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    };
+    Answer { bytes: text.into_bytes(), gate: 1 }
 }
 
 #[test]
 fn what_is_stored_outlives_its_origin_and_is_validated_once_a_key_when_it_is_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut origin = Origin::start(folder.path());
-    let node = Node::up(&["--shards", "2"]);
-    let url = format!("http://{}", origin.address);
-    node.cli(&["site", "create", "--name", "shop", "--host", HOST, "--origin", &url]);
-    until("the edge knows the site", 20, || {
-        let mut client = Client::connect(node.edge).ok()?;
-        (client.get(HOST, "/bytes/1/warm?max_age=60").status == 200).then_some(())
-    });
-    let mut client = Client::connect(node.edge).expect("connects");
-    for kind in 0..KINDS.len() {
-        for key in 0..KEYS {
-            let reply = client.get(HOST, &target(kind, key));
-            assert_eq!((reply.status, reply.body.len()), (200, 100 + key));
-        }
+    let edge = Edge::start(folder.path(), HOST, origin.address, "");
+    let mut client = Client::connect(edge.address).expect("connects");
+    for (kind, key) in all() {
+        fate(&client.get(HOST, &target(kind, key)), kind, key);
     }
-    // Under load from here on: each of four asks for the whole set, again and again.
-    let stop = Arc::new(AtomicBool::new(false));
-    let loads: Vec<_> = (0..4).map(|_| load(node.edge, Arc::clone(&stop))).collect();
-    until("the short-lived have been validated", 20, || {
-        let count = origin.counts().get(&target(1, 0)).and_then(serde_json::Value::as_u64);
-        (count > Some(1)).then_some(())
+    let phase = Arc::new(AtomicUsize::new(UP));
+    let loads: Vec<_> = (0..LOADS).map(|_| load(&edge, &phase)).collect();
+    until("each short-lived key has been validated under load", 60, || {
+        let counts = origin.counts();
+        let count = |(kind, key)| counts.get(&target(kind, key)).and_then(|count| count.as_u64());
+        old().all(|at| count(at) > Some(1)).then_some(())
     });
+    phase.store(DYING, Ordering::SeqCst);
     origin.kill();
-    until("a stale answer", 20, || {
-        (client.get(HOST, &target(1, 0)).field("x-cache-status") == Some("STALE")).then_some(())
-    });
-    until("what must be validated is refused", 20, || {
-        let reply = client.get(HOST, &target(2, 0));
-        assert!(reply.status == 200 || reply.status == 504, "{reply:?}");
-        (reply.status == 504).then_some(())
-    });
-    for key in 0..KEYS {
-        let fresh = client.get(HOST, &target(0, key));
-        assert_eq!((fresh.status, fresh.field("x-cache-status")), (200, Some("HIT")));
-        let stale = client.get(HOST, &target(1, key));
-        assert_eq!((stale.status, stale.body.len()), (200, 100 + key));
-        if stale.field("x-cache-status") == Some("STALE") {
-            assert_eq!(stale.field("warning"), Some("110 - \"Response is Stale\""));
-        }
-        let strict = client.get(HOST, &target(2, key));
-        let is_fresh = strict.field("x-cache-status") == Some("HIT");
-        assert!(strict.status == 504 || is_fresh, "{strict:?}");
+    for (kind, key) in all() {
+        until("its lifetime is over", 60, || {
+            let found = fate(&client.get(HOST, &target(kind, key)), kind, key);
+            (found == Some(KINDS[kind].2)).then_some(())
+        });
     }
-    stop.store(true, Ordering::SeqCst);
-    let judged: Vec<Judged> = loads.into_iter().map(|load| load.join().expect("judged")).collect();
-    let answers: u64 = judged.iter().map(|judged| judged.answers).sum();
-    let stale: u64 = judged.iter().map(|judged| judged.stale).sum();
-    let refused: u64 = judged.iter().map(|judged| judged.refused).sum();
-    println!("{answers} answers under load, {stale} stale, {refused} refused with 504");
-    assert!(stale > 0 && refused > 0);
-    // Back again, fifty ask for each stale key at once: one request a key, a validation.
-    origin.restart();
-    until("the edge has found the origin again", 20, || {
-        (client.get(HOST, "/bytes/1/again?max_age=60").status == 200).then_some(())
+    phase.store(DOWN, Ordering::SeqCst);
+    let before = answers(&edge);
+    until("each key has been asked for while the origin is down", 60, || {
+        // A load is at most one answer behind the change of phase when it counts its first.
+        (answers(&edge) - before > 4.0 * (LOADS * KINDS.len() * KEYS) as f64).then_some(())
     });
-    // What it remembers of the failure is over after a second at most.
-    until("a key is validated again", 20, || {
-        let status = client.get(HOST, &target(1, 0));
-        (status.field("x-cache-status") != Some("STALE")).then_some(())
-    });
-    let keys: Vec<String> = (1..KEYS).map(|key| target(1, key)).collect();
-    let mut herd: Vec<Client> =
-        (0..50).map(|_| Client::connect(node.edge).expect("connects")).collect();
-    let asked = keys.concat().len();
-    for one in &mut herd {
-        let mut text = String::with_capacity(asked + keys.len() * 40);
-        for key in &keys {
-            text += &format!("GET {key} HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-        }
-        one.send(text.as_bytes(), keys.len()).expect("sent");
+    phase.store(OVER, Ordering::SeqCst);
+    let counts: Vec<Vec<usize>> = loads.into_iter().map(|load| load.join().expect("fine")).collect();
+    for (kind, key) in all() {
+        let count: usize = counts.iter().map(|counts| counts[kind * KEYS + key]).sum();
+        assert!(count > 0, "{}/{key} was not asked for while the origin was down", KINDS[kind].0);
     }
-    for one in &mut herd {
-        for _ in &keys {
-            assert_eq!(one.answer().expect("an answer").status, 200);
-        }
-    }
-    // Fresh for a second: a slow machine may need more than one request a key, never a herd; a key
-    // that failed later than the first may still be served without asking.
-    let counts = origin.counts();
-    let mut all = 0;
-    for key in &keys {
-        let count = counts.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        assert!(count <= 25, "{key}: {count} requests of fifty");
-        all += count;
-    }
-    assert!(all > 0, "nothing was validated");
+    back(&edge, &Gate::start_at(origin.address, validated));
 }
 
-/// What a load has seen.
-struct Judged {
-    answers: u64,
-    stale: u64,
-    refused: u64,
-}
-
-fn load(edge: std::net::SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<Judged> {
-    let run = move || {
-        let mut judged = Judged { answers: 0, stale: 0, refused: 0 };
-        let mut client = Client::connect(edge).expect("connects");
-        while !stop.load(Ordering::SeqCst) {
-            for kind in 0..KINDS.len() {
-                for key in 0..KEYS {
-                    judge(&client.get(HOST, &target(kind, key)), kind, key, &mut judged);
-                }
-            }
-        }
-        judged
+/// A herd asks for every key; each that is not fresh is validated once, and all are served that.
+fn back(edge: &Edge, origin: &Gate) {
+    let collapsed = || metric(edge.admin, "pharos_collapsed_requests_total") as usize;
+    let before = collapsed();
+    let labels = Arc::new(Mutex::new(Vec::new()));
+    let ask = |(kind, key): (usize, usize)| {
+        let (address, labels) = (edge.address, Arc::clone(&labels));
+        let run = move || {
+            let mut client = Client::connect(address).expect("connects");
+            // That it has failed is remembered for a second, and that second may not be over.
+            let reply = until("it is validated", 120, || {
+                let reply = client.get(HOST, &target(kind, key));
+                let found = fate(&reply, kind, key);
+                let served = !matches!(found, Some(Fate::Stale | Fate::Refused));
+                served.then_some(reply)
+            });
+            let label = reply.field("x-cache-status").unwrap_or_default().to_owned();
+            labels.lock().expect("no panic under it").push(label);
+        };
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        thread.spawn(run).expect("a thread")
     };
-    std::thread::Builder::new().spawn(run).expect("a thread")
+    let herd: Vec<_> = old().flat_map(|at| [at; HERD]).map(ask).collect();
+    let keys = old().count();
+    until("each key is being validated once, and everybody else waits for that", 60, || {
+        let now = (origin.held(), collapsed() - before);
+        assert!(now.0 <= keys, "{now:?}");
+        (now == (keys, keys * (HERD - 1))).then_some(())
+    });
+    origin.open();
+    herd.into_iter().for_each(|asker| asker.join().expect("served"));
+    let mut client = Client::connect(edge.address).expect("connects");
+    for (kind, key) in all() {
+        let found = fate(&client.get(HOST, &target(kind, key)), kind, key);
+        assert_eq!(found, Some(Fate::Hit), "{}/{key}", KINDS[kind].0);
+    }
+    let asked = origin.asked();
+    let expected: Vec<String> = old().map(|(kind, key)| target(kind, key)).collect();
+    assert!(expected.iter().all(|target| asked.get(target) == Some(&1)), "{asked:?}");
+    assert_eq!(asked.len(), keys, "and nothing else: {asked:?}");
+    let labels = labels.lock().expect("no panic under it");
+    let validated = labels.iter().filter(|label| *label == "REVALIDATED").count();
+    assert!(validated >= keys, "{validated} of {} were told REVALIDATED", labels.len());
 }
 
-fn judge(reply: &Reply, kind: usize, key: usize, judged: &mut Judged) {
-    judged.answers += 1;
-    let status = reply.field("x-cache-status");
-    if KINDS[kind].0 == "strict" && reply.status == 504 {
-        judged.refused += 1;
-        return;
-    }
-    assert_eq!((reply.status, reply.body.len()), (200, 100 + key), "{:?}: {reply:?}", KINDS[kind]);
-    if status == Some("STALE") {
-        assert_eq!(KINDS[kind].0, "stale", "only what may be");
-        assert_eq!(reply.field("warning"), Some("110 - \"Response is Stale\""));
-        judged.stale += 1;
-    }
+fn answers(edge: &Edge) -> f64 {
+    metric(edge.admin, "pharos_requests_total")
 }
