@@ -90,7 +90,8 @@ impl Client {
         if let Some(reply) = self.ready.pop_front() {
             return Ok(reply);
         }
-        let mut buffer = vec![0; 64 * 1024];
+        // The reader moves what is left of it for each line: many answers at once want it short.
+        let mut buffer = vec![0; 8 * 1024];
         loop {
             if let Some(reply) = self.ready.pop_front() {
                 return Ok(reply);
