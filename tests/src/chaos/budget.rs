@@ -1,8 +1,8 @@
 //! Whether edges keep to their budget of streams that open a second, by their own count.
 //!
 //! An edge is looked at again and again, and all looks of one process are compared with each other:
-//! between two of them at most as many streams may have opened as the budget of that time and of
-//! one second more (a bucket that was full), however the looks themselves were delayed.
+//! between two of them at most as many streams may have opened as the budget of that time allows,
+//! however the looks themselves were delayed.
 #![expect(clippy::disallowed_methods, reason = "real processes are looked at in real time")]
 
 use std::{
@@ -105,8 +105,7 @@ impl Look {
     fn exceeds(&self, before: &[Self], per_s: u32) -> Option<String> {
         before.iter().find_map(|past| {
             let time = self.answered_at.duration_since(past.asked_at);
-            // A shard's own count reaches the board at its next turn or tick.
-            let time = time + Duration::from_millis(1_000 + BOARD_MS);
+            let time = time + Duration::from_millis(BURST_MS + BOARD_MS);
             let (opened, most) = (self.opened - past.opened, time.as_secs_f64() * f64::from(per_s));
             let most = most as u64 + SHARDS_MAX;
             (opened > most).then(|| format!("{opened} streams opened where {most} were allowed"))
@@ -117,7 +116,9 @@ impl Look {
 const LOOK_MS: u64 = 50;
 /// Some minutes.
 const LOOKS_MAX: usize = 4_000;
-/// What a count on the board may be late by.
+/// What an edge lets in at once.
+const BURST_MS: u64 = 20;
+/// What a count on the board may be late by: a shard's own reaches it at its next turn or tick.
 const BOARD_MS: u64 = 250;
 /// Each shard's bucket may hold one stream more than its share.
 const SHARDS_MAX: u64 = 16;

@@ -570,7 +570,7 @@ impl Process {
         for &(at_ns, opened_then, moved_then) in &self.looks {
             let ms = (now_ns - at_ns).div_ceil(1_000_000);
             let (opened, moved) = (opened - opened_then, moved - moved_then);
-            if opened > most(self.rates.opens_per_s, ms + 1000) {
+            if opened > most(self.rates.opens_per_s, ms + LATE_MS) {
                 return Some(format!("{opened} streams opened in {ms} ms"));
             }
             let rate = self.rates.drain_per_s;
@@ -586,6 +586,8 @@ impl Process {
 
 /// Looks that are compared with the newest: some seconds.
 const LOOKS_MAX: usize = 60;
+/// What a count on the board may be late by, and what may open at once.
+const LATE_MS: u64 = 270;
 
 /// Branches of the edges themselves, by what they count.
 const REACHED: &[(Metric, &str)] = &[

@@ -111,10 +111,20 @@ impl Streams {
     }
 
     /// `200`, a jittered `retry:` and a close: any other status would end a browser's
-    /// `EventSource` for good. `queue_ms`: how long those take who wait before it.
-    pub(super) fn refuse(&mut self, now: Now, socket: SocketId, queue_ms: u64, out: &mut Out) {
+    /// `EventSource` for good. `place_ms`: its place in the queue of those who come back, which
+    /// keeps them apart well enough; who has none comes back as at any end.
+    pub(super) fn refuse(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        place_ms: Option<u64>,
+        out: &mut Out,
+    ) {
         self.counts.refused += 1;
-        let retry_ms = self.jitter.half_to_three_halves(self.limits.retry_ms) + queue_ms;
+        let retry_ms = match place_ms {
+            Some(place_ms) => place_ms + self.jitter.half_to_three_halves(PLACE_JITTER_MS),
+            None => self.jitter.half_to_three_halves(self.limits.retry_ms),
+        };
         let mut answer = out.buffer();
         answer.extend_from_slice(REFUSAL_HEAD);
         // It holds nothing; and who was led here would give up without it.
@@ -125,6 +135,10 @@ impl Streams {
         out.close(socket, Close::Graceful);
     }
 }
+
+/// What a place in the queue of those who come back is blurred by: the shards of an edge give
+/// theirs without knowing of each other's.
+pub(super) const PLACE_JITTER_MS: u64 = 50;
 
 /// One piece after another, as one send.
 pub(super) fn payload(head: Option<Segment>, rest: Bytes, frames: Vec<Bytes>) -> Payload {

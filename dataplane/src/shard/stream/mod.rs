@@ -328,12 +328,12 @@ impl Streams {
         if wanted.is_some() && !self.openings.take(now.mono) {
             self.counts.over_budget += 1;
             let queue_ms = self.openings.queue(now.mono);
-            self.refuse(now, socket, queue_ms, out);
+            self.refuse(now, socket, Some(queue_ms), out);
             return Opening::Refused(Refused::OverBudget);
         }
         let audience = wanted.and_then(|wanted| self.audience_of(wanted));
         let (Some(audience), Some(wanted)) = (audience, wanted) else {
-            self.refuse(now, socket, 0, out);
+            self.refuse(now, socket, None, out);
             return Opening::Refused(refused.unwrap_or(Refused::TopicsFull));
         };
         let mut frames = Vec::new();
