@@ -6,8 +6,8 @@
 //!              ▲               │ 1 s        │                     │
 //!              └───────────────┴────────────┴──── end, silence ───┘
 //! ```
-//! A connect that is not answered within [`CONNECT_MS`] is made anew: the kernel sends a SYN again
-//! after that time, wherever the address leads by then. The engine is the edges' own, what is said
+//! A connect that is not answered within [`CONNECT_MS`] is made anew if the address leads elsewhere by
+//! then: that is when the kernel sends a SYN again, to wherever that is. The engine is the edges' own, what is said
 //! on its connections is not (`stream`). Leaves to others: where new connections are led
 //! (`address`), what the run is (`shared`).
 
@@ -134,6 +134,11 @@ impl Crowd {
         index * u32::from(self.seat.1) + u32::from(self.seat.0)
     }
 
+    /// What its connections are led by, the one under way and those to come.
+    fn way(&self, index: u32) -> u64 {
+        u64::from(self.number(index)) + u64::from(self.members[index as usize].turn)
+    }
+
     // ---- time ----
 
     fn look(&mut self, now: Mono) {
@@ -164,7 +169,10 @@ impl Crowd {
             // Who was led in vain comes back to where it was led from.
             Life::Connecting if silence_ms > CONNECT_MS => match member.led {
                 Some(_) => self.wait(now, index),
-                None => self.connect(now, index),
+                None if self.plan.lead.to(self.way(index)) != Some(member.edge) => {
+                    self.connect(now, index);
+                }
+                None => {}
             },
             Life::Live if member.stream.wanted.is_scripted && silence_ms > every_ms * 3 / 2 => {
                 self.shared.silent.fetch_add(1, Ordering::Relaxed);
@@ -210,14 +218,14 @@ impl Crowd {
 
     fn connect(&mut self, now: Mono, index: u32) {
         let number = self.number(index);
+        self.members[index as usize].turn += 1;
+        let way = self.way(index);
         let member = &mut self.members[index as usize];
-        member.turn += 1;
         let op = u64::from(member.turn) << 32 | u64::from(index);
-        let turn = u64::from(number) + u64::from(member.turn);
         let (to, from, edge) = match &member.led {
             Some((to, _)) => (*to, None, (self.plan.edge_of)(*to)),
             None => {
-                let edge = self.plan.lead.to(turn);
+                let edge = self.plan.lead.to(way);
                 let from = edge.map(|edge| SocketAddr::from(((self.plan.source)(edge, number), 0)));
                 (self.plan.to, from, edge)
             }

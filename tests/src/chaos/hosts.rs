@@ -74,7 +74,7 @@ impl Hosts {
         control.order(&["ip link set dev inner up"]);
         let to_control = control.id();
         order(&[
-            "ip link add name outer address 02:00:00:00:09:01 type bridge".to_owned(),
+            format!("ip link add name outer address {OUTER_MAC} type bridge"),
             "ip addr add 10.9.0.1/16 dev outer".to_owned(),
             "ip link set dev outer up".to_owned(),
             format!("ip link add name oper type veth peer name oper netns {to_control}"),
@@ -97,11 +97,13 @@ impl Hosts {
 
     fn add_edge(&mut self, at: usize, shards: u16, settings: &str) {
         let (namespace, number) = (Namespace::new(), at + 1);
+        let mac = format!("02:00:00:01:09:{number:02x}");
         let (to, to_control) = (namespace.id(), self.control.id());
         order(&[
-            format!("ip link add name e{at} type veth peer name outer netns {to}"),
+            format!("ip link add name e{at} type veth peer name outer address {mac} netns {to}"),
             format!("ip link set dev e{at} master outer"),
             format!("ip link set dev e{at} up"),
+            format!("ip neigh add 10.9.1.{number} lladdr {mac} dev outer nud permanent"),
             format!("ip route add local 10.{}.0.0/16 dev lo", SOURCES + at),
             format!("ip rule add from 10.{}.0.0/16 lookup {}", SOURCES + at, TABLES + at),
             format!("ip route add {SERVICE_IP} via 10.9.1.{number} table {}", TABLES + at),
@@ -110,6 +112,7 @@ impl Hosts {
             "ip link set dev outer up".to_owned(),
             format!("ip addr add 10.9.1.{number}/16 dev outer"),
             "ip route add default via 10.9.0.1".to_owned(),
+            format!("ip neigh add 10.9.0.1 lladdr {OUTER_MAC} dev outer nud permanent"),
             format!("ip addr add {SERVICE_IP}/32 dev lo"),
             format!("ip link add name inner type veth peer name e{at} netns {to_control}"),
             format!("ip addr add 10.7.0.{}/24 dev inner", 10 + number),
@@ -292,6 +295,9 @@ pub fn edge_of(address: SocketAddr) -> Option<usize> {
     }
 }
 
+/// Nobody asks for it: an ARP request that is lost among tens of thousands of connections would
+/// stop all of them for the second until the next one.
+const OUTER_MAC: &str = "02:00:00:00:09:01";
 const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
 /// Second byte of the source addresses that lead to edge 0.
 const SOURCES: usize = 20;
