@@ -340,3 +340,29 @@ pub const RELAY_ANSWER_MS_MAX: u64 = 3_000;
 /// How often an edge that follows none of the first looks whether it can again, in the middle of
 /// its jitter.
 pub const RELAY_LOOK_EVERY_MS: u64 = 10_000;
+
+// -- only the topics that are listened to --
+
+/// Topics that an edge may ask the edge that it follows for, at a time. Beyond: it asks for
+/// everything, as an edge does that follows control.
+pub const SUBSCRIBED_TOPICS_MAX: usize = 4_096;
+/// How long it asks for everything then, at least.
+pub const SUBSCRIBE_ALL_MS: u64 = 60_000;
+/// Topics that are asked for a second, once a feed has begun. Beyond: they wait for their turn.
+pub const SUBSCRIBES_PER_S_MAX: u32 = 500;
+/// How long a topic that nobody listens to any more is still asked for.
+pub const TOPIC_HELD_MS: u64 = 30_000;
+/// Topics of one shard that nobody listens to and that are still asked for. Beyond: those that
+/// have been so for longest are not.
+pub const TOPICS_HELD_MAX: usize = 1_024;
+/// Between two looks at which of them are.
+pub const TOPICS_HELD_LOOK_MS: u64 = 1_000;
+/// How long a stream waits for its topics to begin. Beyond: it is closed, and comes back.
+pub const TOPIC_WAIT_MS_MAX: u64 = 5_000;
+/// Bytes of the events that a topic begins with. Beyond: the newest, and the newest of each event
+/// key.
+pub const TOPIC_EVENTS_BYTES_MAX: usize = proto::limits::RECORD_BYTES_MAX / 4 * 3;
+/// How far the cursor of an edge may be behind while nothing that it wants comes, at most.
+pub const PASSED_EVERY_MS: u64 = 1_000;
+/// Topics whose lost events a parent remembers one by one. Beyond: all together.
+pub const PAST_TOPICS_MAX: usize = 65_536;

@@ -27,6 +27,7 @@ use proto::feed::{
 use self::cut::Cutter;
 use super::{
     ControlLink, Settings,
+    coverage::Wants,
     intake::{Intake, Item},
     jitter::Jitter,
     last_known::{LastKnown, Restored},
@@ -36,8 +37,9 @@ use super::{
     placement::{Circle, CircleNews},
     position::{Reach, Reporter},
     relay::{Ground, JoinRequest, Relay, Taken},
-    session::{Lost, Purpose, Resume, Session},
+    session::{Heard, Lost, Purpose, Resume, Session},
     stream::tally::most,
+    subscription::Subscription,
 };
 use crate::{
     limits,
@@ -85,6 +87,10 @@ pub struct Feed {
     is_circle_told: bool,
     /// Ids of the edges that follow this one.
     children: Arc<[String]>,
+    /// When topics that wait to be asked for are looked at.
+    subscribe_at: Option<Mono>,
+    /// All topics are asked for because they are too many.
+    is_all_for_room: bool,
 }
 
 impl Feed {
@@ -101,6 +107,8 @@ impl Feed {
         let relay = relay.map(|relay| Relay::new(relay, edge_id, observe.clone()));
         let mut intake = Intake::new(settings.shard_count);
         intake.own_id = Arc::clone(edge_id);
+        intake.subscription =
+            Subscription::is_for(settings).then(|| Subscription::new(settings.shard_count));
         Some(Self {
             session: Session::new(links.clone(), Purpose::Follow, edge_id, settings.seed),
             links,
@@ -127,6 +135,8 @@ impl Feed {
             circle: None,
             is_circle_told: false,
             children: Arc::default(),
+            subscribe_at: None,
+            is_all_for_room: false,
         })
     }
 
@@ -175,7 +185,7 @@ impl Feed {
             self.session.handle_connected(now, number, result, &resume, out);
         } else {
             let last_event_id = self.intake.received.as_ref().map(ToString::to_string);
-            let resume = Resume { last_event_id, history: false };
+            let resume = Resume { last_event_id, ..Resume::default() };
             match (&mut self.look, result) {
                 (Some(look), result) => look.handle_connected(now, number, result, &resume, out),
                 (None, Ok(socket)) => out.close(socket, Close::Abort),
@@ -193,6 +203,8 @@ impl Feed {
             self.reporter.handle_received(now, bytes, out);
         } else if let Some(look) = self.look.as_mut().filter(|look| look.owns(socket)) {
             look.handle_received(now, bytes, out, |_| Ok(()));
+        } else if let Some(relay) = &mut self.relay {
+            relay.handle_received(socket, bytes, out);
         }
         self.go_on(now, out);
     }
@@ -225,7 +237,10 @@ impl Feed {
         if result.is_err() {
             return self.handle_gone(now, socket, out);
         }
-        if let Some(relay) = self.relay.as_mut().filter(|relay| relay.owns(socket)) {
+        if self.session.owns(socket) {
+            self.session.handle_sent();
+            self.say(out);
+        } else if let Some(relay) = self.relay.as_mut().filter(|relay| relay.owns(socket)) {
             relay.handle_sent(socket, bytes);
             self.serve(now, out);
         }
@@ -296,7 +311,8 @@ impl Feed {
         let look = self.look.as_ref().and_then(Session::next_deadline);
         let relay = self.relay.as_ref().and_then(Relay::next_deadline);
         let own = [report, kept, self.tell_at, self.behind_until, self.look_at, look, relay];
-        own.into_iter().chain([self.session.next_deadline()]).flatten().min()
+        let own = own.into_iter().chain([self.subscribe_at]);
+        own.chain([self.session.next_deadline()]).flatten().min()
     }
 }
 
@@ -315,7 +331,14 @@ impl Feed {
     fn take_events(&mut self, now: Now, bytes: &[u8], out: &mut Out) {
         let (intake, relay) = (&mut self.intake, &mut self.relay);
         let mut is_broken = false;
-        self.session.handle_received(now, bytes, out, |event| -> Result<(), Lost> {
+        self.session.handle_received(now, bytes, out, |heard| -> Result<(), Lost> {
+            let event = match heard {
+                Heard::Answer(topics_max) => {
+                    intake.answered(topics_max);
+                    return Ok(());
+                }
+                Heard::Event(event) => event,
+            };
             let id = event.has_id.then_some(&*event.last_event_id);
             if event.too_large {
                 is_broken = true;
@@ -338,6 +361,56 @@ impl Feed {
         });
         if is_broken && let Some(relay) = &mut self.relay {
             relay.break_off(self.intake.received.as_ref(), out);
+        }
+    }
+
+    /// What streams of a shard want to hear of has changed.
+    pub fn handle_wants(&mut self, now: Now, from: ShardId, wants: Wants, out: &mut Out) {
+        if let Some(subscription) = &mut self.intake.subscription {
+            subscription.wants(now.mono, from, wants);
+        }
+        self.intake.push_coverage();
+        self.go_on(now, out);
+    }
+
+    /// A shard opens no more streams of topics that were not asked for.
+    pub fn handle_narrowed(&mut self, now: Now, round: u64, out: &mut Out) {
+        if let Some(subscription) = &mut self.intake.subscription
+            && subscription.narrowed(round)
+        {
+            tracing::info!(
+                topics = subscription.count(),
+                "the feed is asked for these topics only"
+            );
+        }
+        self.intake.push_coverage();
+        self.go_on(now, out);
+    }
+
+    /// Asks for topics, or for everything where they are too many.
+    fn subscribe(&mut self, now: Now, out: &mut Out) {
+        let Some(subscription) = &mut self.intake.subscription else { return };
+        subscription.go_on(now.mono);
+        self.subscribe_at = subscription.next_deadline(now.mono);
+        let (is_narrow, asks_for_all) = (subscription.is_narrow(), subscription.asks_for_all());
+        let is_relayed = self.session.is_following() && !self.session.is_at_control();
+        let was_for_room = std::mem::replace(&mut self.is_all_for_room, asks_for_all);
+        if is_relayed && asks_for_all && is_narrow {
+            tracing::warn!("streams listen to too many topics: the feed is asked for all of them");
+            self.session.begin_anew(now, out);
+        } else if is_relayed && was_for_room && !asks_for_all && !is_narrow {
+            self.session.begin_anew(now, out);
+        }
+        self.say(out);
+    }
+
+    /// Says what there is to say to whom this edge follows.
+    fn say(&mut self, out: &mut Out) {
+        let Some(subscription) = &mut self.intake.subscription else { return };
+        if self.session.can_say()
+            && let Some(lines) = subscription.take_lines()
+        {
+            self.session.say(lines, out);
         }
     }
 
@@ -425,6 +498,7 @@ impl Feed {
             self.cut(out);
         }
         self.hold_back(now, out);
+        self.subscribe(now, out);
         self.serve(now, out);
         self.look_back(now, out);
         let reach = match self.session.address() {
@@ -478,6 +552,9 @@ impl Feed {
                     self.cursor = Some(cursor);
                     self.want_tell(now);
                 }
+            }
+            Item::Coverage(coverage) => {
+                out.mail_all(|| Mail::Coverage(Arc::clone(&coverage)));
             }
             Item::Refill(how) => {
                 let applied = match &self.cursor {
@@ -595,8 +672,11 @@ impl Feed {
         let session = self.session.counts();
         let is_relayed = self.session.is_following() && !self.session.is_at_control();
         let kept = self.last_known.as_ref().map(LastKnown::counts).unwrap_or_default();
+        let subscription = self.intake.subscription.as_ref();
         for (metric, value) in [
             (Metric::FeedRelayed, is_relayed.into()),
+            (Metric::FeedTopics, subscription.map_or(0, Subscription::count) as u64),
+            (Metric::FeedFiltered, subscription.is_some_and(Subscription::is_narrow).into()),
             (Metric::FeedSessions, session.opened),
             (Metric::FeedLost, session.lost),
             (Metric::FeedUnknownKinds, self.intake.unknown_kinds),

@@ -19,8 +19,10 @@ use proto::feed::{
 };
 
 use super::{
+    coverage::Coverage,
     mail::{Advance, ConfigChange},
     session::{Lost, Resume},
+    subscription::Subscription,
     watermark::Fence,
 };
 use crate::limits;
@@ -49,6 +51,10 @@ pub(super) struct Intake {
     pub(super) path: Vec<String>,
     /// The event that was just taken, if it was one.
     pub(super) event: Option<Arc<Publish>>,
+    /// Which topics are asked for, if this edge asks for topics.
+    pub(super) subscription: Option<Subscription>,
+    /// Only those come on this session.
+    is_filtered: bool,
 }
 
 /// What takes effect behind the purges before it.
@@ -62,6 +68,8 @@ pub(super) enum Item {
     },
     /// `Refilling` or `Refilled`.
     Refill(Advance),
+    /// Which topics' events come.
+    Coverage(Arc<Coverage>),
 }
 
 /// Where this session is with events from before.
@@ -101,6 +109,8 @@ impl Intake {
             own_id: "".into(),
             path: Vec::new(),
             event: None,
+            subscription: None,
+            is_filtered: false,
         }
     }
 
@@ -113,6 +123,10 @@ impl Intake {
     pub(super) fn begin_session(&mut self) -> Resume {
         self.snapshot = None;
         self.events = 0;
+        self.is_filtered = false;
+        if let Some(subscription) = &mut self.subscription {
+            subscription.session_begins();
+        }
         self.refill = if self.refilled { Refill::No } else { Refill::Expected };
         // Twice over the same record: only a snapshot leads past it.
         if self.stuck >= STUCK_MAX {
@@ -122,6 +136,29 @@ impl Intake {
         Resume {
             last_event_id: self.received.as_ref().map(ToString::to_string),
             history: !self.refilled,
+            topics: self.subscription.as_ref().is_some_and(|it| !it.asks_for_all()),
+        }
+    }
+
+    /// Whom this edge follows has answered, see [`Subscription::answered`].
+    pub(super) fn answered(&mut self, topics_max: Option<usize>) {
+        let Some(subscription) = &mut self.subscription else { return };
+        subscription.answered(topics_max);
+        if topics_max.is_some() {
+            // Each topic is asked for with its past.
+            self.is_filtered = true;
+            self.refill = Refill::No;
+        }
+        self.push_coverage();
+    }
+
+    /// Shards are told what there is to tell of it, in the order of the feed.
+    pub(super) fn push_coverage(&mut self) {
+        let Some(subscription) = &mut self.subscription else { return };
+        for coverage in subscription.take_news() {
+            // From here on, what is not asked for is missed.
+            self.refilled &= !matches!(coverage, Coverage::Narrow { .. });
+            self.fence.push(Item::Coverage(Arc::new(coverage)), false);
         }
     }
 
@@ -233,6 +270,17 @@ impl Intake {
                 self.push_cursor(cursor, how);
                 return Ok(());
             }
+            Record::Passed(_) => self.end_refill(),
+            Record::Topic(topic) => {
+                self.end_refill();
+                // Its events are known by then, or would be taken for early.
+                self.push_cursor(cursor, Advance::Onward);
+                if let Some(subscription) = &mut self.subscription {
+                    subscription.begins(topic);
+                }
+                self.push_coverage();
+                return Ok(());
+            }
         }
         self.push_cursor(cursor, Advance::Onward);
         Ok(())
@@ -259,7 +307,10 @@ impl Intake {
     fn end_refill(&mut self) {
         if self.refill != Refill::No {
             self.refill = Refill::No;
-            self.refilled = true;
+            if !self.is_filtered {
+                self.refilled = true;
+                self.subscription.iter_mut().for_each(Subscription::all_came);
+            }
             self.fence.push(Item::Refill(Advance::Refilled), false);
         }
     }

@@ -63,6 +63,11 @@ impl LastValues {
         old.map(|(number, _)| number)
     }
 
+    /// Some of them may never have come.
+    pub fn note_incomplete(&mut self) {
+        (self.incomplete, self.snapshot) = (true, None);
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -12,7 +12,13 @@ use proto::feed::{
     site::{Page, Site},
 };
 
-use super::{drain::Order, explain::Found, placement::CircleNews, slab::Ref};
+use super::{
+    coverage::{Coverage, Wants},
+    drain::Order,
+    explain::Found,
+    placement::CircleNews,
+    slab::Ref,
+};
 use crate::seam::ShardId;
 
 /// What one shard tells another, or itself.
@@ -52,6 +58,15 @@ pub enum Mail {
     /// How many of the sender's streams carry each of customers' topics; for shard 0, which
     /// reports.
     TopicStreams(Vec<TopicStreams>),
+    /// Which topics' events come.
+    Coverage(Arc<Coverage>),
+    /// What the sender's streams want to hear of; for shard 0, which asks for it.
+    Wants(Wants),
+    /// The sender opens no more streams of topics that it has not asked for; for shard 0.
+    Narrowed {
+        /// As told.
+        round: u64,
+    },
     /// A response of a page was stored; for shard 0, which keeps pages on disk.
     PageStored(Arc<cache::Entry>),
     /// A request of the shard waited for a lease or a filling body that has moved on.

@@ -27,6 +27,7 @@ pub mod answer;
 pub mod audience;
 pub mod conn;
 pub mod conn_table;
+pub mod coverage;
 pub mod drain;
 pub mod encoding;
 pub mod explain;
@@ -74,6 +75,7 @@ mod rules_of_pages;
 mod rules_of_sites;
 #[cfg(test)]
 mod rules_parts;
+
 pub mod secret;
 pub mod session;
 pub mod site_request;
@@ -84,6 +86,7 @@ pub mod stream_request;
 pub mod stream_route;
 #[cfg(test)]
 mod stream_rules;
+mod subscription;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timers;
@@ -573,6 +576,17 @@ impl Shard {
             Mail::TopicStreams(counts) => {
                 if let Some(feed) = &mut self.feed {
                     feed.handle_topic_streams(now, from, counts);
+                }
+            }
+            Mail::Coverage(coverage) => edge.streams.handle_coverage(now, &coverage, &mut edge.out),
+            Mail::Wants(wants) => {
+                if let Some(feed) = &mut self.feed {
+                    feed.handle_wants(now, from, wants, &mut edge.out);
+                }
+            }
+            Mail::Narrowed { round } => {
+                if let Some(feed) = &mut self.feed {
+                    feed.handle_narrowed(now, round, &mut edge.out);
                 }
             }
             Mail::FeedState(state) => edge.feed_state = state,

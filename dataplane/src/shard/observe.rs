@@ -162,6 +162,10 @@ metrics! {
     StreamSendsBlocked "pharos_stream_sends_blocked_total" "" Counter
         "Fanned-out frames that a stream's socket did not take whole.",
     StreamBeats "pharos_stream_beats_total" "" Counter "Heartbeats given to silent streams.",
+    StreamsAwaiting "pharos_streams_awaiting" "" Gauge
+        "Streams that wait until their topics are told here.",
+    StreamsAwaitedInVain "pharos_streams_awaited_in_vain_total" "" Counter
+        "Streams closed because their topics were not told here in time.",
     EventsPublished "pharos_events_published_total" "" Counter
         "Events taken into a history, by each shard.",
     EventsSeen "pharos_events_seen_total" "" Counter
@@ -189,6 +193,8 @@ metrics! {
         "Edges that were sent elsewhere.",
     RelayCutUnplaced "pharos_relay_cut_total" "reason=\"unplaced\"" Counter
         "Edges that were sent elsewhere.",
+    RelayCutGarbled "pharos_relay_cut_total" "reason=\"garbled\"" Counter
+        "Edges that were sent elsewhere.",
     RelayCutBroken "pharos_relay_cut_total" "reason=\"broken\"" Counter
         "Edges that were sent elsewhere.",
     RelayCutDraining "pharos_relay_cut_total" "reason=\"draining\"" Counter
@@ -196,6 +202,15 @@ metrics! {
     RelayLogBytes "pharos_relay_log_bytes" "" Gauge
         "Bytes of records and events held for edges that follow.",
     RelaySentBytes "pharos_relay_sent_bytes_total" "" Counter "Bytes sent to edges that follow.",
+    RelayTopics "pharos_relay_topics" "" Gauge
+        "Topics that edges that follow have asked this one for.",
+    RelayFiltered "pharos_relay_filtered_total" "" Counter
+        "Records not sent to an edge that follows, because it has not asked for their topics.",
+    RelayBegun "pharos_relay_topics_begun_total" "" Counter
+        "Topics that began at an edge that follows.",
+    FeedTopics "pharos_feed_topics" "" Gauge "Topics that streams of this edge want to hear of.",
+    FeedFiltered "pharos_feed_filtered" "" Gauge
+        "1 where only the topics come that this edge has asked for, 0 where all come.",
     LastKnownWritten "pharos_last_known_writes_total" "" Counter
         "Files written of what is kept on disk.",
     LastKnownFailed "pharos_last_known_failures_total" "" Counter

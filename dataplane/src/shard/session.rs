@@ -87,6 +87,18 @@ pub struct Resume {
     pub last_event_id: Option<String>,
     /// Whether to ask for events that control still has from before.
     pub history: bool,
+    /// Whether an edge that is followed may be told which topics are wanted.
+    pub topics: bool,
+}
+
+/// What has come on a session.
+#[derive(Debug)]
+pub enum Heard<'e> {
+    /// The answer. An edge lets this one say which topics it wants, up to so many; without it tells
+    /// everything.
+    Answer(Option<usize>),
+    /// An event.
+    Event(&'e Event<'e>),
 }
 
 enum State {
@@ -122,6 +134,8 @@ struct Connection {
     receiving: bool,
     /// When the head of an answer is late.
     head_by: Option<Mono>,
+    /// A send is under way.
+    sending: bool,
 }
 
 /// Why a session, or an attempt at one, is over.
@@ -332,13 +346,39 @@ impl Session {
         }
     }
 
-    /// Bytes from control. Each event is given to `take`.
+    /// A send ended.
+    pub fn handle_sent(&mut self) {
+        if let State::Open(open) = &mut self.state {
+            open.sending = false;
+        }
+    }
+
+    /// Whether something can be said to whom it follows.
+    pub fn can_say(&self) -> bool {
+        matches!(&self.state, State::Open(open) if open.following && !open.sending)
+    }
+
+    /// Says something to whom it follows, behind the request.
+    pub fn say(&mut self, text: Vec<u8>, out: &mut Out) {
+        if let State::Open(open) = &mut self.state {
+            open.sending = true;
+            out.send(open.socket, Payload::One(Segment::Owned(text)));
+        }
+    }
+
+    /// Begins anew with whom it follows, at once.
+    pub fn begin_anew(&mut self, now: Now, out: &mut Out) {
+        let at = self.at;
+        self.turn_to(now, at, out);
+    }
+
+    /// Bytes from control. The answer and each event are given to `take`.
     pub fn handle_received(
         &mut self,
         now: Now,
         bytes: &[u8],
         out: &mut Out,
-        mut take: impl FnMut(&Event<'_>) -> Result<(), Lost>,
+        mut take: impl FnMut(Heard<'_>) -> Result<(), Lost>,
     ) {
         let State::Open(open) = &mut self.state else { return };
         open.heard_at = now.mono;
@@ -460,14 +500,19 @@ impl Session {
             moved_on: false,
             heard_at: now.mono,
             receiving: true,
+            sending: true,
             // Who relays answers at once, or something is wrong with it; control may have to look.
             head_by: (!self.is_at_control())
                 .then(|| now.mono.after_ms(limits::RELAY_ANSWER_MS_MAX)),
         }));
-        let target = match (self.purpose, resume.history) {
-            (Purpose::Look, _) => "/v1/feed?look=1",
-            (Purpose::Follow, true) => "/v1/feed?history=1",
-            (Purpose::Follow, false) => "/v1/feed",
+        let topics = resume.topics && !self.is_at_control();
+        let target = match (self.purpose, resume.history, topics) {
+            (Purpose::Look, _, _) => "/v1/feed?look=1",
+            (Purpose::Follow, true, false) => "/v1/feed?history=1",
+            (Purpose::Follow, false, false) => "/v1/feed",
+            // Who does not know of topics looks at the rest.
+            (Purpose::Follow, true, true) => "/v1/feed?history=1&topics=1",
+            (Purpose::Follow, false, true) => "/v1/feed?topics=1",
         };
         let mut request = request_head(Method::Get, target, self.link(), out);
         if !self.is_at_control() {
@@ -543,7 +588,7 @@ impl Connection {
     fn read(
         &mut self,
         mut input: &[u8],
-        take: &mut impl FnMut(&Event<'_>) -> Result<(), Lost>,
+        take: &mut impl FnMut(Heard<'_>) -> Result<(), Lost>,
     ) -> Result<(), Lost> {
         loop {
             let mut space = FieldSpace::new();
@@ -553,11 +598,12 @@ impl Connection {
                     check_head(&response)?;
                     self.following = true;
                     self.head_by = None;
+                    take(Heard::Answer(topics_max(&response)))?;
                 }
                 ClientStep::Body(mut content) => {
                     let parser = &mut self.parser;
                     while let Some(event) = parser.step(&mut content) {
-                        take(&event)?;
+                        take(Heard::Event(&event))?;
                         self.heard_event = true;
                         self.moved_on |= event.has_id;
                     }
@@ -581,6 +627,13 @@ fn check_head(response: &Response<'_>) -> Result<(), Lost> {
     }
     let content_type = response.head.fields.known(Known::ContentType).unwrap_or_default();
     if content_type.starts_with(b"text/event-stream") { Ok(()) } else { Err(Lost::NotAFeed) }
+}
+
+/// How many topics may be asked for, if so few that it matters what they are.
+fn topics_max(response: &Response<'_>) -> Option<usize> {
+    let mut fields = response.head.fields.iter();
+    let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case(TOPICS_FIELD))?;
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
 /// Request line and the fields of every request to control.
@@ -614,6 +667,8 @@ fn host_of(link: &ControlLink) -> String {
 
 /// Who asks, for edges that relay.
 pub const EDGE_FIELD: &str = "Pharos-Edge";
+/// How many topics may be asked for, from an edge that relays.
+pub const TOPICS_FIELD: &str = "Pharos-Topics";
 const SESSION_PURPOSE: u64 = 2;
 const LOOK_PURPOSE: u64 = 7;
 
@@ -666,15 +721,19 @@ mod tests {
             };
             let (op, to) = (*op, *to);
             let Op::Feed(number) = Op::of(op) else { panic!("the feed's") };
-            let resume =
-                Resume { last_event_id: Some("00000000000000ff.7.".into()), history: true };
+            let resume = Resume {
+                last_event_id: Some("00000000000000ff.7.".into()),
+                history: true,
+                topics: true,
+            };
             self.session.handle_connected(self.now, number, result, &resume, &mut self.out);
             to.to_string()
         }
 
         fn receive(&mut self, bytes: &[u8]) {
             let events = &mut self.events;
-            self.session.handle_received(self.now, bytes, &mut self.out, |event| {
+            self.session.handle_received(self.now, bytes, &mut self.out, |heard| {
+                let Heard::Event(event) = heard else { return Ok(()) };
                 events.push(event.name.to_string());
                 if event.name == "bad" { Err(Lost::Record) } else { Ok(()) }
             });

@@ -51,6 +51,8 @@ pub enum State {
         /// Index in its topic's `waiting`.
         at: u32,
     },
+    /// Its topics are not told here yet.
+    Awaiting,
     /// In the queue of those who read on in the next turn.
     Woken,
 }

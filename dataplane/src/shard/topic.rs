@@ -23,8 +23,13 @@
 //! A reader of several topics has one cursor for all: every dot names one operation of a replica,
 //! whatever its topic, so that a vector says of each topic what has been seen of it.
 //!
+//! Where only the events of some topics come (`coverage`), a topic that began late has a `base` of its
+//! own, and a quiet one that is not told is unknown, not quiet: see `begin`.
+//!
 //! Leaves to others: what is held and read (`history`), present states (`last_values`), who listens
 //! (`audience`), sending (`stream`, `fanout`).
+
+mod begin;
 
 use std::{collections::VecDeque, hash::BuildHasher, sync::Arc};
 
@@ -90,6 +95,27 @@ pub struct Topic {
     pub streams: u32,
     /// Its present state, if its events have keys.
     values: Option<Box<LastValues>>,
+    /// Beyond this none of its events was missing when it began to be told here by itself; what is
+    /// true of all topics does not count for it.
+    own_base: Option<Box<VersionVector>>,
+    /// Its events come, where not all topics' do.
+    pub told: bool,
+    /// Whether this shard has asked for it, where not all topics' events come.
+    pub asked: Asked,
+    /// Since when it has been asked for and nobody listens.
+    pub idle_since: Option<Mono>,
+}
+
+/// Whether a shard has asked for a topic's events.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Asked {
+    /// No.
+    #[default]
+    No,
+    /// Yes; they may not come yet.
+    Yes,
+    /// Yes, and they come until it asks no more.
+    Confirmed,
 }
 
 /// What became of a publish.
@@ -103,6 +129,8 @@ pub enum Published {
     Early,
     /// Not a name, or no room for another topic: dropped.
     NoTopic,
+    /// Of a topic that is not told here, or not any more: dropped.
+    Untold,
 }
 
 /// All topics of one shard.
@@ -134,6 +162,8 @@ pub struct Topics {
     behind: Vec<u32>,
     /// Where the search for a topic to forget goes on.
     hand: usize,
+    /// Only the events of topics that are `told` come.
+    is_narrow: bool,
 }
 
 impl Topic {
@@ -146,6 +176,10 @@ impl Topic {
             listeners: Vec::new(),
             streams: 0,
             values: None,
+            own_base: None,
+            told: false,
+            asked: Asked::No,
+            idle_since: None,
         }
     }
 
@@ -226,6 +260,14 @@ impl Topic {
         floor: Option<&[Dot]>,
     ) -> VersionVector {
         let mut ever = self.newest.clone();
+        if let Some(own_base) = &self.own_base {
+            ever.merge(own_base);
+            let lacks = ever.iter().map(|dot| {
+                let before = self.history.before_oldest_of(dot.replica);
+                Dot { seq: before.unwrap_or(dot.seq), ..dot }
+            });
+            return lacks.filter(|dot| dot.seq > 0 && !cursor.contains(*dot)).collect();
+        }
         ever.merge(base);
         ever.iter()
             .map(|dot| match (self.history.before_oldest_of(dot.replica), floor) {
@@ -265,6 +307,7 @@ impl Topics {
             limits,
             behind: Vec::new(),
             hand: 0,
+            is_narrow: false,
         }
     }
 
@@ -391,7 +434,7 @@ impl Topics {
         for _ in 0..self.rows.len().min(FORGET_LOOKS_MAX) {
             self.hand = (self.hand + 1) % self.rows.len();
             let old = &self.rows[self.hand];
-            if !old.listeners.is_empty() {
+            if !old.listeners.is_empty() || old.asked != Asked::No {
                 continue;
             }
             let row = self.hand as u32;
@@ -440,6 +483,9 @@ impl Topics {
         }
         if !record.refill {
             self.announced.merge(&record.version);
+        }
+        if self.is_narrow && !self.find(&record.topic).is_some_and(|row| self.at(row).told) {
+            return Published::Untold;
         }
         let Some(row) = self.find_or_add(&record.topic) else {
             // Events of a topic that there is no room for are missing.
@@ -530,6 +576,7 @@ impl Topics {
         self.order.clear();
         for (row, topic) in self.rows.iter_mut().enumerate() {
             topic.history.clear();
+            topic.own_base = None;
             if topic.streams > 0 {
                 topic.store_gap(&known, self.next, now);
                 self.order.push_back((row as u32, self.next));
@@ -586,6 +633,7 @@ impl Topics {
             topic.newest = VersionVector::new();
             topic.id = Arc::clone(&self.known);
             topic.values = None;
+            topic.own_base = None;
         }
         let told = self.numbers().filter(|&row| self.at(row).streams > 0);
         told.collect()

@@ -27,6 +27,11 @@ pub enum Record {
     Publish(Publish),
     /// Nothing new up to the event's id.
     Beat(Beat),
+    /// From here on a topic's events are told; these came before. Only to an edge that said which
+    /// topics it wants.
+    Topic(Topic),
+    /// Nothing that such an edge wants up to the event's id.
+    Passed(Passed),
 }
 
 /// Part of the configuration as of one position.
@@ -161,6 +166,25 @@ pub struct Beat {
     pub path: Vec<String>,
 }
 
+/// The beginning of a topic at an edge that has asked for it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Topic {
+    /// Number of the request that this answers.
+    pub ask: u64,
+    /// The topic.
+    pub topic: String,
+    /// Beyond this, none of its events up to the record's id is missing in `events`.
+    pub from: VersionVector,
+    /// Whether the newest of each event key is among them.
+    pub whole: bool,
+    /// Its events up to the record's id, oldest first, as many as are kept.
+    pub events: Vec<Publish>,
+}
+
+/// "What came up to here was not for you."
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Passed {}
+
 /// An edge that visitors can be led to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CircleEdge {
@@ -207,6 +231,8 @@ impl Record {
             Self::Purge(_) => "purge",
             Self::Publish(_) => "publish",
             Self::Beat(_) => "beat",
+            Self::Topic(_) => "topic",
+            Self::Passed(_) => "passed",
         }
     }
 
@@ -218,6 +244,8 @@ impl Record {
             Self::Purge(record) => serde_json::to_string(record),
             Self::Publish(record) => serde_json::to_string(record),
             Self::Beat(record) => serde_json::to_string(record),
+            Self::Topic(record) => serde_json::to_string(record),
+            Self::Passed(record) => serde_json::to_string(record),
         };
         json.expect("records have string keys only, which serde_json cannot fail on")
     }
@@ -230,6 +258,8 @@ impl Record {
             "purge" => serde_json::from_str(data).map(Self::Purge),
             "publish" => serde_json::from_str(data).map(Self::Publish),
             "beat" => serde_json::from_str(data).map(Self::Beat),
+            "topic" => serde_json::from_str(data).map(Self::Topic),
+            "passed" => serde_json::from_str(data).map(Self::Passed),
             other => return Err(RecordError::UnknownKind(other.chars().take(40).collect())),
         };
         record.map_err(RecordError::Malformed)

@@ -23,7 +23,10 @@ use proto::{
     sse::encode::{EventText, event_chunk},
 };
 
-use super::log::{Log, Place};
+use super::{
+    filter::Filter,
+    log::{Entry, Log, Place},
+};
 use crate::{
     limits,
     seam::{Mono, Now, Payload, Segment, SocketId},
@@ -38,6 +41,27 @@ pub(super) struct Child {
     phase: Phase,
     /// Since when a send is under way.
     sending: Option<Mono>,
+    /// It is told the topics that it wants, and no others.
+    pub filter: Option<Filter>,
+    /// What it has been sent, or was not for it.
+    passed: Passed,
+    /// Records that were not sent to it.
+    pub left_out: u64,
+    /// Topics that began.
+    pub begun: u64,
+}
+
+/// How far an edge is that is not sent everything.
+#[derive(Default)]
+struct Passed {
+    /// Up to here.
+    cursor: Option<Arc<FeedCursor>>,
+    /// Of the operation under way it was sent something, a purge: its end must not be left out.
+    owes_end: bool,
+    /// The record before this one is not the last of its operation.
+    is_within: bool,
+    /// When the cursor is sent, because what came with it was not.
+    due_at: Option<Mono>,
 }
 
 enum Phase {
@@ -92,6 +116,8 @@ pub(super) enum Cut {
     Lagging,
     /// What it needs does not come here.
     Unplaced,
+    /// What it said about its topics cannot be understood.
+    Garbled,
     /// What came here does not follow on what came before.
     Broken,
     /// This edge drains.
@@ -104,6 +130,7 @@ impl Cut {
             Self::Stalled => "it takes nothing",
             Self::Lagging => "it is behind all that is held",
             Self::Unplaced => "what it needs does not come here",
+            Self::Garbled => "what it says of its topics cannot be understood",
             Self::Broken => "a record was too large to be relayed",
             Self::Draining => "this edge drains",
         }
@@ -118,11 +145,14 @@ impl Child {
         edge: Box<str>,
         cursor: Option<FeedCursor>,
         history: bool,
+        filter: Option<Filter>,
     ) -> Self {
+        let passed = Passed { cursor: cursor.clone().map(Arc::new), ..Passed::default() };
         let until = now.mono.after_ms(limits::RELAY_AHEAD_MS_MAX);
         let phase = Phase::Waiting { cursor, history, until };
         // The head of the answer.
-        Self { socket, edge, phase, sending: Some(now.mono) }
+        let sending = Some(now.mono);
+        Self { socket, edge, phase, sending, filter, passed, left_out: 0, begun: 0 }
     }
 
     /// The send under way has ended.
@@ -136,7 +166,7 @@ impl Child {
             // Nothing else is looked at before the send has ended.
             (Some(since), _) => Some(since.after_ms(limits::RELAY_STALL_MS_MAX)),
             (None, Phase::Waiting { until, .. }) => Some(*until),
-            (None, _) => None,
+            (None, _) => self.passed.due_at,
         }
     }
 
@@ -153,7 +183,7 @@ impl Child {
         }
         self.place(now, log, ground)?;
         let mut payload = Gathered::default();
-        while !payload.is_full() && self.add_next(log, ground, &mut payload)? {}
+        while !payload.is_full() && self.add_next(now, log, ground, &mut payload)? {}
         let payload = payload.into_payload();
         self.sending = payload.is_some().then_some(now.mono);
         Ok(payload)
@@ -163,7 +193,12 @@ impl Child {
     fn place(&mut self, now: Now, log: &Log, ground: Ground<'_>) -> Result<(), Cut> {
         let Phase::Waiting { cursor, history, until } = &self.phase else { return Ok(()) };
         let is_over = *until <= now.mono;
-        let wants_past = *history || cursor.is_none();
+        if self.filter.as_ref().is_some_and(|filter| !filter.is_complete()) {
+            return if is_over { Err(Cut::Unplaced) } else { Ok(()) };
+        }
+        // Who wants some topics wants each with its past.
+        let history = *history && self.filter.is_none();
+        let wants_past = self.filter.is_none() && (history || cursor.is_none());
         // Who has nothing, and cannot get more here, is better off with what there is.
         if wants_past && !log.has_past() && !(is_over && cursor.is_none()) {
             return if is_over { Err(Cut::Unplaced) } else { Ok(()) };
@@ -178,7 +213,7 @@ impl Child {
                         Phase::Snapshot { progress, next }
                     }
                     (None, _) => return Err(Cut::Unplaced),
-                    (Some(_), _) if *history => Phase::Past { events: log.past(next), next },
+                    (Some(_), _) if history => Phase::Past { events: log.past(next), next },
                     (Some(_), _) => Phase::Live { next },
                 };
                 Ok(())
@@ -191,6 +226,7 @@ impl Child {
     /// Adds the next piece; whether there was one.
     fn add_next(
         &mut self,
+        now: Now,
         log: &Log,
         ground: Ground<'_>,
         payload: &mut Gathered,
@@ -202,7 +238,10 @@ impl Child {
                 let (record, is_last) = progress.part(configuration);
                 let cursor = is_last.then(|| progress.cursor.to_string());
                 payload.add(&frame(&record, cursor.as_deref()));
-                if is_last {
+                if is_last && self.filter.is_some() {
+                    self.passed.cursor = Some(Arc::new(progress.cursor.clone()));
+                    self.phase = Phase::Live { next: *next };
+                } else if is_last {
                     let events = if log.has_past() { log.past(*next) } else { VecDeque::new() };
                     self.phase = Phase::Past { events, next: *next };
                 }
@@ -219,14 +258,85 @@ impl Child {
                 Ok(true)
             }
             Phase::Live { next } => {
-                if *next < log.first() {
+                let next = *next;
+                if next < log.first() {
                     return Err(Cut::Lagging);
                 }
-                let Some(frame) = log.frame(*next) else { return Ok(false) };
-                payload.add(frame);
-                *next += 1;
+                if self.begin_topic(log, next, payload) {
+                    return Ok(true);
+                }
+                let Some(record) = log.record(next) else {
+                    return Ok(self.tell_passed(now, payload));
+                };
+                self.pass(now, record, payload);
+                self.phase = Phase::Live { next: next + 1 };
                 Ok(true)
             }
+        }
+    }
+
+    /// Adds the beginning of a topic that it wants, if one can begin at this place.
+    fn begin_topic(&mut self, log: &Log, next: u64, payload: &mut Gathered) -> bool {
+        let Some(filter) = &mut self.filter else { return false };
+        if self.passed.is_within || !filter.has_wanted() || !log.can_begin(next) {
+            return false;
+        }
+        // What it is told of the past is before the cursor that it is told with it.
+        let Some(cursor) = &self.passed.cursor else { return false };
+        let Some((ask, topic)) = filter.begin_next() else { return false };
+        let record = Record::Topic(log.beginning(ask, &topic, next));
+        payload.add(&frame(&record, Some(&cursor.to_string())));
+        self.passed.due_at = None;
+        self.begun += 1;
+        true
+    }
+
+    /// Adds a record, or leaves it out.
+    fn pass(&mut self, now: Now, record: &Entry, payload: &mut Gathered) {
+        let Some(filter) = &self.filter else { return payload.add(&record.frame) };
+        let event = record.event.as_ref();
+        let is_left_out = event.is_some_and(|event| !filter.tells(&event.topic));
+        let is_again = event.is_some_and(|event| event.refill);
+        if !is_left_out {
+            payload.add(&record.frame);
+        }
+        self.left_out += u64::from(is_left_out);
+        let passed = &mut self.passed;
+        match &record.cursor {
+            Some(cursor) => {
+                passed.cursor = Some(Arc::clone(cursor));
+                passed.is_within = false;
+                if !is_left_out {
+                    (passed.owes_end, passed.due_at) = (false, None);
+                } else if std::mem::take(&mut passed.owes_end) {
+                    // It confirms the purge before this by its cursor.
+                    self.tell_cursor(payload);
+                } else {
+                    let due_at = now.mono.after_ms(limits::PASSED_EVERY_MS);
+                    passed.due_at.get_or_insert(due_at);
+                }
+            }
+            None if record.is_beat || is_again => {}
+            None => {
+                passed.is_within = true;
+                passed.owes_end |= !is_left_out;
+            }
+        }
+    }
+
+    /// Adds how far it is, if that was not said for long; whether it did.
+    fn tell_passed(&mut self, now: Now, payload: &mut Gathered) -> bool {
+        let is_due = self.passed.due_at.is_some_and(|at| at <= now.mono);
+        if is_due {
+            self.tell_cursor(payload);
+        }
+        is_due
+    }
+
+    fn tell_cursor(&mut self, payload: &mut Gathered) {
+        self.passed.due_at = None;
+        if let Some(cursor) = &self.passed.cursor {
+            payload.add(&frame(&Record::Passed(Default::default()), Some(&cursor.to_string())));
         }
     }
 }

@@ -13,12 +13,13 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
 use proto::feed::{
     cursor::{FeedCursor, StoreId},
-    record::Publish,
+    record::{Publish, Topic},
 };
 
-use super::past::Past;
+use super::past::{OfTopic, Past};
 use crate::limits;
 
 /// The newest records of the feed.
@@ -31,6 +32,8 @@ pub(super) struct Log {
     bytes: usize,
     /// Events from before, and which of the records' events go with them.
     past: Past,
+    /// Numbers of the records that are events of a topic, and no repetition.
+    by_topic: HashMap<Box<str>, VecDeque<u64>>,
     /// From this record on, events follow on those of the past.
     past_ends: u64,
     /// Records sent again behind a snapshot are under way.
@@ -44,11 +47,27 @@ pub(super) struct At {
     position: u64,
 }
 
-struct Entry {
-    frame: Bytes,
-    at: Option<At>,
+/// A record that is held.
+pub(super) struct Entry {
+    /// As it is sent on.
+    pub(super) frame: Bytes,
+    /// What came up to here, if an operation ends here.
+    pub(super) cursor: Option<Arc<FeedCursor>>,
+    /// The event that it is, perhaps again.
+    pub(super) event: Option<Arc<Publish>>,
+    /// It is a beat.
+    pub(super) is_beat: bool,
+}
+
+impl Entry {
+    fn at(&self) -> Option<At> {
+        self.cursor.as_deref().map(At::from)
+    }
+
     /// The event that it is, and that is no repetition.
-    event: Option<Arc<Publish>>,
+    fn news(&self) -> Option<&Arc<Publish>> {
+        self.event.as_ref().filter(|event| !event.refill)
+    }
 }
 
 /// One record as it came.
@@ -89,6 +108,7 @@ impl Log {
             records: VecDeque::new(),
             bytes: 0,
             past: Past::default(),
+            by_topic: HashMap::new(),
             past_ends: 0,
             behind_snapshot: false,
         }
@@ -110,15 +130,16 @@ impl Log {
     }
 
     /// One of the records.
-    pub(super) fn frame(&self, number: u64) -> Option<&Bytes> {
+    pub(super) fn record(&self, number: u64) -> Option<&Entry> {
         let at = number.checked_sub(self.first)?;
-        self.records.get(usize::try_from(at).ok()?).map(|entry| &entry.frame)
+        self.records.get(usize::try_from(at).ok()?)
     }
 
     /// What was on disk is where this edge goes on.
     pub(super) fn restored(&mut self, cursor: &FeedCursor) {
         if self.base.is_none() && self.records.is_empty() {
             self.base = Some(cursor.into());
+            self.past.starts_behind(&cursor.applied);
         }
     }
 
@@ -130,13 +151,21 @@ impl Log {
 
     /// What comes behind `cursor` does not follow on what came before.
     pub(super) fn break_off(&mut self, cursor: Option<&FeedCursor>) {
-        self.first = self.end();
-        self.records.clear();
-        self.bytes = 0;
+        self.clear();
         self.base = cursor.map(At::from);
         self.past.give_up();
+        if let Some(cursor) = cursor {
+            self.past.starts_behind(&cursor.applied);
+        }
         self.past_ends = self.first;
         self.behind_snapshot = false;
+    }
+
+    fn clear(&mut self) {
+        self.first = self.end();
+        self.records.clear();
+        self.by_topic.clear();
+        self.bytes = 0;
     }
 
     /// Takes a record. `refilled`: no events from before are to be expected any more.
@@ -150,25 +179,30 @@ impl Log {
             }
         } else if told.kind == "snapshot" {
             self.behind_snapshot = true;
-            if told.cursor.is_some() {
+            if let Some(cursor) = told.cursor {
                 self.past.begin();
+                self.past.starts_behind(&cursor.applied);
                 self.past_ends = self.end() + 1;
             }
         } else if told.kind != "beat" {
             self.behind_snapshot = false;
         }
-        let event = told.event.filter(|event| !event.refill);
-        let entry = Entry { frame: told.frame, at: told.cursor.map(At::from), event };
+        let cursor = told.cursor.cloned().map(Arc::new);
+        let is_beat = told.kind == "beat";
+        let entry = Entry { frame: told.frame, cursor, event: told.event, is_beat };
         self.bytes += weight(&entry);
+        if let Some(event) = entry.news() {
+            let number = self.first + self.records.len() as u64;
+            self.by_topic.entry(event.topic.as_str().into()).or_default().push_back(number);
+        }
         self.records.push_back(entry);
         if self.base.is_none()
             && let Some(cursor) = told.cursor
         {
             // Only now it is known where we are.
-            self.first = self.end();
-            self.records.clear();
-            self.bytes = 0;
+            self.clear();
             self.base = Some(cursor.into());
+            self.past.starts_behind(&cursor.applied);
             self.past_ends = self.first;
         }
         if refilled {
@@ -186,12 +220,15 @@ impl Log {
         while over(self) {
             while let Some(entry) = self.records.pop_front() {
                 self.bytes -= weight(&entry);
-                if let Some(event) = entry.event.filter(|_| self.first >= self.past_ends) {
-                    self.past.take_in(event);
+                if let Some(event) = entry.news() {
+                    self.forget_number(&event.topic);
+                    if self.first >= self.past_ends {
+                        self.past.take_in(Arc::clone(event));
+                    }
                 }
                 self.first += 1;
-                if entry.at.is_some() {
-                    self.base = entry.at;
+                if let Some(at) = entry.at() {
+                    self.base = Some(at);
                     break;
                 }
             }
@@ -201,17 +238,27 @@ impl Log {
         }
     }
 
+    /// The first record is no more, which was an event of this topic.
+    fn forget_number(&mut self, topic: &str) {
+        if let Some(numbers) = self.by_topic.get_mut(topic) {
+            numbers.pop_front();
+            if numbers.is_empty() {
+                self.by_topic.remove(topic);
+            }
+        }
+    }
+
     /// Where an edge with this cursor goes on.
     pub(super) fn place(&self, cursor: &FeedCursor) -> Place {
         let wanted = At::from(cursor);
-        let last = self.records.iter().rposition(|entry| entry.at == Some(wanted));
+        let last = self.records.iter().rposition(|entry| entry.at() == Some(wanted));
         if let Some(at) = last {
             return Place::With(self.first + at as u64 + 1);
         }
         if self.base == Some(wanted) {
             return Place::With(self.first);
         }
-        let head = self.records.iter().rev().find_map(|entry| entry.at).or(self.base);
+        let head = self.records.iter().rev().find_map(Entry::at).or(self.base);
         match head {
             Some(head) if head.store == wanted.store && head.position < wanted.position => {
                 Place::Ahead
@@ -238,9 +285,53 @@ impl Log {
         let numbered = (self.first..).zip(&self.records);
         let own = numbered.take_while(|(number, _)| *number < before);
         let own = own.filter(|(number, _)| *number >= self.past_ends);
-        events.extend(own.filter_map(|(_, entry)| entry.event.clone()));
+        events.extend(own.filter_map(|(_, entry)| entry.news().cloned()));
         events
     }
+
+    /// Whether a topic can begin at an edge that goes on with this record: all that there was
+    /// before is here, or never will be.
+    pub(super) fn can_begin(&self, next: u64) -> bool {
+        next >= self.past_ends && (self.past.can_be_told() || self.past.is_given_up())
+    }
+
+    /// A topic as it begins at an edge that goes on with record `next`.
+    pub(super) fn beginning(&self, ask: u64, topic: &str, next: u64) -> Topic {
+        let mut of_topic = self.past.of_topic(topic);
+        let numbers = self.by_topic.get(topic).into_iter().flatten().copied();
+        let numbers = numbers.filter(|number| (self.past_ends..next).contains(number));
+        let events = numbers.filter_map(|number| self.record(number)?.event.clone());
+        of_topic.events.extend(events);
+        let OfTopic { from, whole, events } = bounded(of_topic);
+        let again = |event: Arc<Publish>| Publish { refill: true, ..(*event).clone() };
+        let events = events.into_iter().map(again).collect();
+        Topic { ask, topic: topic.to_owned(), from, whole, events }
+    }
+}
+
+/// Takes out the oldest events where all do not fit into one record, but the newest of each event
+/// key.
+fn bounded(all: OfTopic) -> OfTopic {
+    let OfTopic { mut from, mut whole, events } = all;
+    let (mut kept, mut keys, mut bytes, mut is_full) = (VecDeque::new(), HashSet::new(), 0, false);
+    for event in events.into_iter().rev() {
+        let size = serde_json::to_vec(&*event).map_or(0, |json| json.len() + 1);
+        is_full |= bytes + size > limits::TOPIC_EVENTS_BYTES_MAX / 2;
+        let is_newest = event.key.clone().is_some_and(|key| keys.insert(key));
+        if !is_full {
+            bytes += size;
+            kept.push_front(event);
+            continue;
+        }
+        from.observe(event.dot);
+        if is_newest && bytes + size <= limits::TOPIC_EVENTS_BYTES_MAX {
+            bytes += size;
+            kept.push_front(Arc::new(Publish { lone: true, ..(*event).clone() }));
+        } else {
+            whole &= !is_newest;
+        }
+    }
+    OfTopic { from, whole, events: kept.into() }
 }
 
 fn weight(entry: &Entry) -> usize {

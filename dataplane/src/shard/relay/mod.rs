@@ -16,6 +16,7 @@
 //! (`intake`), requests (`request`).
 
 mod child;
+mod filter;
 mod log;
 mod past;
 
@@ -37,6 +38,7 @@ use proto::{
 pub(super) use self::child::Ground;
 use self::{
     child::{Child, Cut, frame, text_frame},
+    filter::Filter,
     log::{Log, Place, Told},
 };
 use super::{
@@ -47,7 +49,7 @@ use super::{
     request::{AskedRef, only_get},
     respond::{Own, Writer},
     secret::SecretHash,
-    session::EDGE_FIELD,
+    session::{EDGE_FIELD, TOPICS_FIELD},
 };
 use crate::{
     limits,
@@ -76,6 +78,8 @@ pub struct JoinRequest {
     history: bool,
     /// It only looks whether it could.
     look: bool,
+    /// It will say which topics it wants.
+    topics: bool,
 }
 
 /// The edges that follow this one.
@@ -192,6 +196,7 @@ impl Relay {
             Cut::Stalled => Metric::RelayCutStalled,
             Cut::Lagging => Metric::RelayCutLagging,
             Cut::Unplaced => Metric::RelayCutUnplaced,
+            Cut::Garbled => Metric::RelayCutGarbled,
             Cut::Broken => Metric::RelayCutBroken,
             Cut::Draining => Metric::RelayCutDraining,
         };
@@ -224,6 +229,12 @@ impl Relay {
         }
         let mut answer = out.buffer();
         answer.extend_from_slice(HEAD);
+        let filter = (request.topics && !request.look).then(Filter::default);
+        if filter.is_some() {
+            let topics_max = limits::SUBSCRIBED_TOPICS_MAX.to_string();
+            encode::field(&mut answer, TOPICS_FIELD, topics_max.as_bytes())
+                .expect("a number is no line break");
+        }
         encode::date_field(&mut answer, Known::Date, (now.wall_ms / 1000) as i64);
         encode::end(&mut answer);
         let beat =
@@ -244,8 +255,8 @@ impl Relay {
         }
         let cursor = request.cursor.and_then(Result::ok);
         tracing::info!(edge = %request.edge, cursor = ?cursor.as_ref().map(ToString::to_string),
-            history = request.history, "an edge follows");
-        let child = Child::new(now, socket, request.edge, cursor, request.history);
+            history = request.history, topics = request.topics, "an edge follows");
+        let child = Child::new(now, socket, request.edge, cursor, request.history, filter);
         self.children.push(child);
         self.has_news = true;
         self.observe.count(Metric::RelayJoined);
@@ -269,7 +280,7 @@ impl Relay {
         match &request.cursor {
             Some(Err(())) => Some((409, "The cursor cannot be read.")),
             Some(Ok(cursor)) => match self.log.place(cursor) {
-                Place::With(_) if request.history && self.log.has_no_past() => {
+                Place::With(_) if request.history && !request.topics && self.log.has_no_past() => {
                     Some((409, "Events from before are not held here any more."))
                 }
                 Place::With(_) => None,
@@ -279,6 +290,19 @@ impl Relay {
                 Place::Unknown => Some((409, "What comes behind this cursor is not held here.")),
             },
             None => None,
+        }
+    }
+
+    /// An edge says which topics it wants.
+    pub fn handle_received(&mut self, socket: SocketId, bytes: &[u8], out: &mut Out) {
+        let Some(at) = self.children.iter().position(|child| child.socket == socket) else {
+            return;
+        };
+        // Who was not asked for topics has nothing to say.
+        let Some(filter) = &mut self.children[at].filter else { return };
+        if filter.read(bytes).is_err() {
+            let child = self.children.swap_remove(at);
+            self.cut(&child, Cut::Garbled, out);
         }
     }
 
@@ -304,7 +328,10 @@ impl Relay {
     pub(super) fn go_on(&mut self, now: Now, ground: Ground<'_>, out: &mut Out) {
         let mut at = 0;
         while let Some(child) = self.children.get_mut(at) {
-            match child.go_on(now, &self.log, ground) {
+            let served = child.go_on(now, &self.log, ground);
+            self.observe.add(Metric::RelayFiltered, std::mem::take(&mut child.left_out));
+            self.observe.add(Metric::RelayBegun, std::mem::take(&mut child.begun));
+            match served {
                 Ok(payload) => {
                     if let Some(payload) = payload {
                         out.send(child.socket, payload);
@@ -322,6 +349,8 @@ impl Relay {
 
     fn report(&self) {
         self.observe.set(Metric::RelayChildren, self.children.len() as u64);
+        let filters = self.children.iter().filter_map(|child| child.filter.as_ref());
+        self.observe.set(Metric::RelayTopics, filters.map(Filter::count).sum::<usize>() as u64);
         self.observe.set(Metric::RelayLogBytes, self.log.bytes() as u64);
     }
 
@@ -372,6 +401,7 @@ impl JoinRequest {
             cursor: id.map(|id| text(id).parse().map_err(drop)),
             history: says("history=1"),
             look: says("look=1"),
+            topics: says("topics=1"),
         }
     }
 }

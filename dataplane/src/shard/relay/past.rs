@@ -7,13 +7,19 @@
 //! ```text
 //!   Unknown ─first─▶ Coming ─all have come─▶ Whole ─no room─▶ GivenUp
 //! ```
+//! What is missing can be told of each topic: nothing beyond a vector that holds for all of them,
+//! and beyond the topic's own events that were let go of.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound::{Included, Unbounded},
     sync::Arc,
 };
 
-use proto::feed::record::Publish;
+use proto::feed::{
+    cursor::{Dot, VersionVector},
+    record::Publish,
+};
 
 use crate::limits;
 
@@ -21,11 +27,27 @@ use crate::limits;
 #[derive(Default)]
 pub(super) struct Past {
     state: State,
-    /// In the order of the log.
-    events: Vec<Arc<Publish>>,
+    /// Of each topic in the order of the log.
+    events: BTreeMap<Box<str>, Vec<Arc<Publish>>>,
     /// The newest of each topic and event key, of what was let go of.
     values: BTreeMap<(Box<str>, Box<str>), Arc<Publish>>,
     bytes: usize,
+    /// What came before all records that were ever held.
+    start: VersionVector,
+    /// Beyond this nothing is missing, but for what was let go of.
+    beyond: VersionVector,
+    /// Of what was let go of, the newest of each topic and replica.
+    gone: BTreeMap<Box<str>, VersionVector>,
+}
+
+/// What can be told of one topic from before.
+pub(super) struct OfTopic {
+    /// Beyond this nothing of it is missing.
+    pub(super) from: VersionVector,
+    /// The newest of each event key is there.
+    pub(super) whole: bool,
+    /// Its events, oldest first.
+    pub(super) events: Vec<Arc<Publish>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -42,14 +64,27 @@ impl Past {
         self.bytes
     }
 
+    /// Records are held of what comes behind this.
+    pub(super) fn starts_behind(&mut self, start: &VersionVector) {
+        (self.start, self.beyond) = (start.clone(), start.clone());
+    }
+
+    fn anew(&mut self, state: State) {
+        let start = std::mem::take(&mut self.start);
+        *self = Self { state, beyond: start.clone(), start, ..Self::default() };
+    }
+
     /// Another past is about to be told.
     pub(super) fn begin(&mut self) {
-        *self = Self::default();
+        self.anew(State::Unknown);
     }
 
     /// It cannot be told.
     pub(super) fn give_up(&mut self) {
-        *self = Self { state: State::GivenUp, ..Self::default() };
+        let gone = std::mem::take(&mut self.gone);
+        let beyond = std::mem::take(&mut self.beyond);
+        self.anew(State::GivenUp);
+        gone.values().chain([&beyond]).for_each(|gone| self.beyond.merge(gone));
     }
 
     /// A session with whom this edge follows begins, and asks for events from before, or not.
@@ -64,10 +99,17 @@ impl Past {
     /// An event has come again. The first one begins anew.
     pub(super) fn refill(&mut self, event: &Arc<Publish>) {
         if self.state != State::Coming {
-            *self = Self { state: State::Coming, ..Self::default() };
+            self.anew(State::Coming);
+        }
+        let Dot { replica, seq } = event.dot;
+        if !event.lone && self.beyond.get(replica) >= seq {
+            // They come in the order of the log: behind the first one none is missing.
+            let lower =
+                |dot: Dot| if dot.replica == replica { Dot { seq: seq - 1, ..dot } } else { dot };
+            self.beyond = self.beyond.iter().map(lower).filter(|dot| dot.seq > 0).collect();
         }
         self.bytes += weight(event);
-        self.events.push(Arc::clone(event));
+        self.events.entry(event.topic.as_str().into()).or_default().push(Arc::clone(event));
         self.bound();
     }
 
@@ -81,17 +123,29 @@ impl Past {
     /// An event that came later is let go of: nothing before it can be relied on.
     pub(super) fn take_in(&mut self, event: Arc<Publish>) {
         if self.state == State::GivenUp {
+            self.beyond.observe(event.dot);
             return;
         }
-        for event in std::mem::take(&mut self.events) {
+        for event in std::mem::take(&mut self.events).into_values().flatten() {
             self.bytes -= weight(&event);
             self.keep_value(event);
         }
         self.keep_value(event);
+        if self.gone.len() > limits::PAST_TOPICS_MAX {
+            let gone = std::mem::take(&mut self.gone);
+            gone.values().for_each(|gone| self.beyond.merge(gone));
+        }
         self.bound();
     }
 
     fn keep_value(&mut self, event: Arc<Publish>) {
+        match self.gone.get_mut(event.topic.as_str()) {
+            Some(gone) => drop(gone.observe(event.dot)),
+            None => {
+                let gone = VersionVector::from_iter([event.dot]);
+                self.gone.insert(event.topic.as_str().into(), gone);
+            }
+        }
         let Some(key) = event.key.as_deref() else { return };
         self.bytes += weight(&event);
         let place = (event.topic.as_str().into(), key.into());
@@ -116,11 +170,31 @@ impl Past {
 
     /// All of them, oldest first.
     pub(super) fn events(&self) -> VecDeque<Arc<Publish>> {
-        let lone = |event: &Arc<Publish>| Arc::new(Publish { lone: true, ..(**event).clone() });
         let mut values: Vec<_> = self.values.values().map(lone).collect();
         values.sort_by_key(|event| event.position);
-        values.into_iter().chain(self.events.iter().cloned()).collect()
+        let mut events: Vec<_> = self.events.values().flatten().cloned().collect();
+        events.sort_by_key(|event| event.position);
+        values.into_iter().chain(events).collect()
     }
+
+    /// Those of one topic.
+    pub(super) fn of_topic(&self, topic: &str) -> OfTopic {
+        let mut from = self.beyond.clone();
+        if let Some(gone) = self.gone.get(topic) {
+            from.merge(gone);
+        }
+        let first: (Box<str>, Box<str>) = (topic.into(), "".into());
+        let values = self.values.range((Included(first), Unbounded));
+        let values = values.take_while(|((of, _), _)| **of == *topic);
+        let mut events: Vec<_> = values.map(|(_, event)| lone(event)).collect();
+        events.sort_by_key(|event| event.position);
+        events.extend(self.events.get(topic).into_iter().flatten().cloned());
+        OfTopic { from, whole: self.can_be_told(), events }
+    }
+}
+
+fn lone(event: &Arc<Publish>) -> Arc<Publish> {
+    Arc::new(Publish { lone: true, ..(**event).clone() })
 }
 
 fn weight(event: &Publish) -> usize {

@@ -35,6 +35,8 @@ pub struct First {
     pub snapshots: usize,
     /// Events of the history.
     pub events: usize,
+    /// All this comes when its topics have begun here.
+    pub waits: bool,
 }
 
 /// Why a stream was refused. All but the first are to come back.
@@ -57,7 +59,10 @@ pub enum Refused {
 impl Opening {
     /// In words, for who asks about the request.
     pub fn told(self) -> String {
-        let First { gap, snapshots, events } = match self {
+        let First { gap, snapshots, events, .. } = match self {
+            Self::Open { first: First { waits: true, .. }, .. } => {
+                return "open; waits until its topics are told here".to_owned();
+            }
             Self::Open { first, .. } => first,
             Self::Refused(why) => return why.told().to_owned(),
         };

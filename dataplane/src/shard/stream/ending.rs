@@ -36,7 +36,9 @@ impl Streams {
         let Some(record) = self.records.get(socket.slot, socket) else { return };
         let between = match record.place.row() {
             None => true,
-            Some(row) => matches!(self.side.get(row).state, State::Waiting { .. }),
+            Some(row) => {
+                matches!(self.side.get(row).state, State::Waiting { .. } | State::Awaiting)
+            }
         };
         if between {
             let route = self.audiences.at(record.audience).route();

@@ -16,12 +16,14 @@
 //!
 //! This file: opening, and which input leads where. In its folder: the records (`table`), where a
 //! stream stands (`standing`), a turn's batch (`turn`), the bytes of answers (`answer`), ends of
-//! our own accord (`ending`), and who is moved to another edge when (`migrate`). Leaves to others:
+//! our own accord (`ending`), who waits for a topic (`interest`), and who is moved to another edge
+//! when (`migrate`). Leaves to others:
 //! topics and histories (`topic`), streams not in a list (`slow_consumer`), who is next (`fanout`),
 //! when silence ends (`heartbeat`), how many may open (`opening`).
 
 mod answer;
 mod ending;
+mod interest;
 mod lifetime;
 pub mod migrate;
 #[cfg(test)]
@@ -52,6 +54,7 @@ use proto::feed::{
 pub use self::answer::{Opening, Refused};
 use self::{
     answer::{First, NEEDS_HTTP11, payload},
+    interest::Interest,
     lifetime::Lifetimes,
     migrate::Moving,
     table::{Place, Record, Records},
@@ -70,6 +73,7 @@ use super::{
     out::Out,
     slow_consumer::{Aside, SideTable, State},
     stream_route::StreamRoute,
+    subscription::Subscription,
     topic::{HistoryLimits, Published, Topics},
 };
 use crate::{
@@ -152,6 +156,7 @@ pub struct Streams {
     audiences: Audiences,
     lifetimes: Lifetimes,
     tally: Tally,
+    interest: Interest,
     side: SideTable,
     turns: Turns,
     woken: VecDeque<SocketId>,
@@ -215,7 +220,11 @@ impl Streams {
         let openings = Interval::share(settings.rates.opens_per_s, settings.shard_count);
         let beat_ms = settings.timeouts.beat_ms;
         let limits = StreamLimits { openings, beat_ms, ..StreamLimits::new(settings.streams_max) };
-        Self::with_limits(limits, settings.seed)
+        let mut streams = Self::with_limits(limits, settings.seed);
+        if Subscription::is_for(settings) {
+            streams.tell_interest();
+        }
+        streams
     }
 
     /// None yet.
@@ -228,6 +237,7 @@ impl Streams {
             audiences: Audiences::new(limits.audiences_max, seed),
             lifetimes: Lifetimes::default(),
             tally: Tally::default(),
+            interest: Interest::default(),
             side: SideTable::default(),
             turns: Turns::default(),
             woken: VecDeque::new(),
@@ -300,6 +310,8 @@ impl Streams {
             (Metric::LastValuesBytes, self.topics.values_bytes() as u64),
             (Metric::StreamsExpired, self.counts.expired),
             (Metric::StreamsAged, self.counts.aged),
+            (Metric::StreamsAwaiting, self.interest.waiting() as u64),
+            (Metric::StreamsAwaitedInVain, self.interest.given_up),
             (Metric::EventsPublished, self.counts.published),
             (Metric::EventsSeen, self.counts.seen),
             (Metric::Topics, self.topics.count() as u64),
@@ -337,7 +349,16 @@ impl Streams {
             return Opening::Refused(refused.unwrap_or(Refused::TopicsFull));
         };
         let mut frames = Vec::new();
-        let (reader, first) = self.opening(audience, request.last_event_id, &mut frames);
+        let at_once = self.want(now.mono, audience, out);
+        let (reader, first) = match at_once {
+            true => self.opening(audience, request.last_event_id, &mut frames),
+            false => {
+                self.wait(now.mono, socket, request.last_event_id);
+                let reader = self.topics.end(self.audiences.at(audience).members());
+                let reader = Reader { cursor: Default::default(), ..reader };
+                (reader, First { waits: true, ..First::default() })
+            }
+        };
         let retry_ms = wanted.route.rules.retry_ms.unwrap_or(self.limits.retry_ms);
         let head = self.head(now, request.request_id, retry_ms, wanted.was_led, out);
         out.send(socket, payload(Some(Segment::Owned(head)), Bytes::new(), frames));
@@ -406,7 +427,7 @@ impl Streams {
             frames.push(beat_frame(id, self.limits.beat_ms));
             reader.cursor = present;
         }
-        (reader, First { gap, snapshots, events })
+        (reader, First { gap, snapshots, events, waits: false })
     }
 
     /// A send of a stream ended.
@@ -513,7 +534,7 @@ impl Streams {
                 self.have_turns(topic, out);
             }
             Published::Seen => self.counts.seen += 1,
-            Published::Early | Published::NoTopic => {}
+            Published::Early | Published::NoTopic | Published::Untold => {}
         }
     }
 
@@ -547,6 +568,7 @@ impl Streams {
             Advance::Refilled => {
                 self.topics.note_known(applied);
                 self.topics.note_refilled();
+                self.all_came(out);
             }
             Advance::Jumped => {
                 for topic in self.topics.jump(now.mono, applied) {
@@ -653,6 +675,7 @@ impl Streams {
     pub fn handle_deadline(&mut self, now: Now, out: &mut Out) {
         self.topics.expire(now.mono);
         self.let_go_of_sent();
+        self.look_at_interest(now.mono, out);
         if self.count > 0 {
             self.heartbeat.tick(now.mono, self.records.slots());
         }
@@ -665,7 +688,8 @@ impl Streams {
     /// When to call [`Streams::handle_deadline`].
     pub fn next_deadline(&self) -> Option<Mono> {
         let beat = (self.count > 0).then(|| self.heartbeat.next_deadline());
-        let others = [self.lifetimes.next_deadline(), self.tally.next_deadline()];
+        let interest = self.interest.next_deadline();
+        let others = [self.lifetimes.next_deadline(), self.tally.next_deadline(), interest];
         [self.topics.next_expiry(), beat, self.next_move()]
             .into_iter()
             .chain(others)

@@ -28,6 +28,10 @@ impl Streams {
         if audience.removed {
             return self.end(socket, Close::Graceful, out);
         }
+        if self.interest.awaits(socket) && self.open_awaited(now, socket, out) {
+            return;
+        }
+        let audience = self.audiences.at_mut(record.audience);
         let aside = self.side.get_mut(row);
         let mut frames = Vec::new();
         audience.read(&self.topics, &mut aside.reader, &mut frames);
@@ -53,6 +57,7 @@ impl Streams {
     /// Forgets a stream and closes its socket.
     pub(super) fn end(&mut self, socket: SocketId, how: Close, out: &mut Out) {
         let record = self.records.take(socket);
+        self.interest.forget(socket);
         match record.place.row() {
             Some(row) => {
                 let aside = self.side.remove(row);

@@ -138,7 +138,7 @@ impl Streams {
                     self.woken.push_back(socket);
                 }
             }
-            State::Sending | State::Woken => {}
+            State::Sending | State::Woken | State::Awaiting => {}
         }
     }
 }
