@@ -122,6 +122,9 @@ pub struct Relay {
     /// How many may follow at a time.
     #[serde(default = "default_children_max")]
     pub children_max: u32,
+    /// For how many topics each of them may ask instead of being told all; 0 tells all.
+    #[serde(default = "default_topics_max")]
+    pub topics_max: u32,
 }
 
 /// The cache's share of memory.
@@ -569,6 +572,9 @@ impl Config {
             let expected = format!("1 to {}", limits::RELAY_CHILDREN_MOST);
             return refuse("relay.children_max", expected);
         }
+        if relay.topics_max as usize > limits::SUBSCRIBED_TOPICS_MAX {
+            return refuse("relay.topics_max", "0 to 4096");
+        }
         Ok(())
     }
 
@@ -851,6 +857,10 @@ mod address_text {
 
 fn default_children_max() -> u32 {
     limits::RELAY_CHILDREN_MAX
+}
+
+fn default_topics_max() -> u32 {
+    limits::SUBSCRIBED_TOPICS_MAX as u32
 }
 
 fn default_id() -> String {

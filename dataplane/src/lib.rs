@@ -130,6 +130,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         listener: config.listen.len() as ListenerId + 1,
         key,
         children_max: relay.children_max,
+        topics_max: relay.topics_max,
     });
     let links = Links { control: control.clone(), parents: parents.into(), relay };
     let journal = config.log.access_target().map(reload::open_journal).transpose()?;

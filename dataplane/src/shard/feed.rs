@@ -676,6 +676,7 @@ impl Feed {
         for (metric, value) in [
             (Metric::FeedRelayed, is_relayed.into()),
             (Metric::FeedTopics, subscription.map_or(0, Subscription::count) as u64),
+            (Metric::FeedAllForRoom, subscription.is_some_and(Subscription::asks_for_all).into()),
             (Metric::FeedFiltered, subscription.is_some_and(Subscription::is_narrow).into()),
             (Metric::FeedSessions, session.opened),
             (Metric::FeedLost, session.lost),

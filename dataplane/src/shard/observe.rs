@@ -211,6 +211,8 @@ metrics! {
     FeedTopics "pharos_feed_topics" "" Gauge "Topics that streams of this edge want to hear of.",
     FeedFiltered "pharos_feed_filtered" "" Gauge
         "1 where only the topics come that this edge has asked for, 0 where all come.",
+    FeedAllForRoom "pharos_feed_all_topics" "" Gauge
+        "1 while all topics are asked for because streams listen to too many.",
     LastKnownWritten "pharos_last_known_writes_total" "" Counter
         "Files written of what is kept on disk.",
     LastKnownFailed "pharos_last_known_failures_total" "" Counter

@@ -6,7 +6,7 @@
 //! sim --seed 42                 one seed, its violations; with --trace [LINES] what happened
 //!                               before the first of them
 //! sim --seeds 200 --from 5000
-//! sim --scenario durability     edge, rules, edges, durability or regions alone; all if none is
+//! sim --scenario durability     edge, rules, edges, topics, durability or regions alone; all if none is
 //!                               named
 //! sim --fail-fast               no further seed after a violation
 //! ```
@@ -31,7 +31,7 @@ use pharos_tests::{
     sim::{
         coverage::{
             Coverage, REQUIRED, REQUIRED_DURABILITY, REQUIRED_EDGES, REQUIRED_REGIONS,
-            REQUIRED_RULES,
+            REQUIRED_RULES, REQUIRED_TOPICS,
         },
         trace::{LINES, Trace},
     },
@@ -48,7 +48,7 @@ struct Scenario {
     operations_min: u64,
 }
 
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "edge",
         run: edge::run,
@@ -67,6 +67,13 @@ const SCENARIOS: [Scenario; 5] = [
         name: "edges",
         run: edges::run,
         required: REQUIRED_EDGES,
+        counts: "requests answered in full and events delivered to streams",
+        operations_min: 100,
+    },
+    Scenario {
+        name: "topics",
+        run: edges::run_with_topics,
+        required: REQUIRED_TOPICS,
         counts: "requests answered in full and events delivered to streams",
         operations_min: 100,
     },
@@ -106,7 +113,7 @@ fn main() -> ExitCode {
         .filter(|scenario| named.is_none_or(|name| name == scenario.name))
         .collect();
     if scenarios.is_empty() {
-        println!("--scenario is edge, rules, edges, durability or regions");
+        println!("--scenario is edge, rules, edges, topics, durability or regions");
         return ExitCode::from(2);
     }
     if flag("--trace") {

@@ -135,6 +135,8 @@ pub struct Visitor {
     calm: bool,
     /// Rules of the site, if it has some.
     pub rules: Option<Rc<SiteRules>>,
+    /// Its streams go from one page to another.
+    pub roams: bool,
     /// Page re-fetches that events asked for: (edge or any, page, version).
     refetch: VecDeque<(Option<usize>, u32, String)>,
 }
@@ -182,6 +184,7 @@ impl Visitor {
             hang_up_at_ns: 0,
             calm: false,
             rules: None,
+            roams: false,
             refetch: VecDeque::new(),
         }
     }
@@ -225,6 +228,10 @@ impl Visitor {
             if stream.open && !ledger.is_there(&stream.sse.last_event_id) {
                 let id = &stream.sse.last_event_id;
                 let what = format!("page {}: a stream still stands at {id}, lost", stream.page);
+                ledger.violation(now_ns, what);
+            }
+            if self.roams && stream.open && stream.since_ns == u64::MAX {
+                let what = format!("page {}: a stream waits and waits", stream.page);
                 ledger.violation(now_ns, what);
             }
             let Some((at_ns, place)) = ledger.newest_event(stream.page, replica) else { continue };
@@ -520,6 +527,19 @@ impl Visitor {
         self.streams.iter().position(|stream| stream.end == Some(end))
     }
 
+    /// Leaves a stream, for one of another page that has no cursor yet.
+    fn roam(&mut self, now: Now, net: &mut Net) {
+        let at = self.rng.below(self.streams.len());
+        self.stream_lost(now, net, at);
+        let page = self.rng.below(self.pages as usize) as u32;
+        let stream = &mut self.streams[at];
+        if page != stream.page {
+            net.coverage.hit("visitor: watches another page");
+            (stream.page, stream.chain) = (page, Chain::default());
+            stream.sse.last_event_id.clear();
+        }
+    }
+
     fn open_stream(&mut self, now: Now, net: &mut Net, at: usize) {
         let ready = self.ready.as_ref().map(|ready| ready.borrow().clone());
         let led = self.streams[at].led.as_ref().map(|(edge, _)| *edge);
@@ -733,6 +753,8 @@ const WAITS_CALM_US: [u64; 4] = [10, 100, 1000, 20_000];
 const WAITS_US: [u64; 6] = [10, 100, 1000, 20_000, 200_000, 1_000_000];
 /// Parts in a thousand of its requests after which it leaves.
 const HANG_UP_PER_MILLE: u32 = 25;
+/// Parts in a thousand of its requests after which one of its streams goes to another page.
+const ROAMS_PER_MILLE: u32 = 200;
 /// Parts in a thousand of its requests behind which comes a last one on that connection.
 const GOODBYE_PER_MILLE: u32 = 30;
 
@@ -794,6 +816,9 @@ impl Peer for Visitor {
             let waits_us: &[u64] = if self.calm { &WAITS_CALM_US } else { &WAITS_US };
             let wait_us = *self.rng.pick(waits_us);
             self.next_ns = now_ns + wait_us * 1000;
+            if self.roams && !self.calm && self.rng.chance(ROAMS_PER_MILLE) {
+                self.roam(now, net);
+            }
             if self.rng.chance(30) && !self.streams.is_empty() {
                 let at = self.rng.below(self.streams.len());
                 let long = !self.calm && self.rng.chance(200);

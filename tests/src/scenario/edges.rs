@@ -9,6 +9,10 @@
 //! In half of the runs edges have names and lead streams to each other's. In half of them they
 //! relay the feed: as a star around the first, as a chain, or each to the next one all around.
 //!
+//! As `topics` (a scenario of its own, so that seeds of `edges` are the runs that they were) some
+//! edges are followed by nobody and ask for the topics that their streams want; there are more
+//! pages, streams go from one to another, and some parents tell everything or let little be asked.
+//!
 //! Besides the ledger's and the visitors' checks (no untold gap, nothing again at or below the
 //! cursor that was presented, no status but 200): no edge lets more streams in than its budget, no
 //! drain moves more than its rate, and when all is well but for one edge that dies, every stream is
@@ -51,6 +55,8 @@ use crate::{
 };
 
 const PAGES: u32 = 3;
+/// Where edges ask for topics: more than any of them has streams of.
+const PAGES_OF_TOPICS: u32 = 14;
 const EDGES: usize = 3;
 const VISITORS: usize = 4;
 const STREAMS_EACH: usize = 6;
@@ -85,6 +91,8 @@ enum Relays {
     Chain,
     /// Each the one before it, the first one the last.
     Round,
+    /// The last one the others.
+    Pair,
 }
 
 impl Relays {
@@ -95,7 +103,13 @@ impl Relays {
             Self::Star => vec![0],
             Self::Chain => (0..at).rev().collect(),
             Self::Round => vec![(at + EDGES - 1) % EDGES],
+            Self::Pair if at + 1 == EDGES => (0..at).rev().collect(),
+            Self::Pair => Vec::new(),
         }
+    }
+
+    fn is_followed(self, at: usize) -> bool {
+        (0..EDGES).any(|other| self.parents(other).contains(&at))
     }
 }
 
@@ -114,6 +128,9 @@ struct Run {
     /// Streams are led to the edge that the circle prefers.
     leads: bool,
     relays: Relays,
+    /// Edges that nobody follows ask for topics; what is drawn for that.
+    topics: Option<Rng>,
+    pages: u32,
     draw: Rng,
     /// What every process counted, the dead ones too.
     counted: Vec<Arc<Board>>,
@@ -140,7 +157,15 @@ const ORIGIN: ([u8; 2], u16) = ([0, 2], 80);
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Outcome {
-    let mut run = Run::new(seed);
+    through(Run::new(seed, None))
+}
+
+/// Runs one seed, with edges that ask for topics.
+pub fn run_with_topics(seed: u64) -> Outcome {
+    through(Run::new(seed, Some(Rng::new(seed ^ 0x746f_7069_6373))))
+}
+
+fn through(mut run: Run) -> Outcome {
     run.safety();
     run.heal();
     run.lose_one();
@@ -149,7 +174,8 @@ pub fn run(seed: u64) -> Outcome {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, mut topics: Option<Rng>) -> Self {
+        let pages = if topics.is_some() { PAGES_OF_TOPICS } else { PAGES };
         let mut world: World<Shard> = World::new(seed);
         let ledger: Rc<RefCell<Ledger>> = Rc::default();
         let mut draw = world.rng.fork();
@@ -160,7 +186,7 @@ impl Run {
             r#"{{"id":"s1","name":"site","hosts":["site.example"],"origins":[{{"url":"http://{}"}}]}}"#,
             address(ORIGIN.0, ORIGIN.1)
         );
-        let control = Control::new(Rc::clone(&ledger), draw.fork(), PAGES, site);
+        let control = Control::new(Rc::clone(&ledger), draw.fork(), pages, site);
         let at = address(CONTROL.0, CONTROL.1);
         let control = world.add_peer(at.ip(), &[at], Box::new(control));
         let at = address(ORIGIN.0, ORIGIN.1);
@@ -186,14 +212,19 @@ impl Run {
             control_down: false,
             leads: draw.chance(500),
             // Not drawn from the run's own numbers: seeds from before mean what they meant.
-            relays: *Rng::new(seed ^ 0x7265_6c61_7973).pick(&[
-                Relays::None,
-                Relays::None,
-                Relays::None,
-                Relays::Star,
-                Relays::Chain,
-                Relays::Round,
-            ]),
+            relays: match &mut topics {
+                Some(draw) => *draw.pick(&[Relays::Star, Relays::Chain, Relays::Pair]),
+                None => *Rng::new(seed ^ 0x7265_6c61_7973).pick(&[
+                    Relays::None,
+                    Relays::None,
+                    Relays::None,
+                    Relays::Star,
+                    Relays::Chain,
+                    Relays::Round,
+                ]),
+            },
+            topics,
+            pages,
             draw,
             counted: Vec::new(),
         };
@@ -224,7 +255,7 @@ impl Run {
         let seed = self.draw.draw();
         let options = Options {
             sockets_max: 1024,
-            first_listeners: usize::from(self.relays != Relays::None),
+            first_listeners: usize::from(self.relays(at)),
             ..Options::draw(&mut self.draw)
         };
         let rates = Rates {
@@ -242,10 +273,12 @@ impl Run {
             port: relay_address(parent).port(),
             authorization: "Bearer relay".into(),
         });
-        let relay = (self.relays != Relays::None).then(|| RelaySettings {
+        let topics_max = self.topics.as_mut().map_or(0, |draw| *draw.pick(&[4096, 4096, 5, 0]));
+        let relay = self.relays(at).then(|| RelaySettings {
             listener: 2,
             key: SecretHash::of(b"relay"),
             children_max: 2,
+            topics_max,
         });
         let drain_ms = *self.draw.pick(&[3_000, 10_000, 30_000]);
         let drain_notice_ms = *self.draw.pick(&[0, 2_000]);
@@ -294,12 +327,20 @@ impl Run {
             })
             .collect();
         let mut listeners = vec![edge_address(at), admin_address(at)];
-        if self.relays != Relays::None {
+        if self.relays(at) {
             listeners.push(relay_address(at));
         }
         self.world.start(self.edges[at], listeners, actors, options);
         self.running[at] = Some(Process { board, shards, rates, looks: VecDeque::new() });
         self.ending[at] = false;
+    }
+
+    /// Whether an edge lets others follow.
+    fn relays(&self, at: usize) -> bool {
+        match &self.topics {
+            Some(_) => self.relays.is_followed(at),
+            None => self.relays != Relays::None,
+        }
     }
 
     fn add_visitors(&mut self) {
@@ -308,9 +349,10 @@ impl Run {
             let edges = (0..EDGES).map(edge_address).collect();
             let host = self.visitors.last().map_or(self.steward + 1, |last| last + 1);
             let ledger = Rc::clone(&self.ledger);
-            let plan = Plan { objects: 1, pages: PAGES, requests: 60, streams: STREAMS_EACH };
+            let plan = Plan { objects: 1, pages: self.pages, requests: 60, streams: STREAMS_EACH };
             let mut visitor = Visitor::new((host, ip), edges, ledger, self.draw.fork(), plan);
             visitor.ready = Some(Rc::clone(&self.ready));
+            visitor.roams = self.topics.is_some();
             assert_eq!(self.world.add_peer(ip, &[], Box::new(visitor)), host);
             self.visitors.push(host);
         }
@@ -363,6 +405,14 @@ impl Run {
             }
             let Some(process) = &mut self.running[at] else { continue };
             let violation = process.look(now_ns, self.leads);
+            let says = |metric| process.board.sum(metric) > 0;
+            let (is_filtered, has_most) =
+                (says(Metric::FeedFiltered), says(Metric::FeedAllForRoom));
+            if is_filtered {
+                self.world.hit("edges: asked for topics");
+            } else if has_most {
+                self.world.hit("edges: asked for all for want of room");
+            }
             if let Some(what) = violation {
                 self.violation(format!("{}: {what}", edge_name(at)));
             }
@@ -377,7 +427,7 @@ impl Run {
             return;
         }
         for _ in 0..*self.draw.pick(&[1, 1, 2, 5]) {
-            let page = self.draw.below(PAGES as usize) as u32;
+            let page = self.draw.below(self.pages as usize) as u32;
             self.world.with_peer(self.control, |control: &mut Control, now, net| {
                 control.declare(now, net, page);
             });
@@ -522,7 +572,7 @@ impl Run {
     }
 
     fn liveness(&mut self) {
-        for page in 0..PAGES {
+        for page in 0..self.pages {
             self.world.with_peer(self.control, |control: &mut Control, now, net| {
                 control.declare(now, net, page);
             });
@@ -602,4 +652,7 @@ const REACHED: &[(Metric, &str)] = &[
     (Metric::RelayCutUnplaced, "relay: sent elsewhere, not placed"),
     (Metric::RelayCutDraining, "relay: sent elsewhere, draining"),
     (Metric::RelaySentBytes, "relay: bytes sent on"),
+    (Metric::RelayFiltered, "relay: a record left out"),
+    (Metric::RelayBegun, "relay: a topic began"),
+    (Metric::StreamsAwaitedInVain, "stream: its topic did not begin"),
 ];

@@ -103,6 +103,22 @@ pub const REQUIRED_EDGES: &[&str] = &[
     "stream: over the budget",
 ];
 
+/// The same for `scenario::edges`, with edges that ask for topics.
+pub const REQUIRED_TOPICS: &[&str] = &[
+    "crash: control",
+    "crash: edge",
+    "edges: asked for all for want of room",
+    "edges: asked for topics",
+    "feed: session lost",
+    "net: partition",
+    "relay: a record left out",
+    "relay: a topic began",
+    "relay: an edge follows another",
+    "stream: gap told",
+    "stream: its topic did not begin",
+    "visitor: watches another page",
+];
+
 /// The same for `scenario::durability`.
 pub const REQUIRED_DURABILITY: &[&str] = &[
     "commit: several requests",

@@ -26,6 +26,7 @@ pub(super) struct Filter {
     is_complete: bool,
     told: HashSet<Box<str>>,
     wanted: VecDeque<(u64, Box<str>)>,
+    topics_max: usize,
 }
 
 /// What was said is none of the lines, or is about too many topics.
@@ -33,6 +34,11 @@ pub(super) struct Filter {
 pub(super) struct Garbled;
 
 impl Filter {
+    /// It has said nothing yet, and may ask for so many.
+    pub(super) fn new(topics_max: u32) -> Self {
+        Self { topics_max: topics_max as usize, ..Self::default() }
+    }
+
     /// Takes what it says.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Garbled> {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
@@ -68,7 +74,7 @@ impl Filter {
             _ => return Err(Garbled),
         }
         let count = self.told.len().max(self.wanted.len());
-        if count > limits::SUBSCRIBED_TOPICS_MAX { Err(Garbled) } else { Ok(()) }
+        if count > self.topics_max { Err(Garbled) } else { Ok(()) }
     }
 
     /// Whether it has said all that it wants to begin with.
@@ -109,7 +115,7 @@ mod tests {
     fn what_an_edge_wants_is_read_in_whatever_pieces_it_comes() {
         let lines = b"have a\nwant 1 b\ngo\nwant 2 c\ndrop a\nwant 3 b\n";
         for cut in 0..lines.len() {
-            let mut filter = Filter::default();
+            let mut filter = Filter::new(4);
             filter.read(&lines[..cut]).expect("lines");
             filter.read(&lines[cut..]).expect("lines");
             assert!(filter.is_complete() && !filter.tells("a") && !filter.tells("b"));
@@ -123,12 +129,12 @@ mod tests {
     fn what_is_no_such_line_or_too_much_is_refused() {
         let long = format!("have {}", "x".repeat(400));
         for line in ["want x", "have", "have a b", "", "GET / HTTP/1.1", "go\nhave a", &long] {
-            let mut filter = Filter::default();
+            let mut filter = Filter::new(4);
             assert_eq!(filter.read(format!("{line}\n").as_bytes()), Err(Garbled), "{line}");
         }
-        let mut filter = Filter::default();
+        let mut filter = Filter::new(4);
         let have = |nth: usize| format!("have t{nth}\n");
-        let all: String = (0..limits::SUBSCRIBED_TOPICS_MAX).map(have).collect();
+        let all: String = (0..4).map(have).collect();
         assert_eq!(filter.read(all.as_bytes()), Ok(()));
         assert_eq!(filter.read(b"have one-more\n"), Err(Garbled));
     }

@@ -65,6 +65,9 @@ pub struct RelaySettings {
     pub key: SecretHash,
     /// How many may follow at a time.
     pub children_max: u32,
+    /// For how many topics each may ask instead of being told all; 0 tells all, as an edge does
+    /// that knows nothing of it.
+    pub topics_max: u32,
 }
 
 /// An edge's request to follow this one.
@@ -86,6 +89,7 @@ pub struct JoinRequest {
 pub struct Relay {
     own_id: Arc<str>,
     children_max: u32,
+    topics_max: u32,
     log: Log,
     /// The edges between control and those that follow, this one the last.
     path: Vec<String>,
@@ -113,6 +117,7 @@ impl Relay {
         Self {
             own_id: Arc::clone(own_id),
             children_max: settings.children_max,
+            topics_max: settings.topics_max,
             log: Log::new(),
             path: vec![own_id.to_string()],
             children: Vec::new(),
@@ -229,9 +234,11 @@ impl Relay {
         }
         let mut answer = out.buffer();
         answer.extend_from_slice(HEAD);
-        let filter = (request.topics && !request.look).then(Filter::default);
-        if filter.is_some() {
-            let topics_max = limits::SUBSCRIBED_TOPICS_MAX.to_string();
+        let topics_max = self.topics_max;
+        let asks = request.topics && !request.look && topics_max > 0;
+        let filter = asks.then(|| Filter::new(topics_max));
+        if asks {
+            let topics_max = topics_max.to_string();
             encode::field(&mut answer, TOPICS_FIELD, topics_max.as_bytes())
                 .expect("a number is no line break");
         }
@@ -264,6 +271,8 @@ impl Relay {
 
     /// Why an edge cannot follow, as a status and in words.
     fn refusal(&self, request: &JoinRequest, draining: bool) -> Option<(u16, &'static str)> {
+        // Who asks for topics asks for the past of each.
+        let asks = request.topics && self.topics_max > 0;
         if self.path.iter().any(|id| **id == *request.edge) {
             return Some((508, "This edge follows you: that would be a loop."));
         }
@@ -280,7 +289,7 @@ impl Relay {
         match &request.cursor {
             Some(Err(())) => Some((409, "The cursor cannot be read.")),
             Some(Ok(cursor)) => match self.log.place(cursor) {
-                Place::With(_) if request.history && !request.topics && self.log.has_no_past() => {
+                Place::With(_) if request.history && !asks && self.log.has_no_past() => {
                     Some((409, "Events from before are not held here any more."))
                 }
                 Place::With(_) => None,
