@@ -242,3 +242,108 @@ fn who_has_no_key_follows_control() {
     tree.wait_for_path(1, &[]);
     assert!(metric(parent, "pharos_relay_refused_total") > before, "the parent was asked");
 }
+
+impl Tree {
+    fn post(&self, path: &str, body: &str) {
+        let key = fs::read_to_string(self.cluster.key_file()).expect("an admin key");
+        let bearer = format!("Bearer {}", key.trim());
+        let mut client = Client::connect(self.cluster.api).expect("control listens");
+        let fields = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+        client.ask_with("POST", &self.cluster.api.to_string(), path, &fields, body.as_bytes());
+        let reply = client.answer().expect("an answer");
+        assert!((200..300).contains(&reply.status), "{}", String::from_utf8_lossy(&reply.body));
+    }
+
+    /// Publishes many events of a topic, and waits until every edge is behind them.
+    fn publish_much(&self, topic: &str) {
+        for _ in 0..MUCH_REQUESTS {
+            let event = format!(r#"{{"data":"{}"}}"#, "x".repeat(MUCH_BYTES));
+            let events = vec![event; MUCH_EVENTS].join(",");
+            self.post(
+                &format!("/v1/topics/{topic}/events"),
+                &format!(r#"{{"events":[{events}]}}"#),
+            );
+        }
+        // It stands behind them, and is confirmed by each edge's cursor.
+        assert_eq!(self.purge(&["--wait"])["complete"], true);
+    }
+
+    fn parent(&self, name: &str) -> f64 {
+        metric(self.cluster.edges[0].admin, name)
+    }
+}
+
+const MUCH_REQUESTS: usize = 8;
+const MUCH_EVENTS: usize = 10;
+const MUCH_BYTES: usize = 20_000;
+
+fn told(stream: &mut EventStream) -> String {
+    let event = stream.next_told().expect("told");
+    assert_eq!(event.name, "n", "no gap: {event:?}");
+    event.data
+}
+
+#[test]
+fn an_edge_is_sent_the_topics_that_its_streams_listen_to_and_no_others() {
+    let tree = Tree::start();
+    for at in 1..3 {
+        tree.wait_for_path(at, &["edge-0"]);
+    }
+    let site = format!(
+        r#"{{"name":"live","hosts":["{HOST}"],"origins":[{{"url":"http://127.0.0.1:9"}}],
+        "routes":[{{"prefix":"/live/","policy":"stream",
+        "stream":{{"topics":["*"],"snapshot":true}}}}]}}"#
+    );
+    tree.post("/v1/sites", &site);
+    for edge in &tree.cluster.edges {
+        until("the edge has the site", 60, || {
+            let mut client = Client::connect(edge.address).ok()?;
+            client.ask("HEAD", HOST, "/live/t", &[("Connection", "close")]);
+            client.answer().ok().filter(|reply| reply.status == 200)
+        });
+    }
+    for (key, data) in [("x", "1"), ("y", "2"), ("x", "3")] {
+        let words = ["topic", "publish", "--topic", "t", "--event", "n", "--event-key", key];
+        tree.cluster.cli(&[&words[..], &["--data", data]].concat());
+    }
+    for at in 1..3 {
+        until("the edge has asked for topics", 60, || {
+            let admin = tree.cluster.edges[at].admin;
+            (metric(admin, "pharos_feed_filtered") == 1.0).then_some(())
+        });
+    }
+
+    // Nobody listens at either edge: what is published costs neither of them its bytes.
+    let (bytes, left_out) =
+        (tree.parent("pharos_relay_sent_bytes_total"), tree.parent("pharos_relay_filtered_total"));
+    tree.publish_much("other");
+    let bytes = tree.parent("pharos_relay_sent_bytes_total") - bytes;
+    let events = (MUCH_REQUESTS * MUCH_EVENTS) as f64;
+    assert!(bytes < events * MUCH_BYTES as f64 / 4.0, "{bytes} bytes were sent on");
+    assert_eq!(tree.parent("pharos_relay_filtered_total") - left_out, 2.0 * events);
+
+    // Who comes late is told the present state, then all that comes: nothing twice, no gap.
+    let places: Vec<_> = tree.cluster.edges.iter().map(|edge| edge.address).collect();
+    let mut late = open(places[1], "");
+    assert_eq!([told(&mut late), told(&mut late)], ["2", "3"]);
+    assert_eq!(late.next_event().expect("a beat").name, "beat");
+    let cursor = late.last_event_id().to_owned();
+    for data in ["4", "5"] {
+        let words = ["topic", "publish", "--topic", "t", "--event", "n", "--data", data];
+        tree.cluster.cli(&words);
+    }
+    assert_eq!([told(&mut late), told(&mut late)], ["4", "5"]);
+    assert!(tree.parent("pharos_relay_topics_begun_total") >= 1.0);
+
+    // One that comes back to the other edge, where nobody has listened yet, gets what it missed.
+    let mut resumed = open(places[2], &cursor);
+    assert_eq!([told(&mut resumed), told(&mut resumed)], ["4", "5"]);
+
+    // Of the topics, an edge is sent the one that its streams have asked for.
+    let bytes = tree.parent("pharos_relay_sent_bytes_total");
+    tree.publish_much("other");
+    let bytes = tree.parent("pharos_relay_sent_bytes_total") - bytes;
+    assert!(bytes < events * MUCH_BYTES as f64 / 4.0, "{bytes} bytes were sent on");
+    tree.cluster.cli(&["topic", "publish", "--topic", "t", "--event", "n", "--data", "6"]);
+    assert_eq!([told(&mut late), told(&mut resumed)], ["6", "6"]);
+}

@@ -9,8 +9,8 @@
 //! events. Between `Narrowing` and `Narrow` all events still come, but no stream opens on a topic
 //! that shard 0 does not know to be wanted: so none is left out that someone listens to.
 //!
-//! Leaves to others: what is wanted of whom (`subscription`), what a shard does (`stream::interest`,
-//! `topic`).
+//! Leaves to others: what is wanted of whom (`subscription`), what a shard does
+//! (`stream::interest`, `topic`).
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   shards ─"on", "off"─▶ rows ─have, want, drop─▶ the edge that is followed
-//!                          ▲                            │ topic: what there was, then all that comes
+//!                          ▲                            │ topic: its past, then all that comes
 //!                          └────────── told ◀───────────┘
 //!   All ─the feed answers that it can be narrowed─▶ (all shards have heard) ─▶ Asked
 //!    ▲                                                                         │
@@ -12,9 +12,9 @@
 //! do edges of an older version; an edge that others follow takes everything; and who would have to
 //! ask for too many topics asks for everything for a while.
 //!
-//! What is asked for is said in lines on the feed's own connection, and ends with it: a session says
-//! from the beginning what it has (`have`: nothing of it may be left out behind the cursor) and what
-//! it wants (`want`: with its past), then `go`.
+//! What is asked for is said in lines on the feed's own connection, and ends with it: a session
+//! says from the beginning what it has (`have`: nothing of it may be left out behind the cursor)
+//! and what it wants (`want`: with its past), then `go`.
 //!
 //! Leaves to others: what shards want (`stream::interest`), the order of it all (`intake`), the
 //! connection (`session`), the other side (`relay::filter`).

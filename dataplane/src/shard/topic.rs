@@ -23,8 +23,8 @@
 //! A reader of several topics has one cursor for all: every dot names one operation of a replica,
 //! whatever its topic, so that a vector says of each topic what has been seen of it.
 //!
-//! Where only the events of some topics come (`coverage`), a topic that began late has a `base` of its
-//! own, and a quiet one that is not told is unknown, not quiet: see `begin`.
+//! Where only the events of some topics come (`coverage`), a topic that began late has a `base` of
+//! its own, and a quiet one that is not told is unknown, not quiet: see `begin`.
 //!
 //! Leaves to others: what is held and read (`history`), present states (`last_values`), who listens
 //! (`audience`), sending (`stream`, `fanout`).

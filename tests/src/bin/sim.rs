@@ -6,8 +6,8 @@
 //! sim --seed 42                 one seed, its violations; with --trace [LINES] what happened
 //!                               before the first of them
 //! sim --seeds 200 --from 5000
-//! sim --scenario durability     edge, rules, edges, topics, durability or regions alone; all if none is
-//!                               named
+//! sim --scenario durability     edge, rules, edges, topics, durability or regions alone; all if
+//!                               none is named
 //! sim --fail-fast               no further seed after a violation
 //! ```
 //! Kept seeds stand in `tests/seeds/kept.txt`: `scenario seed  why`.

@@ -2,12 +2,12 @@
 //! the streams that wait for one to begin.
 //!
 //! ```text
-//!   topic   No ─a stream comes: "on"─▶ Yes ─begun, confirmed─▶ Confirmed ─idle for long: "off"─▶ No
+//!   topic   No ─a stream comes: "on"─▶ Yes ─begun, confirmed─▶ Confirmed ─idle: "off"─▶ No
 //!   stream  subscribe ─head, retry─▶ Awaiting ─all its topics are confirmed─▶ as any that opens
 //!                                       └ too long: closed, and comes back with its cursor
 //! ```
-//! While everything comes, a stream opens at once, and that its topic is wanted is told all the same:
-//! when the feed is narrowed, shard 0 knows of all that have streams.
+//! While everything comes, a stream opens at once, and that its topic is wanted is told all the
+//! same: when the feed is narrowed, shard 0 knows of all that have streams.
 //!
 //! Leaves to others: asking for it (`subscription`), topics (`topic`), all other streams (`mod`).
 

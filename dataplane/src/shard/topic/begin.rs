@@ -5,8 +5,8 @@
 //! ```
 //! A topic that is not told here is empty and knows nothing: nobody may have a stream of it. It
 //! begins with its past, up to the place in the feed where it begins; from there on its events come
-//! in their order. So what is missing before is told as ever, by what stands before the oldest event
-//! held, and where none is held by the base that came with the past (`own_base`).
+//! in their order. So what is missing before is told as ever, by what stands before the oldest
+//! event held, and where none is held by the base that came with the past (`own_base`).
 //!
 //! Leaves to others: who asks (`stream::interest`), the rules of histories (`topic`).
 
