@@ -4,17 +4,20 @@
 use std::{
     collections::{HashMap, VecDeque},
     rc::Rc,
+    sync::Arc,
 };
 
 use proptest::prelude::*;
 use proto::feed::{
     cursor::{Dot, VersionVector},
-    record::Publish,
+    record::{Publish, Topic},
     site::{SlowPolicy, StreamRules},
 };
 
 use super::testing::{World, event, replica, small, vector};
-use crate::shard::{mail::Advance, stream_route::StreamRoute};
+use crate::shard::{
+    coverage::Coverage, mail::Advance, stream_route::StreamRoute, topic::Asked,
+};
 
 /// What two replicas have written: for each operation the topic it publishes to, if any.
 #[derive(Clone, Debug)]
@@ -80,6 +83,14 @@ enum Step {
     Turn,
     Pass { ms: u64 },
     Jump { by: [usize; 2] },
+    /// The feed is narrowed to the topics that streams have, as far as shard 0 knows.
+    Narrow,
+    /// Everything comes again.
+    Widen { window: [u64; 2] },
+    /// A topic that was asked for begins, with as much of its past.
+    Begin { topic: usize, events: usize },
+    /// Topics that nobody listens to are dropped.
+    Drop,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +122,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Turn),
         1 => (1u64..30_000).prop_map(|ms| Step::Pass { ms }),
         1 => [0usize..4, 0usize..4].prop_map(|by| Step::Jump { by }),
+        1 => Just(Step::Narrow),
+        1 => [0u64..20, 0u64..20].prop_map(|window| Step::Widen { window }),
+        4 => (0usize..2, 0usize..8).prop_map(|(topic, events)| Step::Begin { topic, events }),
+        1 => Just(Step::Drop),
     ]
 }
 
@@ -121,6 +136,8 @@ struct Model {
     applied: [u64; 2],
     /// Events that this session with control has still to refill, before anything new.
     refill: VecDeque<Publish>,
+    /// What shard 0 knows; which of the topics are told, where only some are.
+    told: Option<[bool; 2]>,
     /// By client: which topics, by which policy, from which cursor.
     opened: HashMap<u32, (usize, SlowPolicy, Option<VersionVector>)>,
 }
@@ -134,11 +151,78 @@ impl Model {
             log,
             applied: start,
             refill: VecDeque::new(),
+            told: None,
             opened: HashMap::new(),
         };
+        model.world.streams.tell_interest();
         model.world.applied(&model.known(), Advance::Jumped);
         model.reconnect(window);
         model
+    }
+
+    /// Which topics this shard has asked for and not given up.
+    fn asked(&self, topic: usize) -> bool {
+        let topics = &self.world.streams.topics;
+        topics.find(TOPICS[topic]).is_some_and(|row| topics.at(row).asked != Asked::No)
+    }
+
+    fn cover(&mut self, coverage: &Coverage) {
+        self.world.out.begin();
+        self.world.streams.handle_coverage(self.world.now, coverage, &mut self.world.out);
+        self.world.run();
+    }
+
+    fn narrow(&mut self) {
+        if self.told.is_some() {
+            return;
+        }
+        self.refill(usize::MAX);
+        self.cover(&Coverage::Narrowing { round: 1 });
+        let told = [0, 1].map(|topic| self.asked(topic));
+        let names = (0..2).filter(|&topic| told[topic]).map(|topic| TOPICS[topic].into());
+        self.cover(&Coverage::Narrow { told: names.collect() });
+        self.told = Some(told);
+    }
+
+    fn widen(&mut self, window: [u64; 2]) {
+        if self.told.take().is_some() {
+            self.cover(&Coverage::Everything);
+            self.reconnect(window);
+        }
+    }
+
+    fn begin(&mut self, topic: usize, events: usize) {
+        let Some(told) = self.told.filter(|_| self.asked(topic)) else { return };
+        if told[topic] {
+            return self.cover(&Coverage::Confirmed(TOPICS[topic].into()));
+        }
+        self.world.applied(&self.known(), Advance::Onward);
+        let mut past: Vec<Publish> = (0..2)
+            .flat_map(|at| (1..=self.applied[at]).map(move |seq| (at, seq)))
+            .filter(|&(at, seq)| self.log.0[at][seq as usize - 1] == Some(topic))
+            .filter_map(|(at, seq)| self.log.event(at, seq))
+            .collect();
+        past.sort_by_key(|event| (event.dot.seq, event.dot.replica));
+        let events = past.split_off(past.len().saturating_sub(events));
+        let from = past.iter().map(|event| event.dot).collect();
+        let topic_of = Topic {
+            ask: 1,
+            topic: TOPICS[topic].into(),
+            from,
+            whole: past.is_empty(),
+            events: events.into_iter().map(|it| Publish { refill: true, ..it }).collect(),
+        };
+        self.cover(&Coverage::Begun(Arc::new(topic_of)));
+        self.told.as_mut().expect("narrow")[topic] = true;
+    }
+
+    fn drop_idle(&mut self) {
+        for topic in 0..2 {
+            if self.told.is_some_and(|told| told[topic]) && !self.asked(topic) {
+                self.cover(&Coverage::Dropped(TOPICS[topic].into()));
+                self.told.as_mut().expect("narrow")[topic] = false;
+            }
+        }
     }
 
     /// A new session with control; an unfinished refill begins anew.
@@ -175,8 +259,14 @@ impl Model {
             return;
         }
         self.applied[at] += 1;
-        if let Some(event) = self.log.event(at, self.applied[at]) {
+        let is_told = |topic: usize| self.told.is_none_or(|told| told[topic]);
+        if self.log.0[at][self.applied[at] as usize - 1].is_none_or(is_told)
+            && let Some(event) = self.log.event(at, self.applied[at])
+        {
             self.world.publish(&event);
+        } else {
+            // What is left out is passed with its cursor before anything else comes.
+            self.world.applied(&self.known(), Advance::Onward);
         }
         if tell {
             self.world.applied(&self.known(), Advance::Onward);
@@ -189,13 +279,19 @@ impl Model {
             Step::Repeat { at, back } => {
                 let seq = self.applied[at].saturating_sub(back).max(1);
                 if seq <= self.applied[at]
+                    && self.told.is_none()
                     && let Some(event) = self.log.event(at, seq)
                 {
                     self.world.publish(&event);
                 }
             }
             Step::Refill { events } => self.refill(events),
-            Step::Reconnect { window } => self.reconnect(window),
+            Step::Reconnect { window } if self.told.is_none() => self.reconnect(window),
+            Step::Reconnect { .. } => {}
+            Step::Narrow => self.narrow(),
+            Step::Widen { window } => self.widen(window),
+            Step::Begin { topic, events } => self.begin(topic, events),
+            Step::Drop => self.drop_idle(),
             Step::Open { slot, topics, slow, from } => {
                 self.finish(slot);
                 let text = match from {
@@ -234,7 +330,9 @@ impl Model {
                 }
                 self.refill.clear();
                 self.world.applied(&self.known(), Advance::Jumped);
-                self.reconnect([3, 3]);
+                if self.told.is_none() {
+                    self.reconnect([3, 3]);
+                }
             }
             Step::Stall { .. } | Step::Unstall { .. } => {}
         }
@@ -305,6 +403,8 @@ impl Model {
 
     /// Everything heals: all events come, all clients read.
     fn heal(&mut self) {
+        // Whoever waits is served: by the topics it asked for, or by everything.
+        (0..2).for_each(|topic| self.begin(topic, 3));
         for at in 0..2 {
             while (self.applied[at] as usize) < self.log.0[at].len() {
                 self.advance(at, true);
