@@ -15,9 +15,7 @@ use proto::feed::{
 };
 
 use super::testing::{World, event, replica, small, vector};
-use crate::shard::{
-    coverage::Coverage, mail::Advance, stream_route::StreamRoute, topic::Asked,
-};
+use crate::shard::{coverage::Coverage, mail::Advance, stream_route::StreamRoute, topic::Asked};
 
 /// What two replicas have written: for each operation the topic it publishes to, if any.
 #[derive(Clone, Debug)]
@@ -72,23 +70,54 @@ impl Log {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Advance { at: usize, tell: bool },
-    Repeat { at: usize, back: u64 },
-    Refill { events: usize },
-    Reconnect { window: [u64; 2] },
-    Open { slot: u32, topics: usize, slow: usize, from: From },
-    Stall { slot: u32, room: usize },
-    Unstall { slot: u32 },
-    Close { slot: u32 },
+    Advance {
+        at: usize,
+        tell: bool,
+    },
+    Repeat {
+        at: usize,
+        back: u64,
+    },
+    Refill {
+        events: usize,
+    },
+    Reconnect {
+        window: [u64; 2],
+    },
+    Open {
+        slot: u32,
+        topics: usize,
+        slow: usize,
+        from: From,
+    },
+    Stall {
+        slot: u32,
+        room: usize,
+    },
+    Unstall {
+        slot: u32,
+    },
+    Close {
+        slot: u32,
+    },
     Turn,
-    Pass { ms: u64 },
-    Jump { by: [usize; 2] },
+    Pass {
+        ms: u64,
+    },
+    Jump {
+        by: [usize; 2],
+    },
     /// The feed is narrowed to the topics that streams have, as far as shard 0 knows.
     Narrow,
     /// Everything comes again.
-    Widen { window: [u64; 2] },
+    Widen {
+        window: [u64; 2],
+    },
     /// A topic that was asked for begins, with as much of its past.
-    Begin { topic: usize, events: usize },
+    Begin {
+        topic: usize,
+        events: usize,
+    },
     /// Topics that nobody listens to are dropped.
     Drop,
 }
