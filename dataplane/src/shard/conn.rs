@@ -286,6 +286,10 @@ impl Conn {
 
     /// The process drains: no more requests after what is under way.
     pub fn drain(&mut self, edge: &mut Edge, now: Now) {
+        if self.door == Door::Admin {
+            // The operator looks on: closed under his next request, it would be unanswered.
+            return;
+        }
         self.server.close_after_response();
         if self.is_idle() {
             self.end(Close::Graceful);

@@ -329,6 +329,18 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_connection_is_not_closed_under_his_next_request() {
+        let mut world = World::new(1);
+        let operator = world.accept(0, 1);
+        for (request, status) in [("POST", "202"), ("GET", "200")] {
+            assert!(!world.peer(operator).closed);
+            let request = format!("{request} /v1/drain HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            world.say(operator, &request);
+            assert!(world.take(operator).starts_with(&format!("HTTP/1.1 {status} ")));
+        }
+    }
+
+    #[test]
     fn a_drain_finishes_what_is_under_way_goes_on_serving_and_can_be_undone() {
         let mut world = World::new(1);
         let (idle, busy) = (world.connect(0), world.connect(0));
