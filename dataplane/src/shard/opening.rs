@@ -42,8 +42,8 @@ impl Interval {
     }
 }
 
-/// The budget of one shard: in no second do more than its share, rounded up, open. A fiftieth of a second's share
-/// may come at once, and what that adds to a second is taken from the pace.
+/// The budget of one shard: in no second do more than its share, rounded up, open. A fiftieth of a
+/// second's share may come at once, and what that adds to a second is taken from the pace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Openings {
     /// Of the pace.
