@@ -6,10 +6,10 @@
 //!              ▲               │ 1 s        │                     │
 //!              └───────────────┴────────────┴──── end, silence ───┘
 //! ```
-//! A connect that is not answered within [`CONNECT_MS`] is made anew if the address leads elsewhere
-//! by then: that is when the kernel sends a SYN again, to wherever that is. The engine is the edges'
-//! own, what is said on its connections is not (`stream`). Leaves to others: where new connections
-//! are led (`address`), what the run is (`shared`).
+//! A connect that is not answered within [`CONNECT_MS`] is made anew if the address leads
+//! elsewhere by then: that is when the kernel sends a SYN again, to wherever that is. The engine is
+//! the edges' own, what is said on its connections is not (`stream`). Leaves to others: where new
+//! connections are led (`address`), what the run is (`shared`).
 
 use std::{
     cmp::Reverse,
