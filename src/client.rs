@@ -304,8 +304,8 @@ fn problem(status: u16, text: &str) -> Failure {
 
 /// One of a problem's `errors[]`: where, and what was expected there.
 fn describe(error: &Value) -> String {
+    // As the API and the documents have it: a JSON pointer into what was sent.
     let place = output::text(error, "/pointer");
-    let place = place.trim_start_matches(['#', '/']).replace('/', ".");
     let texts = ["/detail", "/message", "/expected"].map(|pointer| output::text(error, pointer));
     let said = match texts.iter().position(|text| !text.is_empty()) {
         Some(2) => format!("expected {}", texts[2]),
@@ -345,7 +345,7 @@ mod tests {
     fn a_problem_names_the_field_and_what_was_expected_there() {
         let error =
             serde_json::json!({"pointer": "/components/api", "code": "x", "expected": "a word"});
-        assert_eq!(describe(&error), "components.api: expected a word");
+        assert_eq!(describe(&error), "/components/api: expected a word");
         let error = serde_json::json!({"pointer": "", "code": "unknown"});
         assert_eq!(describe(&error), "unknown");
     }

@@ -6,6 +6,7 @@
 
 mod fresh;
 mod live;
+mod purge;
 mod requests;
 mod scene;
 mod streams;
@@ -34,13 +35,14 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), Failure> {
     if options.server_core == options.load_core {
         report::talk("server and load share a core: delays mean little");
     }
+    let mut verdicts = Vec::new();
     let contenders = match options.case {
+        Case::Purge => purge::run(options, &mut verdicts)?,
         Case::Sse100k => streams::run(options)?,
         Case::SseTopics | Case::SseBeside | Case::SseSlow => live::run(options)?,
         Case::Idle8k | Case::Restart1k => fresh::run(options)?,
         _ => requests::run(options)?,
     };
-    let mut verdicts = Vec::new();
     for bound in &options.at_most {
         verdicts.extend(judge(*bound, &contenders)?);
     }

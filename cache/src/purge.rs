@@ -75,17 +75,17 @@ impl PurgeCursor {
         Self { target, soft: purge.soft, segments, slice: None, purged_count: 0 }
     }
 
-    /// Goes on for about `budget` entries; at least one segment or entry. A segment counts as eight
-    /// entries.
+    /// Goes on for about `budget` entries; at least one segment or entry. Eight segments, or entries
+    /// that are looked at and stay, count as one that goes.
     pub fn step(&mut self, cache: &Cache, budget: usize) -> PurgeProgress {
-        let mut left = budget.max(1);
+        let mut left = budget.max(1).saturating_mul(ENTRY_COST);
         while left > 0 && !self.segments.is_empty() {
             let at = self.segments.start;
             let mut segment = cache.segment(at);
             let slice = self.slice.take().unwrap_or_else(|| {
                 let lease_count = segment.lease_count;
                 segment.recents.push(&self.target, lease_count);
-                left = left.saturating_sub(SEGMENT_COST);
+                left = left.saturating_sub(LOOK_COST);
                 Slice::of(&segment, &self.target)
             });
             let (rest, removed) = self.purge_slice(&mut segment, slice, &mut left);
@@ -113,19 +113,15 @@ impl PurgeCursor {
         let mut removed = Vec::new();
         let rest = match slice {
             Slice::Listed(mut nodes) => {
-                while let Some(node) = nodes.pop() {
-                    removed.extend(self.purge_node(segment, node));
-                    *left = left.saturating_sub(1);
-                    if *left == 0 {
-                        break;
-                    }
+                while *left > 0 {
+                    let Some(node) = nodes.pop() else { break };
+                    *left = left.saturating_sub(self.purge_node(segment, node, &mut removed));
                 }
                 (!nodes.is_empty()).then_some(Slice::Listed(nodes))
             }
             Slice::All(mut node, end) => {
                 while node < end && *left > 0 {
-                    removed.extend(self.purge_node(segment, node));
-                    *left -= 1;
+                    *left = left.saturating_sub(self.purge_node(segment, node, &mut removed));
                     node += 1;
                 }
                 (node < end).then_some(Slice::All(node, end))
@@ -135,20 +131,26 @@ impl PurgeCursor {
     }
 
     /// Purges one entry if it is reached. A number may have been given to a newer entry meanwhile,
-    /// which is then purged too: needless, never wrong.
-    fn purge_node(&mut self, segment: &mut Segment, node: u32) -> Option<Arc<Entry>> {
-        let entry = segment.entry(node)?;
+    /// which is then purged too: needless, never wrong. What it cost.
+    fn purge_node(
+        &mut self,
+        segment: &mut Segment,
+        node: u32,
+        removed: &mut Vec<Arc<Entry>>,
+    ) -> usize {
+        let Some(entry) = segment.entry(node) else { return LOOK_COST };
         if !self.target.reaches(&entry.cache_key.borrowed(), &entry.surrogate_keys) {
-            return None;
+            return LOOK_COST;
         }
         self.purged_count += 1;
         if self.soft {
             entry.soften();
             // Who fails from now on fails to bring the new.
             segment.memories.forget(entry.cache_key.borrowed().hash);
-            return None;
+        } else {
+            removed.extend(segment.remove(node));
         }
-        segment.remove(node)
+        ENTRY_COST
     }
 }
 
@@ -267,8 +269,9 @@ impl Recents {
     }
 }
 
-/// What visiting a segment costs, in entries looked at.
-const SEGMENT_COST: usize = 8;
+/// What it costs to look at a segment or entry that stays, and at an entry that goes.
+const LOOK_COST: usize = 1;
+const ENTRY_COST: usize = 8;
 
 impl Segment {
     /// Removes every variant of a cache key, and remembers that for leases out.

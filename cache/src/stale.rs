@@ -36,9 +36,10 @@ impl StaleRules {
     }
 }
 
-/// Status codes that count as a failed origin (RFC 5861 §4).
+/// Status codes that count as a failed origin (RFC 5861 §4). One that is none is read as 5xx (RFC
+/// 9110 §15).
 pub(crate) fn is_origin_error(status: u16) -> bool {
-    matches!(status, 500 | 502 | 503 | 504)
+    matches!(status, 500 | 502 | 503 | 504 | 600..)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -719,7 +719,7 @@ fn check_rules(site: &Site, key: &impl Fn(&str) -> String) -> Result<(), ConfigE
     }
     for (at, rule) in site.rules.iter().enumerate() {
         if let Some(fault) = rule.faults().into_iter().next() {
-            let path = fault.at.replace('/', ".");
+            let path: String = fault.at.split('/').skip(1).map(in_file).collect();
             return refuse(key(&format!("rules[{at}]{path}")), fault.expected);
         }
         if site.rules[..at].iter().any(|other| other.name == rule.name) {
@@ -734,6 +734,14 @@ fn check_rules(site: &Site, key: &impl Fn(&str) -> String) -> Result<(), ConfigE
         return refuse(key(&format!("purge_keys[{at}]")), expected);
     }
     Ok(())
+}
+
+/// A token of a JSON pointer as keys of this file are written.
+fn in_file(token: &str) -> String {
+    match token.parse::<usize>() {
+        Ok(at) => format!("[{at}]"),
+        Err(_) => format!(".{token}"),
+    }
 }
 
 fn refuse(key: impl Into<String>, expected: impl Into<String>) -> Result<(), ConfigError> {
@@ -948,7 +956,7 @@ mod tests {
             (
                 "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"http://a\"}]\n\
                  [[site.rules]]\nname = \"r\"\nkey = {query = {drop = [\"a b\"]}}",
-                "site[0].rules[0].key.query.drop.0: visible ASCII",
+                "site[0].rules[0].key.query.drop[0]: visible ASCII",
             ),
             (
                 "[[site]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [{url = \"http://a\"}]\n\

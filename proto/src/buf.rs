@@ -54,6 +54,13 @@ impl Buf {
         &self.bytes[from..self.start]
     }
 
+    /// Puts another byte in the place of one that is not consumed yet, if there is one.
+    pub fn put(&mut self, at: usize, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.start + at) {
+            *place = byte;
+        }
+    }
+
     /// Drops the last `count` bytes pushed (at most all): they stay with whoever holds the input.
     pub fn unpush(&mut self, count: usize) {
         let keep = self.bytes.len().saturating_sub(count).max(self.start);

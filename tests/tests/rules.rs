@@ -131,10 +131,26 @@ fn a_rule_that_makes_no_sense_is_refused_with_its_place() {
     let output =
         shop.node.cli_output(&["site", "rules", "shop", "--set", &file.display().to_string()]);
     assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("/rules/0/lifetime/origin: expected"), "one form of places: {said}");
     let body = r#"{"rules": [{"name": "a", "key": {"query": {"keep": ["a b"]}}}]}"#;
     let reply = shop.node.api("PATCH", "/v1/sites/shop", body, &[]);
     let told = String::from_utf8_lossy(&reply.body).into_owned();
     assert!(reply.status == 422 && told.contains("/rules/0/key/query/keep/0"), "{told}");
+    for (rule, place) in [
+        (r#""match": {"hosts": ["shop.example:80"]}, "policy": "pass""#, "/match/hosts/0"),
+        (r#""match": {"paths": []}, "policy": "pass""#, "/match/paths"),
+        (r#""match": {"fields": []}, "policy": "pass""#, "/match/fields"),
+        (r#""key": {"fields": ["Range"]}"#, "/key/fields/0"),
+        (r#""key": {"fields": ["X-A", "Connection"]}"#, "/key/fields/1"),
+        (r#""key": {"fields": ["host"]}"#, "/key/fields/0"),
+    ] {
+        let body = format!(r#"{{"rules": [{{"name": "a", {rule}}}]}}"#);
+        let reply = shop.node.api("PATCH", "/v1/sites/shop", &body, &[]);
+        let told = String::from_utf8_lossy(&reply.body).into_owned();
+        let named = told.contains(&format!("\"/rules/0{place}\""));
+        assert!(reply.status == 422 && named, "{place}: {told}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     clock,
@@ -78,10 +78,49 @@ struct Arena<'a> {
 }
 
 /// Control and an edge that serves the site.
-struct Stage {
-    edge: Peer,
-    admin: SocketAddr,
-    control: Control,
+pub(super) struct Stage {
+    pub(super) edge: Peer,
+    pub(super) admin: SocketAddr,
+    pub(super) control: Control,
+}
+
+impl Stage {
+    /// Starts both, and waits until the site with these routes is served.
+    pub(super) fn start(
+        options: &CompareOptions,
+        ground: &Ground,
+        myself: &Myself,
+        routes: &Value,
+    ) -> Result<Self, Failure> {
+        let program = pharos::program(options.pharos.as_ref(), &myself.program);
+        // A new control begins with nothing, whatever the last one left.
+        let _ = std::fs::remove_dir_all(ground.folder.path.join("pharos-control"));
+        let control = Control::start(&program, ground, options.load_core)?;
+        control.post(
+            "/v1/sites",
+            &json!({
+                "name": SITE, "hosts": [HOST],
+                "origins": [{ "url": format!("http://{}", ground.origin) }],
+                "routes": routes,
+            }),
+        )?;
+        let plan = control.edge(&program, ground, options.engine)?;
+        let admin = plan.admin().ok_or_else(|| Failure::error("the edge has no admin address"))?;
+        let edge = plan.start(&ground.folder.path, options.server_core, "/")?;
+        let fields = [format!("Host: {HOST}")];
+        let mut in_a_row = 0;
+        let served = clock::wait_for(Duration::from_millis(20), START_MAX, || {
+            // Shards learn of the site one after the other.
+            let answer = probe::ask(edge.plan.listen, "GET", OBJECT, &fields, &[]);
+            in_a_row = if answer.is_ok_and(|it| it.head.status == 200) { in_a_row + 1 } else { 0 };
+            in_a_row > 16
+        });
+        if served {
+            Ok(Self { edge, admin, control })
+        } else {
+            Err(Failure::timeout("the edge does not serve the site"))
+        }
+    }
 }
 
 impl<'a> Arena<'a> {
@@ -106,35 +145,9 @@ impl<'a> Arena<'a> {
 
     /// Starts both, with this policy for slow streams, and waits until the site is served.
     fn start(&self, slow: &str) -> Result<Stage, Failure> {
-        let program = pharos::program(self.options.pharos.as_ref(), &self.myself.program);
-        // A new control begins with nothing, whatever the last one left.
-        let _ = std::fs::remove_dir_all(self.ground.folder.path.join("pharos-control"));
-        let control = Control::start(&program, &self.ground, self.options.load_core)?;
-        control.post(
-            "/v1/sites",
-            &json!({
-                "name": "bench", "hosts": [HOST],
-                "origins": [{ "url": format!("http://{}", self.ground.origin) }],
-                "routes": [{ "prefix": "/live/", "policy": "stream",
-                             "stream": { "topics": ["*"], "slow": slow } }],
-            }),
-        )?;
-        let plan = control.edge(&program, &self.ground, self.options.engine)?;
-        let admin = plan.admin().ok_or_else(|| Failure::error("the edge has no admin address"))?;
-        let edge = plan.start(&self.ground.folder.path, self.options.server_core, "/")?;
-        let fields = [format!("Host: {HOST}")];
-        let mut in_a_row = 0;
-        let served = clock::wait_for(Duration::from_millis(20), START_MAX, || {
-            // Shards learn of the site one after the other.
-            let answer = probe::ask(edge.plan.listen, "GET", OBJECT, &fields, &[]);
-            in_a_row = if answer.is_ok_and(|it| it.head.status == 200) { in_a_row + 1 } else { 0 };
-            in_a_row > 16
-        });
-        if served {
-            Ok(Stage { edge, admin, control })
-        } else {
-            Err(Failure::timeout("the edge does not serve the site"))
-        }
+        let routes = json!([{ "prefix": "/live/", "policy": "stream",
+                              "stream": { "topics": ["*"], "slow": slow } }]);
+        Stage::start(self.options, &self.ground, &self.myself, &routes)
     }
 
     fn holding(&self, stage: &Stage, topics: u32, every: Duration, count: u32) -> Holding {
@@ -315,7 +328,7 @@ fn turn_of(run: SseRun) -> Result<Turn, Failure> {
 }
 
 /// A metric of an edge, by its name with labels.
-fn metric(admin: SocketAddr, name: &str) -> Result<u64, Failure> {
+pub(super) fn metric(admin: SocketAddr, name: &str) -> Result<u64, Failure> {
     let answer = probe::ask(admin, "GET", "/metrics", &[], &[])
         .map_err(|error| Failure::error("read the edge's metrics").because(error))?;
     let text = String::from_utf8_lossy(&answer.content).into_owned();
@@ -324,7 +337,9 @@ fn metric(admin: SocketAddr, name: &str) -> Result<u64, Failure> {
         .ok_or_else(|| Failure::error(format!("the edge has no metric {name}")))
 }
 
-const OBJECT: &str = "/bytes/1024?max_age=86400";
+/// Name of the site, and what the load asks of it.
+pub(super) const SITE: &str = "bench";
+pub(super) const OBJECT: &str = "/bytes/1024?max_age=86400";
 const LONGEST: &str = "pharos_turn_longest_us";
 const STREAMS_A_TOPIC: u32 = 100;
 /// Connections to publish over: at 1,000 events a second some are under way at a time.

@@ -47,8 +47,10 @@ impl Scene {
         let small = Self { path: "/bytes/128?max_age=86400", cache_mib: 2_048, ..HIT };
         match case {
             Case::Hit1k | Case::Restart1k | Case::Idle8k => vec![vec![HIT]],
-            // Those of streams ask for no objects, or for one of their own.
-            Case::Sse100k | Case::SseTopics | Case::SseBeside | Case::SseSlow => Vec::new(),
+            // Those of streams ask for no objects, or for one of their own; a purge has its own.
+            Case::Purge | Case::Sse100k | Case::SseTopics | Case::SseBeside | Case::SseSlow => {
+                Vec::new()
+            }
             Case::Hit1kPipelined => vec![vec![Self { pipeline: 16, ..HIT }]],
             Case::Hit100k => vec![vec![
                 Self { path: "/bytes/102400?max_age=86400", label: "one object", ..HIT },

@@ -126,6 +126,11 @@ impl Fields {
         self.object.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// Whether a list of this name is there, not read yet, and empty.
+    pub fn is_empty_list(&self, name: &str) -> bool {
+        self.object.get(name).and_then(Value::as_array).is_some_and(Vec::is_empty)
+    }
+
     /// Any JSON value.
     pub fn value(&mut self, name: &'static str) -> Option<Value> {
         self.take(name)

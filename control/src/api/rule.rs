@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use proto::feed::{
-    rule::{FieldMatch, KeyRule, LifetimeRule, Match, OriginWord, QueryRule, Rule},
+    rule::{FILLED, FieldMatch, KeyRule, LifetimeRule, Match, OriginWord, QueryRule, Rule},
     site::{Policy, PurgeKey},
 };
 use serde_json::Value;
@@ -37,21 +37,22 @@ pub(super) fn purge_keys(fields: &mut Fields) -> Option<Vec<PurgeKey>> {
 }
 
 fn matching(fields: &mut Fields) -> Match {
-    let mut list = |name| texts(fields, name).unwrap_or_default();
-    Match {
-        hosts: list("hosts"),
-        paths: list("paths"),
-        methods: list("methods"),
-        fields: fields
-            .objects("fields", proto::limits::RULE_LIST_MAX, |field| {
-                Some(FieldMatch {
-                    name: field.needed_text("name", |_| Ok(())),
-                    value: field.text("value", |_| Ok(())),
-                    absent: field.boolean("absent").unwrap_or_default(),
-                })
-            })
-            .unwrap_or_default(),
+    // Nothing said fits everything; a list of nothing would be read as that.
+    for name in ["hosts", "paths", "methods", "fields"] {
+        if fields.is_empty_list(name) {
+            fields.error(name, "empty", FILLED);
+        }
     }
+    let mut list = |name| texts(fields, name).unwrap_or_default();
+    let (hosts, paths, methods) = (list("hosts"), list("paths"), list("methods"));
+    let of_fields = fields.objects("fields", proto::limits::RULE_LIST_MAX, |field| {
+        Some(FieldMatch {
+            name: field.needed_text("name", |_| Ok(())),
+            value: field.text("value", |_| Ok(())),
+            absent: field.boolean("absent").unwrap_or_default(),
+        })
+    });
+    Match { hosts, paths, methods, fields: of_fields.unwrap_or_default() }
 }
 
 fn lifetime(fields: &mut Fields) -> LifetimeRule {

@@ -288,16 +288,32 @@ impl Edge {
     }
 }
 
-/// Path and query, shortened, without the values of what sounds like a secret. A name that is
-/// encoded is not decoded: its value goes, too.
+/// Path and query, shortened, without the values of what sounds like a secret, in the query (parted
+/// by `&`, and by `;`, as many read it) and in parameters of the path. A name that is encoded is not
+/// decoded: its value goes, too.
 pub(super) fn without_secrets(target: &str) -> String {
-    let Some((path, query)) = target.split_once('?') else {
-        return shortened(target);
-    };
+    let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
     let mut text = String::with_capacity(target.len().min(limits::ACCESS_PATH_BYTES_MAX));
-    text.push_str(path);
-    for (at, pair) in query.split('&').enumerate() {
-        text.push(if at == 0 { '?' } else { '&' });
+    for piece in path.split_inclusive(['/', ';']) {
+        let pair = piece.trim_end_matches(['/', ';']);
+        // What is no parameter has no value, whatever it is called.
+        let value = if text.ends_with(';') { pair.split_once('=') } else { None };
+        match value.filter(|(name, _)| is_secret(name)) {
+            Some((name, _)) => {
+                text.push_str(name);
+                text.push_str("=***");
+                text.push_str(&piece[pair.len()..]);
+            }
+            None => text.push_str(piece),
+        }
+        if text.len() > limits::ACCESS_PATH_BYTES_MAX {
+            return shortened(&text);
+        }
+    }
+    let Some(query) = query else { return shortened(&text) };
+    text.push('?');
+    for piece in query.split_inclusive(['&', ';']) {
+        let pair = piece.trim_end_matches(['&', ';']);
         match pair.split_once('=') {
             Some((name, _)) if is_secret(name) => {
                 text.push_str(name);
@@ -307,6 +323,7 @@ pub(super) fn without_secrets(target: &str) -> String {
             None if pair.len() > LONE_VALUE_BYTES_MAX => text.push_str("***"),
             _ => text.push_str(pair),
         }
+        text.push_str(&piece[pair.len()..]);
         if text.len() > limits::ACCESS_PATH_BYTES_MAX {
             break;
         }
@@ -327,8 +344,11 @@ fn shortened(text: &str) -> String {
 }
 
 /// Parts of names whose values never reach the log, nor an explanation.
-const SECRET_NAMES: [&str; 17] = [
+const SECRET_NAMES: [&str; 20] = [
     "token",
+    "ticket",
+    "samlre",
+    "assertion",
     "key",
     "secret",
     "pass",
@@ -475,6 +495,13 @@ mod tests {
             ("/a?%74oken=x", "/a?%74oken=***"),
             ("/a?X-Amz-Signature=x=y", "/a?X-Amz-Signature=***"),
             ("/a?0123456789abcdef0", "/a?***"),
+            ("/a?ticket=ST-1&b=1", "/a?ticket=***&b=1"),
+            ("/a?SAMLResponse=x&SAMLRequest=y", "/a?SAMLResponse=***&SAMLRequest=***"),
+            ("/a?a=b;token=x;c=d&e", "/a?a=b;token=***;c=d&e"),
+            ("/a;jsessionid=x/b;v=1?c", "/a;jsessionid=***/b;v=1?c"),
+            ("/a;x=1;JSESSIONID=x", "/a;x=1;JSESSIONID=***"),
+            ("/a;%6asessionid=x", "/a;%6asessionid=***"),
+            ("/token=a//b;;c/", "/token=a//b;;c/"),
         ] {
             assert_eq!(without_secrets(target), logged);
         }

@@ -370,6 +370,7 @@ impl Conn {
                 }
                 Step::Refused(refusal) => self.refuse(edge, now, refusal),
                 Step::Close => self.end(Close::Graceful),
+                Step::Again => {}
                 Step::NeedMore => break,
             }
         }

@@ -32,9 +32,12 @@ pub(super) fn without_named(head: &RequestHead<'_>) -> Option<Rc<[u8]>> {
         return None;
     }
     let named = ConnectionNamed::of(&head.fields);
-    // `Host` is the authority, and hop-by-hop fields are seen to where they mean something.
-    let is_for_all =
-        |name: &str| Known::of(name).is_some_and(|it| it == Known::Host || it.is_hop_by_hop());
+    // `Host` is the authority, and hop-by-hop fields are seen to where they mean something. What
+    // tells of the way so far is for all hops: nobody hides a loop by naming it (RFC 8586 §2).
+    let is_for_all = |name: &str| {
+        let kept = |it| matches!(it, Known::Host | Known::CdnLoop | Known::Via);
+        Known::of(name).is_some_and(|it| kept(it) || it.is_hop_by_hop())
+    };
     let is_for_this_hop = |name: &str| !is_for_all(name) && named.holds(name);
     head.fields
         .iter()

@@ -66,6 +66,12 @@ impl Order {
                 _ => return Err("Pharos-Purge: soft, prefix, all."),
             }
         }
+        // Who names keys and gives none has made a mistake, and does not mean the URL.
+        for (name, said) in EMPTY_FIELDS {
+            if fields.get_all(name).next().is_some() && words(fields, name).next().is_none() {
+                return Err(said);
+            }
+        }
         let mut keys = Vec::new();
         for key in KEY_FIELDS.iter().flat_map(|name| words(fields, name)) {
             let is_key = key.iter().all(u8::is_ascii_graphic);
@@ -252,6 +258,13 @@ pub const PURGE_KEY_FIELD: &str = "Pharos-Purge-Key";
 const HOW_FIELD: &str = "Pharos-Purge";
 /// Where surrogate keys stand, as other caches' tools write them.
 const KEY_FIELDS: [&str; 3] = ["Surrogate-Key", "xkey", "Cache-Tag"];
+/// What is said where one of them is there and says nothing.
+const EMPTY_FIELDS: [(&str, &str); 4] = [
+    ("Surrogate-Key", "Surrogate-Key is empty: name surrogate keys, or leave it out."),
+    ("xkey", "xkey is empty: name surrogate keys, or leave it out."),
+    ("Cache-Tag", "Cache-Tag is empty: name surrogate keys, or leave it out."),
+    (HOW_FIELD, "Pharos-Purge is empty: soft, prefix, all, or leave it out."),
+];
 
 #[cfg(test)]
 mod tests {
@@ -287,6 +300,18 @@ mod tests {
             &format!("xkey: {}\r\n", "a ".repeat(65)),
         ] {
             assert!(order(fields).is_err(), "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_there_and_empty_is_refused_by_its_name_and_purges_nothing() {
+        for name in ["Surrogate-Key", "xkey", "Cache-Tag", "Pharos-Purge"] {
+            for value in ["", " ", ",", " , "] {
+                let said = order(&format!("{name}:{value}\r\n")).expect_err("refused");
+                assert!(said.starts_with(&format!("{name} is empty")), "{said}");
+            }
+            let beside = format!("{name}:\r\nPharos-Purge: all\r\n");
+            assert!(order(&beside).is_err() || name == "Pharos-Purge", "{beside}");
         }
     }
 

@@ -543,8 +543,8 @@ impl Edge {
         told.write(text);
         text.extend_from_slice(first_hand);
         // An age says that the answer was not made for this request (RFC 9111 §5.1).
-        let is_made_for_it = matches!(label, CacheLabel::Miss | CacheLabel::Revalidated);
-        if hit.age_s > 0 || !is_made_for_it {
+        let is_stored = matches!(label, CacheLabel::Hit | CacheLabel::Stale);
+        if hit.age_s > 0 || is_stored {
             text.extend_from_slice(b"Age: ");
             encode::decimal(text, hit.age_s);
             text.extend_from_slice(b"\r\n");

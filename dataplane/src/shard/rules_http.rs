@@ -165,6 +165,7 @@ fn rfc9110_9_3_3_a_post_that_names_itself_is_stored_for_get() {
         );
         assert!(asked.starts_with("POST /x ") && asked.ends_with("\r\n\r\n12345"), "{asked}");
         assert!(got.ends_with("posted") && got.contains("X-Cache-Status: BYPASS"), "{got}");
+        assert!(!got.contains("\r\nAge:"), "it does not come from the cache: {got}");
         assert_eq!(is_stored(&mut world, "/x"), is_kept, "{fields}");
         if is_kept {
             assert!(ask(&mut world, GET).expect("a hit").ends_with("posted"));
@@ -188,6 +189,25 @@ fn rfc9111_5_2_2_fields_named_by_private_reach_only_the_one_who_asked() {
             assert!(!got.contains("Set-Cookie:") && got.contains("B: 2\r\n"), "{got}");
         }
     }
+}
+
+#[test]
+fn rfc9110_15_an_invalid_status_counts_as_an_origin_that_fails() {
+    let mut world = World::new(1);
+    let fields = "Cache-Control: max-age=1\r\nETag: \"a\"\r\n";
+    exchange(&mut world, GET, &answer("200 OK", fields, "hello"));
+    world.wait_ms(5_000);
+    let (_, got) =
+        exchange(&mut world, GET, &answer("999 Odd", "Cache-Control: max-age=9\r\n", "x"));
+    assert!(got.contains("X-Cache-Status: STALE\r\n") && got.ends_with("hello"), "{got}");
+    let fields = "Cache-Control: max-age=1, must-revalidate\r\n";
+    let get = request("GET", "/strict", "");
+    exchange(&mut world, &get, &answer("200 OK", fields, "hello"));
+    world.wait_ms(5_000);
+    let (_, got) =
+        exchange(&mut world, &get, &answer("999 Odd", "Cache-Control: max-age=9\r\n", "x"));
+    assert!(!got.contains("hello"), "{got}");
+    assert!(!is_stored(&mut world, "/strict"), "it never replaces anything");
 }
 
 #[test]
@@ -460,6 +480,14 @@ fn rfc8586_2_and_rfc9110_7_6_3_a_request_goes_on_with_our_name_and_comes_round_t
     assert!(got.contains("Via: 1.1 pharos-e1\r\n"), "{got}");
     let round = request("GET", "/x", "CDN-Loop: other, pharos-e1\r\n");
     assert!(ask(&mut world, &round).expect("an answer").starts_with("HTTP/1.1 508 "));
+    // Nobody takes it off by naming it, nor what others have said there.
+    let named = "Connection: CDN-Loop, Via\r\nVia: 1.0 other\r\nCDN-Loop: ";
+    let round = request("GET", "/x", &format!("{named}pharos-e1\r\n"));
+    assert!(ask(&mut world, &round).expect("an answer").starts_with("HTTP/1.1 508 "));
+    let get = request("GET", "/named", &format!("{named}other\r\n"));
+    let (asked, _) = exchange(&mut world, &get, &answer("200 OK", "", ""));
+    assert!(asked.contains("CDN-Loop: other, pharos-e1\r\n"), "{asked}");
+    assert!(asked.contains("Via: 1.0 other, 1.1 pharos-e1\r\n"), "{asked}");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::site::Policy;
 use crate::{field::name::is_token, limits};
@@ -41,16 +41,16 @@ pub struct Rule {
 #[serde(deny_unknown_fields)]
 pub struct Match {
     /// Patterns of host names, lower case, without port.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "filled", skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     /// Patterns of paths, without query.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "filled", skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
     /// Names of methods.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "filled", skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
     /// Fields of the request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "filled", skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldMatch>,
 }
 
@@ -187,8 +187,9 @@ impl Match {
     fn check(&self, faults: &mut Faults) {
         let lists = [("hosts", &self.hosts), ("paths", &self.paths), ("methods", &self.methods)];
         for (name, list) in lists {
-            faults.list(list, &format!("/match/{name}"), LIST, |text| match name {
-                "hosts" => is_pattern(text) && !text.bytes().any(|b| b.is_ascii_uppercase()),
+            let expected = if name == "hosts" { HOST } else { LIST };
+            faults.list(list, &format!("/match/{name}"), expected, |text| match name {
+                "hosts" => is_host_pattern(text),
                 "paths" => is_pattern(text) && text.starts_with(['/', '*']) && !text.contains('?'),
                 _ => is_token(text.as_bytes()),
             });
@@ -245,12 +246,12 @@ impl KeyRule {
     fn check(&self, faults: &mut Faults) {
         let is_name = |name: &str| is_token(name.as_bytes());
         faults.list(&self.fields, "/key/fields", FIELD_NAME, is_name);
-        // A key that is a secret tells it to whoever reads keys, and shares nothing anyway.
         for (nth, name) in self.fields.iter().enumerate() {
-            let is_secret = ["authorization", "proxy-authorization", "cookie"]
-                .iter()
-                .any(|secret| name.eq_ignore_ascii_case(secret));
-            faults.note(!is_secret, &format!("/key/fields/{nth}"), "field", KEY_FIELD);
+            let is_one_of = |names: &[&str]| names.iter().any(|it| name.eq_ignore_ascii_case(it));
+            let at = format!("/key/fields/{nth}");
+            // A key that is a secret tells it to whoever reads keys, and shares nothing anyway.
+            faults.note(!is_one_of(&SECRET_FIELDS), &at, "field", KEY_FIELD);
+            faults.note(!is_one_of(&NO_KEY_FIELDS), &at, "field", NO_KEY_FIELD);
         }
         faults.list(&self.cookies, "/key/cookies", FIELD_NAME, is_name);
         let Some(query) = &self.query else { return };
@@ -293,9 +294,22 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// A list that is not empty, where one that is would be read as if nothing had been said.
+fn filled<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    let list = Vec::deserialize(from)?;
+    if list.is_empty() { Err(D::Error::custom(FILLED)) } else { Ok(list) }
+}
+
 fn is_label(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// Of a host without port: a colon stands in the brackets of an address only.
+fn is_host_pattern(text: &str) -> bool {
+    let allowed = |b: u8| !b.is_ascii_uppercase() && !b"/?#@".contains(&b);
+    let outside = text.rsplit_once(']').map_or(text, |(_, behind)| behind);
+    is_pattern(text) && text.bytes().all(allowed) && !outside.contains(':')
 }
 
 fn is_pattern(text: &str) -> bool {
@@ -309,17 +323,49 @@ fn is_value_pattern(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
 }
 
+const SECRET_FIELDS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+/// Part of the key anyway, of this hop only, or answered from what is stored whatever they say: in
+/// a key they would keep apart what is the same.
+const NO_KEY_FIELDS: [&str; 21] = [
+    "host",
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "max-forwards",
+    "pragma",
+    "cache-control",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
+
 const NAME: &str = "1 to 63 of a-z, 0-9 and -";
 const POLICY: &str = "cache or pass; streams have a route";
 const ACTION: &str = "what to do: policy, lifetime or key";
 const PASS_ALONE: &str = "neither lifetime nor key beside policy pass";
-const LIST: &str = "a pattern of visible ASCII, `*` for any characters: of a host in lower case, \
-                    of a path that starts with / or *, without query; or the name of a method";
+const LIST: &str = "a pattern of visible ASCII, `*` for any characters, of a path that starts with \
+                    / or *, without query; or the name of a method";
+const HOST: &str = "a pattern of a host name in lower case, without port, `*` for any characters";
+/// What is expected of a list of a match that is given and empty.
+pub const FILLED: &str = "at least one item, or no list at all, which fits everything";
 const LIST_COUNT: &str = "at most 64 items";
 const LENGTH: &str = "at most 1,024 bytes";
 const REPEATED: &str = "each value once";
 const FIELD_NAME: &str = "a name: letters, digits and !#$%&'*+-.^_`|~";
 const KEY_FIELD: &str = "a field that is no secret; chosen cookies by `cookies`";
+const NO_KEY_FIELD: &str = "a field that tells representations apart: not the host, nor what is of \
+                            one connection, one range, one condition or one request";
 const PATTERN: &str = "visible ASCII, `*` for any characters";
 const ABSENT_ALONE: &str = "value or absent, not both";
 const STATUS: &str = "a status from 200 to 599 but 206, 304, 412 and 416, or 2xx to 5xx";
@@ -393,13 +439,41 @@ mod tests {
                 r#"{"name": "a", "key": {"query": {"drop": ["v", "v"]}}}"#,
                 "/key/query/drop/1 repeated",
             ),
+            (
+                r#"{"name": "a", "policy": "pass", "match": {"hosts": ["a:80"]}}"#,
+                "/match/hosts/0 pattern",
+            ),
+            (
+                r#"{"name": "a", "policy": "pass", "match": {"hosts": ["a", "*:8*"]}}"#,
+                "/match/hosts/1 pattern",
+            ),
             (r#"{"name": "a", "key": {"fields": ["Cookie"]}}"#, "/key/fields/0 field"),
+            (r#"{"name": "a", "key": {"fields": ["X", "Range"]}}"#, "/key/fields/1 field"),
+            (r#"{"name": "a", "key": {"fields": ["connection"]}}"#, "/key/fields/0 field"),
+            (r#"{"name": "a", "key": {"fields": ["Host"]}}"#, "/key/fields/0 field"),
             (r#"{"name": "a", "key": {"cookies": ["a=b"]}}"#, "/key/cookies/0 pattern"),
         ] {
             let named: Vec<_> =
                 rule(json).faults().iter().map(|it| format!("{} {}", it.at, it.code)).collect();
             assert_eq!(named, [expected], "{json}");
         }
+    }
+
+    #[test]
+    fn a_list_that_is_given_and_empty_is_refused_where_nothing_said_means_any() {
+        for list in ["hosts", "paths", "methods", "fields"] {
+            let json = format!(r#"{{"name": "a", "policy": "pass", "match": {{"{list}": []}}}}"#);
+            let error = serde_json::from_str::<Rule>(&json).expect_err("refused").to_string();
+            assert!(error.contains(FILLED), "{error}");
+        }
+        let none = rule(r#"{"name": "a", "key": {"query": {"keep": []}}}"#);
+        assert!(none.faults().is_empty(), "of a query none may be kept");
+    }
+
+    #[test]
+    fn an_address_has_colons_in_its_brackets_only() {
+        assert!(is_host_pattern("[2001:db8::1]") && is_host_pattern("*.b.example"));
+        assert!(!is_host_pattern("[::1]:80") && !is_host_pattern("a/b") && !is_host_pattern("A"));
     }
 
     #[test]

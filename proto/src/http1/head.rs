@@ -481,6 +481,19 @@ fn refuse<T>(error: httparse::Error, bytes: &[u8]) -> Result<Option<T>, Refusal>
     })
 }
 
+/// Where in a request line of HTTP/1.2 to HTTP/1.9 the minor version stands.
+pub(super) fn newer_minor(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.iter().position(|&b| b == b'\n')?;
+    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    let mut words = line.split(|&b| b == b' ').skip(2);
+    match (words.next(), words.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']), None) => {
+            Some(line.len() - 1)
+        }
+        _ => None,
+    }
+}
+
 /// What no request line was, by its first bytes: another protocol, which the refusal then names.
 fn foreign(bytes: &[u8]) -> Refusal {
     let is_proxy_header = bytes.starts_with(PROXY_HEADER_V2)

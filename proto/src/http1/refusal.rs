@@ -22,7 +22,7 @@ pub enum Refusal {
     HeadTooLarge,
     /// More than [`crate::limits::FIELD_COUNT_MAX`] fields.
     TooManyFields,
-    /// A version that is not 1.0 or 1.1.
+    /// A major version that is not 1, or a minor one that is no digit.
     Version,
     /// The preface of HTTP/2 (RFC 9113 §3.4).
     Http2,

@@ -84,6 +84,8 @@ pub enum Step<'a> {
     Refused(Refusal),
     /// Close after what was sent: the rest of a body is not worth reading.
     Close,
+    /// Nothing yet; call again.
+    Again,
     /// All input is used up.
     NeedMore,
 }
@@ -196,8 +198,24 @@ impl Server {
                 *input = &[];
                 self.state.wait()
             }
+            Err(Refusal::Version) => self.step_newer(input),
             Err(refusal) => self.state.refuse(refusal),
         }
+    }
+
+    /// A version that is not spoken here. Of this major one it is read as the highest that is (RFC
+    /// 9110 §2.5): from the buffer, with the version changed.
+    #[cold]
+    fn step_newer<'a>(&'a mut self, input: &mut &[u8]) -> Step<'a> {
+        let Some(at) = head::newer_minor(bounded(input)) else {
+            return self.state.refuse(Refusal::Version);
+        };
+        let (before, behind) = input.split_at(at);
+        self.buffer.push(before, limits::HEAD_BYTES_MAX);
+        self.buffer.push(b"1", limits::HEAD_BYTES_MAX);
+        *input = behind.get(1..).unwrap_or_default();
+        self.state.scanned = 0;
+        Step::Again
     }
 
     /// A head that begins in the kept bytes.
@@ -225,6 +243,14 @@ impl Server {
                 Err(refusal) => state.refuse(refusal),
             },
             Gathered::Partial => state.wait(),
+            Gathered::Failed(Refusal::Version) => match head::newer_minor(buffer.as_slice()) {
+                Some(at) => {
+                    buffer.put(at, b'1');
+                    state.scanned = 0;
+                    Step::Again
+                }
+                None => state.refuse(Refusal::Version),
+            },
             Gathered::Failed(refusal) => state.refuse(refusal),
         }
     }
@@ -504,6 +530,25 @@ mod tests {
         let mut input = &two[..10 + 18];
         assert!(matches!(server.step(&mut input, &mut FieldSpace::new()), Step::Head(_)));
         assert_eq!(server.kept_bytes(), 0);
+    }
+
+    #[test]
+    fn rfc9110_2_5_a_newer_minor_version_is_read_as_the_highest_that_is_known() {
+        let text = |version: &str| {
+            format!(
+                "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/{version}\r\nHost: a\r\n\
+                 Content-Length: 3\r\n\r\nabcGET /3 HTTP/{version}\r\nHost: a\r\n\r\n"
+            )
+        };
+        for answer in [Answer::AtHead, Answer::AtEnd, Answer::Late] {
+            let expected = told(text("1.1").as_bytes(), answer);
+            assert!(expected.iter().any(|line| line.contains("/3")), "{expected:?}");
+            for version in ["1.2", "1.9"] {
+                assert_eq!(told(text(version).as_bytes(), answer), expected, "{version}");
+            }
+        }
+        assert_eq!(told(text("2.1").as_bytes(), Answer::AtEnd).len(), 2, "another major one");
+        assert_eq!(told(b"GET / HTTP/1.5\r\n\r\n", Answer::AtEnd), ["refused HostMissing"]);
     }
 
     #[test]

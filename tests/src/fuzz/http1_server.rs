@@ -101,6 +101,7 @@ fn drive(server: &mut Server, mut input: &[u8], answer: Answer, told: &mut Vec<T
                 told.push(Told::Close);
                 return false;
             }
+            Step::Again => false,
             Step::NeedMore => {
                 assert!(input.is_empty(), "all input is used up or kept");
                 assert!(server.kept_bytes() <= limits::PIPELINE_BYTES_MAX);

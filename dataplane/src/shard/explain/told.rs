@@ -279,9 +279,10 @@ mod tests {
             assert_eq!(teller(1).without_secret(line), line);
         }
         let mut record = Record::EMPTY;
-        record.push(Part::Key, &[b"a.example", b"/x?sid=1&JWT=2&otp=3&hmac=4&page=5"]);
+        record
+            .push(Part::Key, &[b"a.example", b"/x;jsessionid=0?sid=1&JWT=2;otp=3&ticket=4&page=5"]);
         let (_, key, _) = teller(1).parts(&record);
         let key = key.expect("a key");
-        assert_eq!(key, "a.example/x?sid=***&JWT=***&otp=***&hmac=***&page=5");
+        assert_eq!(key, "a.example/x;jsessionid=***?sid=***&JWT=***;otp=***&ticket=***&page=5");
     }
 }

@@ -128,7 +128,7 @@ fn every_smuggling_case_is_refused() {
         (Target, line("GET gopher://a/ HTTP/1.1")),
         (Connect, line("CONNECT a:443 HTTP/1.1")),
         (Version, line("GET / HTTP/2.0")),
-        (Version, line("GET / HTTP/1.2")),
+        (Version, line("GET / HTTP/3.1")),
         (Version, line("GET / HTTP/0.9")),
         // What is another protocol is named
         (Http2, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x12".to_vec()),

@@ -73,6 +73,7 @@ pub(super) fn drive(server: &mut Server, mut input: &[u8], answer: Answer, told:
             }
             Step::Refused(refusal) => return told.push(format!("refused {refusal:?}")),
             Step::Close => return told.push("close".into()),
+            Step::Again => {}
             Step::NeedMore => {
                 assert!(input.is_empty(), "all input is used up or kept");
                 assert!(server.kept_bytes() <= limits::PIPELINE_BYTES_MAX);
