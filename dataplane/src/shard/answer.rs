@@ -210,11 +210,13 @@ impl Answer {
                         let fields = if status == 503 { Failure::Overloaded.fields() } else { "" };
                         let (own, asked) = (Own::text(status, text), self.asked.lend());
                         let own = Own { fields, ..own };
+                        edge.explain_cause(FAILED_FOR_ANOTHER);
                         edge.unfetched(now, &own, &self.kept, asked, writer)
                     }
                     Some(WakeWith::Busy) => {
                         let (fields, asked) = (Failure::PutOff.fields(), self.asked.lend());
                         let own = Own { fields, ..Own::text(503, PUT_OFF) };
+                        edge.explain_cause(Failure::PutOff.cause());
                         edge.unfetched(now, &own, &self.kept, asked, writer)
                     }
                     Some(with) => {
@@ -269,6 +271,7 @@ impl Answer {
                             let (status, text) = failure.answer();
                             let (fields, asked) = (failure.fields(), self.asked.lend());
                             let own = Own { fields, ..Own::text(status, &text) };
+                            edge.explain_cause(failure.cause());
                             edge.unfetched(now, &own, &self.kept, asked, writer)
                         }
                     }
@@ -465,6 +468,9 @@ fn write_interim(edge: &mut Edge, at: Ref, asked: &Asked, writer: &mut Writer) {
 fn take_outcome(edge: &mut Edge, at: Ref) -> Outcome {
     edge.fetches.get_mut(at).map_or(Outcome::Taken, |fetch| fetch.take_outcome())
 }
+
+/// Why who waited for another's fetch has no answer: that fetch's own record says more.
+const FAILED_FOR_ANOTHER: &str = "the-fetch-waited-for-failed";
 
 #[cfg(test)]
 mod tests {

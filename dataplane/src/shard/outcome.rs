@@ -123,6 +123,26 @@ impl Failure {
         }
     }
 
+    /// In one word, for who asks why there was no answer.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Unresolved => "unresolved",
+            Self::Connect(io::ErrorKind::ConnectionRefused) => "connection-refused",
+            Self::Connect(_) => "connect-failed",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::HeadTimeout => "answer-timeout",
+            Self::BodyTimeout => "body-timeout",
+            Self::Response(ResponseError::ClosedBeforeHead | ResponseError::Truncated) => {
+                "connection-broken"
+            }
+            Self::Response(_) => "answer-malformed",
+            Self::Send => "send-failed",
+            Self::Overloaded => "overloaded",
+            Self::PutOff => "put-off",
+            Self::Unvalidated => "must-revalidate",
+        }
+    }
+
     /// Where it is counted.
     pub fn metric(self) -> Metric {
         match self {

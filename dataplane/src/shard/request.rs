@@ -480,6 +480,7 @@ impl Edge {
                 self.relay(now, scene, request, asked, place, how)
             }
             Decision::Unsatisfiable => {
+                self.explain_cause("only-if-cached");
                 let own = Own::text(504, "Nothing usable is stored, and only that was asked for.");
                 self.own(now, &own, asked, writer)
             }

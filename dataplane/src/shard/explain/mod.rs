@@ -56,6 +56,8 @@ struct Pen {
     telling: Telling,
     /// What was written last of it.
     written: Written,
+    /// Why the edge answers itself, where that is more than its status says.
+    cause: &'static str,
 }
 
 /// Where what is kept of a request is, for an answer that comes later.
@@ -185,14 +187,14 @@ impl Edge {
         let is_on = self.explain.is_on;
         let pen = &mut self.explain.pen;
         (pen.id, pen.now, pen.is_told, pen.telling) = (id, now, is_on, telling);
-        (pen.rule, pen.written) = (None, Written::Nothing);
+        (pen.rule, pen.written, pen.cause) = (None, Written::Nothing, "");
     }
 
     /// An answer goes on, or the operator asks.
     pub(super) fn explain_resumes(&mut self, now: Now, telling: Telling) {
         let pen = &mut self.explain.pen;
         (pen.now, pen.is_told, pen.telling) = (now, telling.story > 0, telling);
-        (pen.rule, pen.written) = (None, Written::Nothing);
+        (pen.rule, pen.written, pen.cause) = (None, Written::Nothing, "");
     }
 
     /// Where the request is told of from now on.
@@ -271,11 +273,19 @@ impl Edge {
         self.explain_told(told);
     }
 
+    /// The edge will answer itself, because of this.
+    pub(super) fn explain_cause(&mut self, cause: &'static str) {
+        self.explain.pen.cause = cause;
+    }
+
     /// The edge answers itself.
     pub(super) fn explain_own(&mut self, status: u16) {
         if self.explain.pen.is_told {
-            let watermark = self.watermark;
+            let (watermark, detail) = (self.watermark, self.explain.pen.cause);
             self.explain.record(false, watermark).status = status;
+            if !detail.is_empty() {
+                self.explain_told(&CacheStatus { detail, ..CacheStatus::hit(None) });
+            }
         }
     }
 
@@ -528,6 +538,49 @@ mod tests {
         assert_eq!(found["key"]["text"], "a.example/a");
         let error = found["origin"]["attempts"][0]["error"].as_str().expect("a reason");
         assert!(error.contains("could not be reached"), "{error}");
+        assert_eq!(found["detail"], "connection-refused");
+    }
+
+    #[test]
+    fn why_there_was_no_answer_is_told_with_origin_cause_and_time() {
+        let mut world = World::new(1);
+        let client = world.connect(0);
+        let answer = ask(&mut world, client, &get("/a", "Cache-Control: only-if-cached\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        let found = told(&mut world, id_of(&answer));
+        assert_eq!(
+            (&found["detail"], &found["origin"]["count"]),
+            (&"only-if-cached".into(), &0.into())
+        );
+        // Silent: in time, and who has waited for that is told, too.
+        let second = world.connect(0);
+        world.say(client, &get("/silent", "X-Request-Id: silent\r\n"));
+        world.say(second, &get("/silent", "X-Request-Id: waited\r\n"));
+        world.wait_ms(5_000);
+        assert!(world.take(client).starts_with("HTTP/1.1 504 "));
+        assert!(world.take(second).starts_with("HTTP/1.1 504 "));
+        let found = told(&mut world, "silent");
+        let attempt = &found["origin"]["attempts"][0];
+        assert_eq!(found["detail"], "answer-timeout");
+        assert!(attempt["origin"].is_string() && attempt["address"].is_string(), "{found}");
+        assert_eq!(attempt["error"], "The origin did not answer in time.");
+        assert!(attempt["took_us"].as_u64() >= Some(5_000_000), "{found}");
+        assert_eq!(told(&mut world, "waited")["detail"], "the-fetch-waited-for-failed");
+        // What must be validated says so, and its attempt why that could not be.
+        world.say(client, &get("/strict", ""));
+        let upstream = world.upstream();
+        let fields = "Content-Length: 2\r\nCache-Control: max-age=1, must-revalidate";
+        world.say(upstream, &format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok"));
+        world.take(client);
+        world.eof(upstream);
+        world.wait_ms(5_000);
+        world.connect = Err(std::io::ErrorKind::ConnectionRefused);
+        let answer = ask(&mut world, client, &get("/strict", ""));
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        let found = told(&mut world, id_of(&answer));
+        assert_eq!(found["detail"], "must-revalidate");
+        let error = found["origin"]["attempts"][0]["error"].as_str().expect("a reason");
+        assert!(error.contains("refused"), "{found}");
     }
 
     #[test]

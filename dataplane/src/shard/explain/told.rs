@@ -100,6 +100,9 @@ impl Teller<'_> {
             put("stream", stream["decision"].as_str().unwrap_or_default());
         }
         put("tier", tier(record));
+        if !story.told.detail.is_empty() {
+            put("because", story.told.detail);
+        }
         if let Some(freshness) = record.freshness {
             put("freshness", decision(freshness));
             put("lifetime", &format!("{} s", record.lifetime_s));
