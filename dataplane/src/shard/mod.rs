@@ -68,6 +68,8 @@ pub mod rule;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
+mod rules_gateway;
+#[cfg(test)]
 mod rules_http;
 #[cfg(test)]
 mod rules_of_pages;

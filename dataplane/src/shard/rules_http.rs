@@ -4,19 +4,19 @@
 
 use super::testing::{End, World};
 
-const GET: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+pub(super) const GET: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
 /// A request for `target` with these field lines.
-fn request(method: &str, target: &str, fields: &str) -> String {
+pub(super) fn request(method: &str, target: &str, fields: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n")
 }
 
-fn answer(status: &str, fields: &str, body: &str) -> String {
+pub(super) fn answer(status: &str, fields: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
 }
 
 /// Asks; `None` as long as the origin is asked first.
-fn ask(world: &mut World, request: &str) -> Option<String> {
+pub(super) fn ask(world: &mut World, request: &str) -> Option<String> {
     let client = world.connect(0);
     world.say(client, request);
     let text = world.take(client);
@@ -25,7 +25,7 @@ fn ask(world: &mut World, request: &str) -> Option<String> {
 }
 
 /// Asks, and answers as the origin. Returns what the origin and the client got.
-fn exchange(world: &mut World, request: &str, answer: &str) -> (String, String) {
+pub(super) fn exchange(world: &mut World, request: &str, answer: &str) -> (String, String) {
     let client = world.connect(0);
     world.say(client, request);
     let upstream = world.upstream();
@@ -37,7 +37,7 @@ fn exchange(world: &mut World, request: &str, answer: &str) -> (String, String) 
 }
 
 /// Whether a fresh answer for `target` is there.
-fn is_stored(world: &mut World, target: &str) -> bool {
+pub(super) fn is_stored(world: &mut World, target: &str) -> bool {
     let only = request("GET", target, "Cache-Control: only-if-cached\r\n");
     ask(world, &only).is_some_and(|answer| answer.contains("X-Cache-Status: HIT"))
 }
