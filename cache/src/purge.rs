@@ -75,8 +75,8 @@ impl PurgeCursor {
         Self { target, soft: purge.soft, segments, slice: None, purged_count: 0 }
     }
 
-    /// Goes on for about `budget` entries; at least one segment or entry. Eight segments, or entries
-    /// that are looked at and stay, count as one that goes.
+    /// Goes on for about `budget` entries; at least one segment or entry. Eight segments, or
+    /// entries that are looked at and stay, count as one that goes.
     pub fn step(&mut self, cache: &Cache, budget: usize) -> PurgeProgress {
         let mut left = budget.max(1).saturating_mul(ENTRY_COST);
         while left > 0 && !self.segments.is_empty() {

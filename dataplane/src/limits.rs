@@ -278,8 +278,8 @@ pub const FEED_PURGES_MAX: usize = 256;
 /// Records held behind purges. Beyond: the feed is not read until half are released.
 pub const FEED_HELD_MAX: usize = 4096;
 /// Cost of purging in one turn, in entries; eight segments of the index cost as much as one. The
-/// rest follows in the next turn, behind what has come meanwhile: 128 take about 0.2 ms. With 4,096 a
-/// turn took 13 ms, hits queued, and half of them took 110 ms (`bench compare purge`).
+/// rest follows in the next turn, behind what has come meanwhile: 128 take about 0.2 ms. With 4,096
+/// a turn took 13 ms, hits queued, and half of them took 110 ms (`bench compare purge`).
 pub const FEED_CUT_BUDGET: usize = 128;
 /// Bytes of a snapshot's records. Beyond: the session is lost, and the log says so.
 pub const FEED_SNAPSHOT_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -289,8 +289,8 @@ impl Edge {
 }
 
 /// Path and query, shortened, without the values of what sounds like a secret, in the query (parted
-/// by `&`, and by `;`, as many read it) and in parameters of the path. A name that is encoded is not
-/// decoded: its value goes, too.
+/// by `&`, and by `;`, as many read it) and in parameters of the path. A name that is encoded is
+/// not decoded: its value goes, too.
 pub(super) fn without_secrets(target: &str) -> String {
     let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
     let mut text = String::with_capacity(target.len().min(limits::ACCESS_PATH_BYTES_MAX));
