@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! a round: fill ─▶ purge, to learn how long it takes ─▶ memory is back ─▶ fill
-//!          ─▶ load while an old receipt is asked for ─▶ load for as long as a purge takes, and the purge
+//!          ─▶ load while an old receipt is asked for
+//!          ─▶ load for as long as a purge takes, and the purge
 //! ```
 //!
 //! The second load measures nothing but the time of the purge, so that its delays are not thinned

@@ -1,6 +1,6 @@
-//! What RFC 9110 demands of a gateway beside caching: repeating requests, expectations, credentials,
-//! codings and validators on their way through, statuses that nobody knows; each test is named by
-//! its section.
+//! What RFC 9110 demands of a gateway beside caching: repeating requests, expectations,
+//! credentials, codings and validators on their way through, statuses that nobody knows; each test
+//! is named by its section.
 
 use super::{
     rules_http::{GET, answer, ask, exchange, is_stored, request},
