@@ -94,6 +94,7 @@ pub(crate) fn sse(options: &SseOptions) -> Result<(), Failure> {
         stall_every: options.stall_every,
         quiet: options.idle,
         hold: options.duration,
+        reading: options.read.into(),
         publish,
         server: options.pid,
         ..Holding::new(options.url.clone(), options.streams)

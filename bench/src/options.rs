@@ -106,6 +106,9 @@ pub struct SseOptions {
     /// How long to hold them from the first event on
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
+    /// When the streams read what they are told, heartbeats of --idle too
+    #[arg(long, value_enum, default_value_t = ReadWhen::AtOnce)]
+    pub read: ReadWhen,
     /// Every so many-th stream stops reading once it is open; 0 is none
     #[arg(long, default_value_t = 0)]
     pub stall_every: u32,

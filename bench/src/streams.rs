@@ -20,6 +20,7 @@ use crate::{
     clock,
     failure::Failure,
     load::{Place, engine_text},
+    options::ReadWhen,
     process::descriptor_limit,
     streams::{
         found::{FanOut, Quiet, SseRun, Total},
@@ -72,6 +73,15 @@ pub(crate) enum Reading {
     Later,
     /// Not before all events are sent.
     AtEnd,
+}
+
+impl From<ReadWhen> for Reading {
+    fn from(when: ReadWhen) -> Self {
+        match when {
+            ReadWhen::AtOnce => Self::AtOnce,
+            ReadWhen::Later => Self::Later,
+        }
+    }
 }
 
 impl Holding {
@@ -338,12 +348,16 @@ impl Course<'_, '_> {
         }
     }
 
-    /// Holds all of them without an event.
+    /// Holds all of them without an event. Beats are read as they come, or all of them in the end.
     fn quiet(&mut self) -> Result<Option<Quiet>, Failure> {
         if self.holding.quiet.is_zero() {
             return Ok(None);
         }
         self.watch.mark("held");
+        let is_read_later = self.holding.reading != Reading::AtOnce;
+        if is_read_later {
+            self.mute(true)?;
+        }
         let before = (self.watch.cpu_ns()?, self.shared.beats.load(Ordering::Relaxed));
         let begin = clock::now();
         while begin.elapsed() < self.holding.quiet {
@@ -353,11 +367,29 @@ impl Course<'_, '_> {
         let seconds = begin.elapsed().as_secs_f64();
         let after = self.watch.cpu_ns()?;
         let cpu_s = before.0.zip(after).map(|(before, after)| (after - before) as f64 / 1e9);
+        if is_read_later {
+            self.mute(false)?;
+            self.beats_are_read();
+        }
         Ok(Some(Quiet {
             seconds,
             beats: self.shared.beats.load(Ordering::Relaxed) - before.1,
             busy: cpu_s.map(|cpu_s| cpu_s / seconds),
         }))
+    }
+
+    /// Waits until what has piled up is read: new beats alone are few beside it.
+    fn beats_are_read(&mut self) {
+        let (begin, mut last) = (clock::now(), self.shared.beats.load(Ordering::Relaxed));
+        while begin.elapsed() < DELIVER_MAX {
+            clock::pause(REST);
+            self.watch.look();
+            let beats = self.shared.beats.load(Ordering::Relaxed);
+            if beats - last < u64::from(self.holding.streams / 100).max(1) {
+                return;
+            }
+            last = beats;
+        }
     }
 
     /// Publishes, holds, and waits until deliveries have stopped; the server's CPU time for it.
@@ -555,6 +587,7 @@ mod tests {
             assert_eq!((run.events.len(), u64::from(run.readers())), (3, readers));
         };
         check(&holding, 40);
+        // In silence nobody reads either, and all of it is read in the end.
         check(&Holding { reading: Reading::Later, ..holding.clone() }, 40);
         check(&Holding { stall_every: 10, ..holding }, 36);
     }

@@ -12,7 +12,7 @@ use crate::{
     generator::Errors,
     limits::STREAMS_MAX,
     load::Place,
-    options::{CompareOptions, Opponent, ReadWhen},
+    options::{CompareOptions, Opponent},
     peer::{
         Folder, Ground, Peer, Plan,
         floor::{self, Myself},
@@ -22,7 +22,7 @@ use crate::{
     process::descriptor_limit,
     report,
     streams::{
-        self, Holding, Reading,
+        self, Holding,
         found::{FanOut, SseRun},
     },
     subscriber::publisher::Publish,
@@ -169,10 +169,7 @@ impl Arena<'_> {
                 topics: 1,
                 lines: 1,
             }),
-            reading: match self.options.read {
-                ReadWhen::AtOnce => Reading::AtOnce,
-                ReadWhen::Later => Reading::Later,
-            },
+            reading: self.options.read.into(),
             server: Some(peer.pid()),
             ..Holding::new(doors.stream, self.options.streams())
         };
