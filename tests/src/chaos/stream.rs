@@ -194,6 +194,10 @@ impl Stream {
             }
             "gap" => {
                 let reset = json(event)?["reset"] == true;
+                if reset {
+                    // Its cursor goes back, too.
+                    self.presented.clone_from(&event.id);
+                }
                 for next in &mut self.next {
                     *next = match *next {
                         _ if reset => Next::Any,

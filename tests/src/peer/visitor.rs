@@ -687,6 +687,9 @@ impl Visitor {
                             .is_some_and(|dot| covers(&event.id, dot))
                     };
                     stream.chain.places.retain(is_held);
+                    // Its cursor is what the gap says, whatever it came with: an edge that has not
+                    // heard of what is lost may know less than who comes to it.
+                    stream.presented.clone_from(&event.id);
                 }
                 // What is told now may have been on its way since before.
                 let since_ns = now_ns.saturating_sub(ON_THE_WAY_NS);
