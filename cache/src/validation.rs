@@ -195,12 +195,13 @@ pub(crate) fn selects(entry: &Entry, fields: &dyn FieldSource, now_ms: u64) -> b
     }
 }
 
-/// Whether the answer to HEAD tells of the same representation as `entry` (RFC 9111 §4.3.5).
+/// Whether a 200 to HEAD tells of the same representation as `entry` (RFC 9111 §4.3.5): never what
+/// was stored as another status.
 pub(crate) fn head_matches(entry: &Entry, fields: &dyn FieldSource) -> bool {
     let same = |name| fields.get(name).is_none_or(|value| entry.get(name) == Some(value));
     let same_length = match (fields.get("Content-Length"), entry.length()) {
         (Some(told), Some(stored)) => *told == *stored.to_string().as_bytes(),
         _ => true,
     };
-    same("ETag") && same("Last-Modified") && same_length
+    entry.status() == 200 && same("ETag") && same("Last-Modified") && same_length
 }

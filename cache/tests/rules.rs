@@ -355,6 +355,23 @@ fn rfc9111_4_3_5_head_updates_or_outdates_what_get_stored() {
 }
 
 #[test]
+fn rfc9111_4_3_5_a_200_to_head_freshens_nothing_that_is_stored_as_another_status() {
+    for status in [404, 301, 410] {
+        let mut world = World::new();
+        let first = lease(world.get(0, "/a", &[]));
+        let old = world.answer(first, &[], status, &[("Cache-Control", "max-age=1")], Some(0));
+        let HeadOutcome::Fill { writer, not_stored: None, .. } = old else { panic!("{old:?}") };
+        writer.finish(&mut Vec::new()).expect("whole");
+        world.pass_s(5);
+        let fetch = lease(world.head(0, "/a", &[]));
+        let outcome = world.answer(fetch, &[], 200, &[("Cache-Control", "max-age=3600")], Some(0));
+        assert!(matches!(outcome, HeadOutcome::NotStored(_)), "passed on as it is: {outcome:?}");
+        let decision = world.get(0, "/a", &[]);
+        assert!(!matches!(decision, Decision::Hit(_)), "{status}: {decision:?}");
+    }
+}
+
+#[test]
 fn rfc9111_5_2_2_4_no_cache_is_stored_but_validated_each_time() {
     let mut world = World::new();
     world.store("/a", &[("Cache-Control", "no-cache, max-age=9"), ("ETag", "\"a\"")], "hello");
