@@ -98,11 +98,29 @@ impl Names {
 
     /// Whether this request has been here before.
     pub fn is_loop(&self, fields: &Fields<'_>) -> bool {
+        // Every comma separates, also within quotes: a visitor's quote that nobody closes would hide
+        // all names behind it.
+        let members = |value| <[u8]>::split(value, |b| *b == b',');
         fields.has(Known::CdnLoop)
-            && fields.known_all(Known::CdnLoop).flat_map(list::members).any(|member| {
-                let (id, _) = list::split_outside_quotes(member, b';');
+            && fields.known_all(Known::CdnLoop).flat_map(members).any(|member| {
+                let id = member.split(|b| *b == b';').next().unwrap_or_default();
                 list::trim(id).eq_ignore_ascii_case(self.pseudonym.as_bytes())
             })
+    }
+
+    /// Our name behind those of others; before them, where a quote of theirs could hide it.
+    fn write_loop(&self, fields: &Fields<'_>, to: &mut Vec<u8>) {
+        let name = &self.pseudonym;
+        let mut others = fields.known_all(Known::CdnLoop);
+        if others.any(|value| value.contains(&b'"')) {
+            let _ = write!(to, "CDN-Loop: {name}\r\n");
+            for value in fields.known_all(Known::CdnLoop) {
+                write_field("CDN-Loop", value, to);
+            }
+            return;
+        }
+        write_joined("CDN-Loop", fields.known_all(Known::CdnLoop), to);
+        let _ = write!(to, "{name}\r\n");
     }
 
     /// Writes the head for the origin, up to where conditionals and the empty line go.
@@ -153,8 +171,7 @@ impl Names {
         let proto = self.forward.proto.word();
         write_joined("Via", fields.known_all(Known::Via), to);
         let _ = write!(to, "1.1 {}\r\n", self.pseudonym);
-        write_joined("CDN-Loop", fields.known_all(Known::CdnLoop), to);
-        let _ = write!(to, "{}\r\n", self.pseudonym);
+        self.write_loop(fields, to);
         if self.forward.x_forwarded {
             write_joined("X-Forwarded-For", fields.known_all(Known::XForwardedFor), to);
             let _ = write!(to, "{peer}\r\nX-Forwarded-Proto: {proto}\r\n");
@@ -510,5 +527,13 @@ mod tests {
         };
         assert!(is_loop("x, Pharos-E1; v=1"));
         assert!(!is_loop("pharos-e11, x;y=\"pharos-e1\""));
+        // A quote that is not closed hides nothing.
+        assert!(is_loop("x=\", pharos-e1") && is_loop("x;y=\"\\\", pharos-e1"));
+    }
+
+    #[test]
+    fn our_name_stands_before_a_quote_that_could_hide_it() {
+        let sent = forwarded("GET / HTTP/1.1\r\nHost: a\r\nCDN-Loop: x=\"\r\n\r\n", false);
+        assert!(sent.contains("CDN-Loop: pharos-e1\r\nCDN-Loop: x=\"\r\n"), "{sent}");
     }
 }

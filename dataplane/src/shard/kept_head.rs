@@ -86,7 +86,8 @@ fn write_authority(authority: &Authority<'_>, to: &mut Vec<u8>) {
 /// The host as key and as `Host` for the origin: lower case, with the port unless it is 80; most
 /// are that as they come. `None` if it is longer than any name.
 pub(super) fn host_of<'a>(authority: &Authority<'a>) -> Option<Cow<'a, str>> {
-    let host = authority.host;
+    // A name with its root is the same name (RFC 1034 §3.1): one key, and the same rules.
+    let host = authority.host.strip_suffix('.').unwrap_or(authority.host);
     if host.len() > limits::HOST_BYTES_MAX {
         return None;
     }
@@ -119,6 +120,14 @@ mod tests {
         let kept = keep_head(&head);
         assert_eq!(&*kept, b"GET /?y HTTP/1.1\r\nHost: A.example:81\r\nAccept: a\r\n\r\n");
         assert_eq!(host_of(&head.authority).as_deref(), Some("a.example:81"));
+    }
+
+    #[test]
+    fn a_name_with_its_root_is_the_same_name() {
+        let mut space = FieldSpace::new();
+        let text = b"GET / HTTP/1.1\r\nHost: M.example.\r\n\r\n";
+        let (head, _) = parse_request(text, &mut space).expect("well-formed").expect("complete");
+        assert_eq!(host_of(&head.authority).as_deref(), Some("m.example"));
     }
 
     #[test]
