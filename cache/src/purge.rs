@@ -30,6 +30,8 @@ use crate::{
 pub struct PurgeCursor {
     target: Arc<Target>,
     soft: bool,
+    /// What is stored under this one stays.
+    spared: Option<CacheKey>,
     segments: std::ops::Range<usize>,
     /// Within the first of `segments`: what is left to look at.
     slice: Option<Slice>,
@@ -72,7 +74,15 @@ impl PurgeCursor {
             _ => 0..limits::SEGMENT_COUNT,
         };
         let target = Arc::new(Target::Scope(purge.scope.clone()));
-        Self { target, soft: purge.soft, segments, slice: None, purged_count: 0 }
+        let soft = purge.soft;
+        Self { target, soft, spared: None, segments, slice: None, purged_count: 0 }
+    }
+
+    /// Without what is stored under this cache key: the answer to the very request that outdates
+    /// the rest.
+    pub fn sparing(mut self, cache_key: Option<&CacheKey>) -> Self {
+        self.spared = cache_key.cloned();
+        self
     }
 
     /// Goes on for about `budget` entries; at least one segment or entry. Eight segments, or
@@ -139,14 +149,16 @@ impl PurgeCursor {
         removed: &mut Vec<Arc<Entry>>,
     ) -> usize {
         let Some(entry) = segment.entry(node) else { return LOOK_COST };
-        if !self.target.reaches(&entry.cache_key.borrowed(), &entry.surrogate_keys) {
+        let cache_key = entry.cache_key.borrowed();
+        let is_spared = self.spared.as_ref().is_some_and(|spared| spared.is(&cache_key));
+        if is_spared || !self.target.reaches(&cache_key, &entry.surrogate_keys) {
             return LOOK_COST;
         }
         self.purged_count += 1;
         if self.soft {
             entry.soften();
             // Who fails from now on fails to bring the new.
-            segment.memories.forget(entry.cache_key.borrowed().hash);
+            segment.memories.forget(cache_key.hash);
         } else {
             removed.extend(segment.remove(node));
         }

@@ -646,7 +646,7 @@ impl Edge {
         }
         let Some(fetch) = self.fetches.get_mut(at) else { return };
         let Some(lease) = fetch.lease.take() else {
-            self.fetch_invalidate(invalidates, response, false);
+            self.fetch_invalidate(invalidates, response, None);
             return self.fetch_relay(at, response);
         };
         let mut space = FieldSpace::new();
@@ -655,7 +655,7 @@ impl Edge {
             // Without the fields that `Vary` may name, nobody knows for whom the answer is: it is
             // for the one who asked alone. `keep_head` writes what can be read again.
             drop(lease);
-            self.fetch_invalidate(invalidates, response, false);
+            self.fetch_invalidate(invalidates, response, None);
             return self.fetch_relay(at, response);
         };
         let asked = HeadFields(head.fields);
@@ -680,9 +680,10 @@ impl Edge {
                     Some(reason) => (false, reason.as_str()),
                 };
                 let how = (freshness, label, CacheStatus { stored, detail, ..told });
+                let own = invalidates.is_some().then(|| entry.cache_key().clone());
                 fetch.outcome = Outcome::Stored(StoredAnswer::new(entry, how, first_hand));
                 self.notices.extend(fetch.reader);
-                self.fetch_invalidate(invalidates, response, true);
+                self.fetch_invalidate(invalidates, response, own.as_ref());
             }
             HeadOutcome::Updated { entry, first_hand } => {
                 let label = CacheLabel::Revalidated;
@@ -704,7 +705,7 @@ impl Edge {
             }
             HeadOutcome::NotStored(reason) => {
                 fetch.told.detail = reason.as_str();
-                self.fetch_invalidate(invalidates, response, false);
+                self.fetch_invalidate(invalidates, response, None);
                 self.fetch_relay(at, response);
             }
         }

@@ -212,6 +212,33 @@ fn rfc9111_4_4_what_an_answer_names_is_outdated_in_every_form() {
 }
 
 #[test]
+fn rfc9110_9_3_3_the_stored_answer_to_a_post_outlives_what_it_outdates_in_other_forms() {
+    let rules = r#"[{"name": "a", "match": {"paths": ["/a"]},
+        "key": {"query": {"drop": ["w"]}, "fields": ["X"]}}]"#;
+    let fresh = "Cache-Control: max-age=9\r\n";
+    for (path, own, others) in [
+        ("/a", "", &["X: 1\r\n", "X: 2\r\n"][..]),
+        ("/a", "X: 1\r\n", &["", "X: 2\r\n"]),
+        ("/elsewhere", "", &[]),
+    ] {
+        let mut visit = Visit::new(world(rules));
+        visit.fetch(&get(path, own), fresh);
+        for fields in others {
+            visit.fetch(&get(path, fields), fresh);
+        }
+        visit.ask(&get(path, own).replace("GET", "POST"));
+        visit.answer(200, &format!("{fresh}Content-Location: {path}\r\nETag: \"posted\"\r\n"));
+        visit.ask(&get(path, own));
+        let answer = visit.world.take(visit.client);
+        let is_own = answer.contains("X-Cache-Status: HIT\r\n") && answer.contains("\"posted\"");
+        assert!(is_own, "{path} {own} {answer}");
+        for fields in others {
+            assert!(!visit.hits(&get(path, fields)), "{path} {fields}");
+        }
+    }
+}
+
+#[test]
 fn streams_and_passing_routes_come_before_rules() {
     let mut site = site();
     let stream = r#"{"prefix": "/live/", "policy": "stream", "stream": {"topics": ["a"]}}"#;

@@ -3,6 +3,7 @@
 //!
 //! Leaves to others: what a purge reaches (`cache`), the exchange itself (`fetch`).
 
+use cache::CacheKey;
 use proto::{
     feed::record::{Purge, Scope},
     http1::client::Response,
@@ -26,13 +27,13 @@ pub struct Invalidation {
 }
 
 impl Edge {
-    /// An unsafe request has succeeded: what it outdates is gone (RFC 9111 §4.4). `is_stored`: the
-    /// answer itself has taken the place of what was stored for its target.
+    /// An unsafe request has succeeded: what it outdates is gone (RFC 9111 §4.4). `stored`: the
+    /// answer itself has taken the place of what was stored under this cache key.
     pub(super) fn fetch_invalidate(
         &mut self,
         invalidates: Option<Invalidation>,
         response: &Response<'_>,
-        is_stored: bool,
+        stored: Option<&CacheKey>,
     ) {
         let Some(invalidates) = invalidates else { return };
         let Invalidation { site_id, host, target, raw, rules } = invalidates;
@@ -44,7 +45,7 @@ impl Edge {
             forms.extend(new.collect::<Vec<_>>());
         }
         self.outdated.extend(self.cache.invalidate_groups(&key, &fields));
-        for form in &forms[usize::from(is_stored)..] {
+        for form in &forms[usize::from(stored.is_some())..] {
             let key = self.cache.cache_key(&site_id, host.as_bytes(), form.as_bytes());
             self.outdated.extend(self.cache.invalidate(&key));
         }
@@ -52,7 +53,7 @@ impl Edge {
             for target in forms {
                 let scope = Scope::Url { site: site_id.to_string(), target };
                 let purge = Purge { position: 0, scope, soft: false };
-                self.outdated.push_back(self.cache.purge(&purge));
+                self.outdated.push_back(self.cache.purge(&purge).sparing(stored));
             }
         }
         self.cut_groups();
