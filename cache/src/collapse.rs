@@ -37,7 +37,7 @@ use crate::{
     lookup::may_serve_on_error,
     memories::Failed,
     partial::Parts,
-    purge::Since,
+    purge::{PurgeCursor, Since},
     range::{self, ByteRange, Selection, Spec},
     request::{FieldSource, Method, Request},
     response::Response,
@@ -125,6 +125,9 @@ pub enum HeadOutcome {
         not_stored: Option<NoStoreReason>,
         /// Field lines for the one whom the fetch was for, behind the entry's head.
         first_hand: Box<[u8]>,
+        /// Of an answer to POST: purges of what shares a group with what it outdated (RFC 9875
+        /// §2.2.1).
+        beside: Vec<PurgeCursor>,
     },
     /// What was stored still holds: serve this entry.
     Updated {
@@ -381,7 +384,7 @@ impl Lease {
         let (removed, not_stored) = self.settle(&entry, response.response_at_ms, true, wakes);
         drop(removed);
         let writer = Writer::new(Arc::clone(&self.cache), Arc::clone(&entry));
-        HeadOutcome::Fill { writer, entry, not_stored, first_hand }
+        HeadOutcome::Fill { writer, entry, not_stored, first_hand, beside: Vec::new() }
     }
 
     /// Whether all that was asked for, to be joined, is there now.
@@ -441,10 +444,21 @@ impl Lease {
         let body = Arc::new(Body::filling(account, response.length));
         let entry = Arc::new(draft.entry(&self.cache, &self.cache_key, body, None));
         let (removed, not_stored) = self.settle(&entry, response.response_at_ms, true, wakes);
+        let beside = match self.asked.method {
+            Method::Post => self.beside(&removed),
+            _ => Vec::new(),
+        };
         drop(removed);
         let cache = Arc::clone(&self.cache);
         let writer = Writer::new(cache, Arc::clone(&entry));
-        HeadOutcome::Fill { writer, entry, not_stored, first_hand }
+        HeadOutcome::Fill { writer, entry, not_stored, first_hand, beside }
+    }
+
+    /// Purges of what shares a group with what a POST outdated, its own answer apart.
+    fn beside(&self, outdated: &Removed) -> Vec<PurgeCursor> {
+        let key = self.cache_key.borrowed();
+        let purges = self.cache.purges_beside(key.site, outdated.iter().map(|entry| &**entry));
+        purges.into_iter().map(|purge| purge.sparing(Some(&self.cache_key))).collect()
     }
 
     fn updated(

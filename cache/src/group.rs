@@ -36,15 +36,16 @@ impl Cache {
         site: &str,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> Vec<PurgeCursor> {
-        let keys = entries.flat_map(|entry| entry.surrogate_keys.iter());
-        let mut keys: Vec<_> = keys.filter(|key| key.first() == Some(&MARK)).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys.truncate(limits::GROUPS_INVALIDATED_MAX);
-        self.group_purges(site, keys.into_iter().map(<[u8]>::to_vec))
+        let mut keys = Vec::new();
+        gather(&mut keys, entries);
+        self.group_purges(site, keys.into_iter())
     }
 
-    fn group_purges(&self, site: &str, keys: impl Iterator<Item = Vec<u8>>) -> Vec<PurgeCursor> {
+    pub(crate) fn group_purges(
+        &self,
+        site: &str,
+        keys: impl Iterator<Item = Vec<u8>>,
+    ) -> Vec<PurgeCursor> {
         keys.filter_map(|key| String::from_utf8(key).ok())
             .map(|key| {
                 let scope = Scope::Key { site: Some(site.to_owned()), key };
@@ -52,6 +53,15 @@ impl Cache {
             })
             .collect()
     }
+}
+
+/// Adds the surrogate keys that stand for the groups of these entries, as many as may be outdated.
+pub(crate) fn gather<'a>(keys: &mut Vec<Vec<u8>>, entries: impl Iterator<Item = &'a Entry>) {
+    let found = entries.flat_map(|entry| entry.surrogate_keys.iter());
+    keys.extend(found.filter(|key| key.first() == Some(&MARK)).map(<[u8]>::to_vec));
+    keys.sort_unstable();
+    keys.dedup();
+    keys.truncate(limits::GROUPS_INVALIDATED_MAX);
 }
 
 /// The surrogate keys that stand for the groups of a response from this host.

@@ -18,6 +18,7 @@ use proto::feed::record::{Purge, Scope};
 use crate::{
     Cache,
     entry::Entry,
+    group,
     index::{Removed, Segment},
     key::{CacheKey, CacheKeyRef},
     limits,
@@ -32,10 +33,21 @@ pub struct PurgeCursor {
     soft: bool,
     /// What is stored under this one stays.
     spared: Option<CacheKey>,
+    /// What goes takes its groups along.
+    beside: Option<Beside>,
     segments: std::ops::Range<usize>,
     /// Within the first of `segments`: what is left to look at.
     slice: Option<Slice>,
     purged_count: u64,
+}
+
+/// Groups of what a purge removed (RFC 9875 §2.2.1).
+#[derive(Debug)]
+struct Beside {
+    site: Box<str>,
+    /// Only of what is stored for this host.
+    host: Box<[u8]>,
+    keys: Vec<Vec<u8>>,
 }
 
 /// What a purge reaches.
@@ -75,7 +87,7 @@ impl PurgeCursor {
         };
         let target = Arc::new(Target::Scope(purge.scope.clone()));
         let soft = purge.soft;
-        Self { target, soft, spared: None, segments, slice: None, purged_count: 0 }
+        Self { target, soft, spared: None, beside: None, segments, slice: None, purged_count: 0 }
     }
 
     /// Without what is stored under this cache key: the answer to the very request that outdates
@@ -83,6 +95,21 @@ impl PurgeCursor {
     pub fn sparing(mut self, cache_key: Option<&CacheKey>) -> Self {
         self.spared = cache_key.cloned();
         self
+    }
+
+    /// What it removes that was stored for this host outdates what shares a group with it:
+    /// [`PurgeCursor::take_beside`].
+    pub fn with_groups_of(mut self, site: &str, host: &str) -> Self {
+        let host = host.as_bytes().into();
+        self.beside = Some(Beside { site: site.into(), host, keys: Vec::new() });
+        self
+    }
+
+    /// Purges of what shares a group with what it removed; asked once it is done.
+    pub fn take_beside(&mut self, cache: &Cache) -> Vec<PurgeCursor> {
+        let Some(Beside { site, keys, .. }) = self.beside.take() else { return Vec::new() };
+        let purges = cache.group_purges(&site, keys.into_iter()).into_iter();
+        purges.map(|purge| purge.sparing(self.spared.as_ref())).collect()
     }
 
     /// Goes on for about `budget` entries; at least one segment or entry. Eight segments, or
@@ -100,6 +127,10 @@ impl PurgeCursor {
             });
             let (rest, removed) = self.purge_slice(&mut segment, slice, &mut left);
             drop(segment);
+            if let Some(Beside { host, keys, .. }) = &mut self.beside {
+                let of_host = removed.iter().filter(|it| it.cache_key.borrowed().host == &**host);
+                group::gather(keys, of_host.map(|entry| &**entry));
+            }
             drop(removed);
             self.slice = rest;
             if self.slice.is_none() {

@@ -673,7 +673,7 @@ impl Edge {
         let outcome = lease.head(&asked, &arrived, &mut self.wakes);
         let freshness = Freshness::Fresh;
         match outcome {
-            HeadOutcome::Fill { writer, entry, first_hand, not_stored } => {
+            HeadOutcome::Fill { writer, entry, first_hand, not_stored, beside } => {
                 fetch.store = Some(writer);
                 let (stored, detail) = match not_stored {
                     None => (true, ""),
@@ -683,6 +683,7 @@ impl Edge {
                 let own = invalidates.is_some().then(|| entry.cache_key().clone());
                 fetch.outcome = Outcome::Stored(StoredAnswer::new(entry, how, first_hand));
                 self.notices.extend(fetch.reader);
+                self.outdated.extend(beside);
                 self.fetch_invalidate(invalidates, response, own.as_ref());
             }
             HeadOutcome::Updated { entry, first_hand } => {

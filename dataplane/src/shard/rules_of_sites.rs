@@ -239,6 +239,32 @@ fn rfc9110_9_3_3_the_stored_answer_to_a_post_outlives_what_it_outdates_in_other_
 }
 
 #[test]
+fn rfc9875_2_2_1_what_shares_a_group_with_an_outdated_answer_goes_stored_post_or_added_key() {
+    let adding = r#"[{"name": "a", "match": {"paths": ["/a"]}, "key": {"fields": ["X"]}}]"#;
+    let fresh = "Cache-Control: max-age=9\r\n";
+    let kept = format!("{fresh}Content-Location: /a\r\nCache-Groups: \"g\"\r\n");
+    for (rules, fields, posted, is_own_kept) in [
+        ("[]", "", kept.as_str(), true),
+        (adding, "", kept.as_str(), true),
+        (adding, "X: 1\r\n", kept.as_str(), true),
+        (adding, "X: 1\r\n", "Cache-Control: no-store\r\n", false),
+    ] {
+        let mut visit = Visit::new(world(rules));
+        for (target, fields, group) in
+            [("/a", fields, "g"), ("/beside", "", "g"), ("/other", "", "h")]
+        {
+            let grouped = format!("{fresh}Cache-Groups: \"{group}\"\r\n");
+            visit.fetch(&get(target, fields), &grouped);
+        }
+        visit.ask(&get("/a", "").replace("GET", "POST"));
+        visit.answer(200, posted);
+        assert!(!visit.hits(&get("/beside", "")), "{rules} {fields} {posted}");
+        assert!(visit.hits(&get("/other", "")), "of another group");
+        assert_eq!(visit.hits(&get("/a", "")), is_own_kept, "{rules} {fields} {posted}");
+    }
+}
+
+#[test]
 fn streams_and_passing_routes_come_before_rules() {
     let mut site = site();
     let stream = r#"{"prefix": "/live/", "policy": "stream", "stream": {"topics": ["a"]}}"#;

@@ -47,13 +47,15 @@ impl Edge {
         self.outdated.extend(self.cache.invalidate_groups(&key, &fields));
         for form in &forms[usize::from(stored.is_some())..] {
             let key = self.cache.cache_key(&site_id, host.as_bytes(), form.as_bytes());
-            self.outdated.extend(self.cache.invalidate(&key));
+            let beside = self.cache.invalidate(&key).into_iter();
+            self.outdated.extend(beside.map(|purge| purge.sparing(stored)));
         }
         if rules.adds() {
             for target in forms {
                 let scope = Scope::Url { site: site_id.to_string(), target };
                 let purge = Purge { position: 0, scope, soft: false };
-                self.outdated.push_back(self.cache.purge(&purge).sparing(stored));
+                let purge = self.cache.purge(&purge).sparing(stored);
+                self.outdated.push_back(purge.with_groups_of(&site_id, &host));
             }
         }
         self.cut_groups();
@@ -71,7 +73,9 @@ impl Edge {
             if !purge.step(&self.cache, budget).done {
                 return self.out.yield_turn();
             }
+            let beside = purge.take_beside(&self.cache);
             self.outdated.pop_front();
+            self.outdated.extend(beside);
             // A step's cost is not told.
             budget /= 2;
             if budget == 0 && !self.outdated.is_empty() {
