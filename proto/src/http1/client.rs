@@ -174,6 +174,9 @@ impl Client {
             return ClientStep::NeedMore;
         }
         self.state.begun = true;
+        if head::is_newer_minor(bytes) {
+            return self.step_kept_head(input, space);
+        }
         match head::parse_response(bounded(bytes), space) {
             Ok(Some((head, len))) => {
                 *input = &bytes[len..];
@@ -199,6 +202,17 @@ impl Client {
         space: &'a mut FieldSpace<'a>,
     ) -> ClientStep<'a> {
         let Self { buffer, state } = self;
+        // The version is known after so many bytes. Of this major one it is read as the highest that
+        // is spoken here (RFC 9110 §2.5).
+        while buffer.as_slice().len() < head::VERSION_BYTES
+            && let Some((first, rest)) = input.split_first()
+        {
+            buffer.push(&[*first], limits::HEAD_BYTES_MAX);
+            *input = rest;
+        }
+        if head::is_newer_minor(buffer.as_slice()) {
+            buffer.put(head::VERSION_BYTES - 1, b'1');
+        }
         match gather(buffer, &mut state.scanned, input, probe) {
             Gathered::Complete(len) => match head::parse_response(buffer.take(len), space) {
                 Ok(Some((head, _))) => state.head(head),
@@ -491,6 +505,22 @@ mod tests {
             check(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nabc"), &["failed Framing"]);
         }
         check("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &["failed Framing"]);
+    }
+
+    #[test]
+    fn rfc9110_2_5_a_newer_minor_version_is_read_as_the_highest_that_is_known() {
+        for version in ["HTTP/1.2", "HTTP/1.9"] {
+            check(
+                &format!("{version} 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+                &[
+                    r#"200 "OK" Length(3) {"Content-Length": "3"}"#,
+                    "body abc",
+                    "end []",
+                    "reusable true",
+                ],
+            );
+        }
+        check("HTTP/1.10 200 OK\r\n\r\n", &["failed Head"]);
     }
 
     #[test]

@@ -494,6 +494,15 @@ pub(super) fn newer_minor(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// Whether a status line begins with HTTP/1.2 to HTTP/1.9.
+#[inline]
+pub(super) fn is_newer_minor(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9', ..])
+}
+
+/// `HTTP/1.1`.
+pub(super) const VERSION_BYTES: usize = 8;
+
 /// What no request line was, by its first bytes: another protocol, which the refusal then names.
 fn foreign(bytes: &[u8]) -> Refusal {
     let is_proxy_header = bytes.starts_with(PROXY_HEADER_V2)
