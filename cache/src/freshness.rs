@@ -23,6 +23,8 @@ pub struct Times {
     pub source: LifetimeSource,
     /// Which targeted field of the configured list said it, counted from 1; 0 for none.
     pub target: u8,
+    /// It came without `Age`: the origin made or validated it for the request of then (§5.1).
+    pub is_first_hand: bool,
 }
 
 /// Where a freshness lifetime comes from.
@@ -64,6 +66,7 @@ impl Times {
             lifetime_ms,
             source,
             target: policy.target,
+            is_first_hand: age.is_none(),
         }
     }
 

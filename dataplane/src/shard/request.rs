@@ -545,7 +545,7 @@ impl Edge {
         text.extend_from_slice(first_hand);
         // An age says that the answer was not made for this request (RFC 9111 §5.1).
         let is_stored = matches!(label, CacheLabel::Hit | CacheLabel::Stale);
-        if hit.age_s > 0 || is_stored {
+        if is_stored || (hit.age_s > 0 && !entry.times().is_first_hand) {
             text.extend_from_slice(b"Age: ");
             encode::decimal(text, hit.age_s);
             text.extend_from_slice(b"\r\n");
