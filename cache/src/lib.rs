@@ -100,7 +100,7 @@ pub use request::{FieldSource, Method, Request};
 pub use response::Response;
 pub use stale::StaleRules;
 pub use stats::{CacheStats, ShardStats};
-pub use surrogate::SurrogateKeys;
+pub use surrogate::{SurrogateKeys, is_surrogate_key, surrogate_words};
 pub use targeted::Policy;
 pub use vary::Variant;
 

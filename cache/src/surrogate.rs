@@ -1,7 +1,7 @@
 //! Surrogate keys: reading them from a response, and from a surrogate key to its entries.
 //!
-//! Read from `Surrogate-Key` and `xkey` (separated by space) and `Cache-Tag` (by comma). They are
-//! scoped by site; status pages share the site without a name.
+//! Read from `Surrogate-Key`, `xkey` and `Cache-Tag`, between spaces and commas in any of them, as
+//! in a purge. They are scoped by site; status pages share the site without a name.
 //!
 //! The index belongs to a segment of [`crate::index`] and is guarded by its lock. What it holds is
 //! counted as it grows and shrinks: an origin may give every response hundreds of keys of its own.
@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use proto::field::list;
 use smallvec::SmallVec;
 
 use crate::{
@@ -30,15 +29,11 @@ impl SurrogateKeys {
     pub fn of(host: &[u8], fields: &dyn FieldSource) -> Result<Self, NoStoreReason> {
         let groups = group::surrogate_keys(host, fields);
         let mut found: Vec<&[u8]> = groups.iter().map(Vec::as_slice).collect();
-        for name in ["Surrogate-Key", "xkey"] {
+        for name in ["Surrogate-Key", "xkey", "Cache-Tag"] {
             fields.get_all(name, &mut |line| {
-                found
-                    .extend(line.split(|&b| b == b' ' || b == b'\t').filter(|key| !key.is_empty()));
+                found.extend(surrogate_words(line).filter(|key| is_surrogate_key(key)));
             });
         }
-        fields.get_all("Cache-Tag", &mut |line| {
-            found.extend(line.split(|&b| b == b',').map(list::trim).filter(|key| !key.is_empty()));
-        });
         found.sort_unstable();
         found.dedup();
         let is_too_much = found.len() > limits::SURROGATE_KEYS_MAX
@@ -104,6 +99,17 @@ impl SurrogateKeys {
         let bytes = self.0.get(at * NUMBER_BYTES..).and_then(|rest| rest.first_chunk());
         bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
     }
+}
+
+/// What stands between white space and commas in a field of surrogate keys, of a response as of a
+/// purge.
+pub fn surrogate_words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|b| matches!(b, b',' | b' ' | b'\t')).filter(|word| !word.is_empty())
+}
+
+/// Whether a purge can name it; what none can is not kept.
+pub fn is_surrogate_key(word: &[u8]) -> bool {
+    word.iter().all(u8::is_ascii_graphic)
 }
 
 /// Hash of a surrogate key and its site → numbers of nodes, for the entries of one segment. The
@@ -207,8 +213,20 @@ mod tests {
         ];
         let keys = SurrogateKeys::of(b"h", &&fields[..]).expect("few and short");
         let found: Vec<_> = keys.iter().collect();
-        assert_eq!(found, [b"a".as_slice(), b"b", b"c", b"d e", b"f"]);
-        assert!(keys.contains(b"d e") && !keys.contains(b"g"));
+        assert_eq!(found, [b"a".as_slice(), b"b", b"c", b"d", b"e", b"f"]);
+        assert!(keys.contains(b"d") && !keys.contains(b"d e") && !keys.contains(b"g"));
+    }
+
+    #[test]
+    fn surrogate_keys_stand_between_spaces_and_commas_in_every_field_and_can_be_named() {
+        for name in ["Surrogate-Key", "xkey", "Cache-Tag"] {
+            for value in ["k1, k9", "k1,k9", ",k1\tk9 ,", "k1 , k9 k\u{e4}"] {
+                let fields = [(name, value)];
+                let keys = SurrogateKeys::of(b"h", &&fields[..]).expect("few and short");
+                let found: Vec<_> = keys.iter().collect();
+                assert_eq!(found, [b"k1".as_slice(), b"k9"], "{name}: {value}");
+            }
+        }
     }
 
     #[test]

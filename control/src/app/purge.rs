@@ -55,9 +55,9 @@ pub fn create(txn: &mut Txn<'_>, new: New) -> Result<PurgeRow, Refusal> {
         }
         Target::SurrogateKey(key) => {
             let shape = (1..=limits::PURGE_TARGET_BYTES_MAX).contains(&key.len())
-                && key.bytes().all(|b| b.is_ascii_graphic());
+                && key.bytes().all(|b| b.is_ascii_graphic() && b != b',');
             if !shape {
-                let expected = "1 to 8,192 bytes of visible ASCII without spaces";
+                let expected = "1 to 8,192 bytes of visible ASCII without spaces or commas";
                 return Err(Refusal::invalid("/key", "surrogate_key", expected));
             }
             Scope::Key { site: Some(site.id), key }

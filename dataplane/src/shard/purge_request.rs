@@ -74,8 +74,7 @@ impl Order {
         }
         let mut keys = Vec::new();
         for key in KEY_FIELDS.iter().flat_map(|name| words(fields, name)) {
-            let is_key = key.iter().all(u8::is_ascii_graphic);
-            match std::str::from_utf8(key).ok().filter(|_| is_key) {
+            match std::str::from_utf8(key).ok().filter(|_| cache::is_surrogate_key(key)) {
                 Some(key) => keys.push(key.to_owned()),
                 None => return Err("Surrogate keys are visible ASCII."),
             }
@@ -245,9 +244,7 @@ pub(super) fn only_here() -> Own<'static> {
 /// Words of a field, between commas and white space.
 fn words<'a>(fields: &Fields<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let values: Vec<&'a [u8]> = fields.get_all(name).collect();
-    values.into_iter().flat_map(|value| {
-        value.split(|b| matches!(b, b',' | b' ' | b'\t')).filter(|word| !word.is_empty())
-    })
+    values.into_iter().flat_map(cache::surrogate_words)
 }
 
 /// The method.
@@ -396,6 +393,28 @@ mod tests {
         let fields = format!("{KEY}Pharos-Purge: all\r\n");
         ask(&mut world, client, &purge("/", &fields));
         assert!(ask(&mut world, client, get).starts_with("HTTP/1.1 502 "));
+    }
+
+    #[test]
+    fn surrogate_keys_are_split_where_they_are_stored_as_where_they_are_purged() {
+        for (stored, purged) in [
+            ("Surrogate-Key: k1, k9", "Surrogate-Key: k1"),
+            ("Surrogate-Key: k1, k9", "xkey: k9"),
+            ("xkey: a,b", "xkey: a,b"),
+            ("xkey: a,b", "Cache-Tag: b"),
+            ("Cache-Tag: a b, c", "Cache-Tag: a b"),
+            ("Cache-Tag: a b, c", "Surrogate-Key: b"),
+        ] {
+            let mut world = world();
+            let client = world.connect(0);
+            world.say(client, "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n");
+            let upstream = world.upstream();
+            let fields = format!("Content-Length: 2\r\nCache-Control: max-age=900\r\n{stored}");
+            world.say(upstream, &format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok"));
+            assert!(world.take(client).contains("X-Cache-Status: MISS"));
+            let answer = ask(&mut world, client, &purge("/", &format!("{KEY}{purged}\r\n")));
+            assert!(answer.contains("\"purged\":1"), "{stored} {purged}: {answer}");
+        }
     }
 
     #[test]
