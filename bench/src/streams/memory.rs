@@ -67,8 +67,8 @@ impl Sample {
         })
     }
 
-    /// Whether the kernel's part is the same to a ten-thousandth: receives of a million streams that
-    /// are called back leave by less than a thousandth a second where the machine is busy.
+    /// Whether the kernel's part is the same to a ten-thousandth: receives of a million streams
+    /// that are called back leave by less than a thousandth a second where the machine is busy.
     pub(super) fn is_like(&self, earlier: &Self) -> bool {
         let total =
             |sample: &Self| sample.slab.as_ref().map_or(0, |slab| slab.bytes.values().sum::<u64>());

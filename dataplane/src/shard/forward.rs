@@ -98,8 +98,8 @@ impl Names {
 
     /// Whether this request has been here before.
     pub fn is_loop(&self, fields: &Fields<'_>) -> bool {
-        // Every comma separates, also within quotes: a visitor's quote that nobody closes would hide
-        // all names behind it.
+        // Every comma separates, also within quotes: a visitor's quote that nobody closes would
+        // hide all names behind it.
         let members = |value| <[u8]>::split(value, |b| *b == b',');
         fields.has(Known::CdnLoop)
             && fields.known_all(Known::CdnLoop).flat_map(members).any(|member| {

@@ -202,8 +202,8 @@ impl Client {
         space: &'a mut FieldSpace<'a>,
     ) -> ClientStep<'a> {
         let Self { buffer, state } = self;
-        // The version is known after so many bytes. Of this major one it is read as the highest that
-        // is spoken here (RFC 9110 §2.5).
+        // The version is known after so many bytes. Of this major one it is read as the highest
+        // that is spoken here (RFC 9110 §2.5).
         while buffer.as_slice().len() < head::VERSION_BYTES
             && let Some((first, rest)) = input.split_first()
         {
